@@ -1,0 +1,41 @@
+"""revbench: what reconstructing activations saves in memory, costs in time and does to the gradient.
+
+Names are imported on first use (PEP 562), so that loading the pytest plugin loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Case": "revbench.case",
+    "UserError": "revbench.errors",
+    "build_model": "revbench.models",
+    "is_recomputing": "revbench.backprop",
+    "load_runs": "revbench.results.frames",
+    "measure": "revbench.runner",
+    "reversible": "revbench.backprop",
+}
+
+__all__ = ["Case", "UserError", "__version__", "build_model", "is_recomputing", "load_runs", "measure", "reversible"]
+
+if TYPE_CHECKING:
+    from revbench.backprop import is_recomputing, reversible
+    from revbench.case import Case
+    from revbench.errors import UserError
+    from revbench.models import build_model
+    from revbench.results.frames import load_runs
+    from revbench.runner import measure
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'revbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,172 @@
+"""Reversible blocks, chains of them over anybody's F and G, and the one function that runs any sequence of units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from revbench.backprop import segments
+from revbench.backprop.half_step import reconstructed
+from revbench.backprop.strategies import STRATEGIES, Nonreversible, Strategy, StrategyModule
+from revbench.backprop.stream import FloatStream
+from revbench.errors import UserError
+
+State = tuple[Tensor, ...]
+
+
+class ReversibleBlock(nn.Module):
+    """Additive coupling ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6).
+
+    Called by itself it runs under plain autograd; `propagate` and `ReversibleChain` choose otherwise.
+
+    Args:
+        f, g: modules that map a half to a tensor of the same shape.
+    """
+
+    def __init__(self, f: nn.Module, g: nn.Module) -> None:
+        super().__init__()
+        self.f = f
+        self.g = g
+
+    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        y1 = x1 + self.f(x2)
+        return y1, x2 + self.g(y1)
+
+    @torch.no_grad()
+    def inverse(self, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """``x2 = y2 - G(y1)``, ``x1 = y1 - F(x2)`` (equation 7), without gradient."""
+        x2 = y2 - self.g(y1)
+        return y1 - self.f(x2), x2
+
+
+def propagate(
+    units: Sequence[nn.Module],
+    state: State,
+    *,
+    strategy: Strategy,
+    nonreversible: Nonreversible = "kept",
+) -> State:
+    """Run units one after the other so that backward works by the given strategy.
+
+    Args:
+        units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` is
+            reconstructed from the state after it, and the other units follow `nonreversible`.
+        state: the tensors that enter the first unit (two halves if any unit is reversible).
+        strategy: see `revbench.backprop.strategies`.
+        nonreversible: under `reconstructed`, whether units that can't be inverted keep their activations
+            or are recomputed from their input.
+
+    Returns:
+        The tensors that leave the last unit.
+    """
+    stream = FloatStream()
+    if any(isinstance(unit, ReversibleBlock) for unit in units):
+        state = tuple(stream.enter(half) for half in state)
+    if strategy == "stored":
+        return _run(units, state)
+    if strategy == "checkpointed":
+        return segments.checkpointed(units, state)
+    if strategy == "recursive":
+        return segments.recursive(units, state)
+    start = 0
+    while start < len(units):
+        stop = start
+        while stop < len(units) and isinstance(units[stop], ReversibleBlock):
+            stop += 1
+        if stop > start:
+            pairs = [(block.f, block.g) for block in units[start:stop] if isinstance(block, ReversibleBlock)]
+            state = tuple(reconstructed(pairs, *state, stream=stream, first_block=start))
+        else:
+            stop += 1
+            unit = units[start]
+            recompute = nonreversible == "recomputed"
+            state = segments.segment([unit], state, first_unit=start) if recompute else _run([unit], state)
+        start = stop
+    return state
+
+
+def _run(units: Iterable[nn.Module], state: State) -> State:
+    for unit in units:
+        outputs = unit(*state)
+        state = outputs if isinstance(outputs, tuple) else (outputs,)
+    return state
+
+
+class ReversibleChain(StrategyModule):
+    """A chain of additive coupling blocks; see `reversible`."""
+
+    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], *, split_dim: int, strategy: Strategy) -> None:
+        super().__init__(STRATEGIES, strategy, "kept")
+        self.blocks = nn.ModuleList(ReversibleBlock(f, g) for f, g in pairs)
+        self.split_dim = split_dim
+
+    def forward(self, x: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Run the chain.
+
+        Args:
+            x: one tensor, whose size along `split_dim` is even, or a pair of halves as a tuple.
+
+        Returns:
+            The same kind, of the same shape.
+
+        Raises:
+            ValueError: halves of unlike shape, dtype or device, or an odd size along `split_dim`.
+        """
+        if isinstance(x, Tensor):
+            if x.shape[self.split_dim] % 2:
+                raise ValueError(f"size {x.shape[self.split_dim]} of dimension {self.split_dim} is odd: it can't be split in halves")
+            x1, x2 = x.chunk(2, self.split_dim)
+            join_dim = self.split_dim
+        else:
+            x1, x2 = x
+            join_dim = None
+        if (x1.shape, x1.dtype, x1.device) != (x2.shape, x2.dtype, x2.device):
+            raise ValueError(
+                f"the halves differ: {tuple(x1.shape)} {x1.dtype} {x1.device} and {tuple(x2.shape)} {x2.dtype} {x2.device}"
+            )
+        if self.strategy == "reconstructed" and join_dim is not None and len(self.blocks):
+            stream = FloatStream()
+            pairs = [(block.f, block.g) for block in self.blocks]
+            joined = reconstructed(pairs, stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim)
+            assert isinstance(joined, Tensor)
+            return joined
+        y1, y2 = propagate(list(self.blocks), (x1, x2), strategy=self.strategy)
+        return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
+
+    @torch.no_grad()
+    def inverse(self, y: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """The input that gives `y`, to rounding, without gradient; in `eval()` for blocks with batch norm."""
+        y1, y2 = y.chunk(2, self.split_dim) if isinstance(y, Tensor) else y
+        for block in reversed(self.blocks):
+            assert isinstance(block, ReversibleBlock)
+            y1, y2 = block.inverse(y1, y2)
+        return torch.cat((y1, y2), self.split_dim) if isinstance(y, Tensor) else (y1, y2)
+
+
+def reversible(
+    pairs: Iterable[tuple[nn.Module, nn.Module]], *, split_dim: int = 1, strategy: Strategy = "reconstructed"
+) -> ReversibleChain:
+    """A chain of additive coupling blocks over anybody's F and G.
+
+    Args:
+        pairs: ``(F, G)`` of each block: modules that map a half to a tensor of the same shape.
+        split_dim: the dimension along which a single tensor is split in halves.
+        strategy: ``stored``, ``reconstructed``, ``checkpointed`` or ``recursive``; settable later.
+
+    Returns:
+        A module called with one tensor, or with a pair ``(x1, x2)`` as one tuple; it returns the same kind.
+
+    Raises:
+        UserError: an unknown strategy, or an F or G that is not a module (its parameters must be known).
+
+    Example:
+        >>> chain = revbench.reversible([(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(4)])
+        >>> chain(torch.randn(2, 16)).sum().backward()
+    """
+    pairs = list(pairs)
+    for i, pair in enumerate(pairs):
+        if len(pair) != 2 or not all(isinstance(module, nn.Module) for module in pair):
+            raise UserError(f"block {i} of a reversible chain must be a pair (F, G) of torch.nn.Module")
+    return ReversibleChain(pairs, split_dim=split_dim, strategy=strategy)

@@ -1,0 +1,195 @@
+"""The strategy `reconstructed`: back-propagation through a chain of additive couplings without its activations.
+
+A block ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` is two half steps of one form, ``out = b + m(a)``. Each is one
+autograd node. Forward keeps nothing but the chain's last pair. Backward goes through Algorithm 1 of Gomez
+et al. 2017 half a block at a time: run ``m(a)`` again, once, with graph; take its value to undo the addition,
+``b = out - m(a)``, and its graph for the gradient. Autograd itself sums and frees the gradients of the
+stream, and since parameters are inputs of the node, hooks, frozen parameters, `torch.autograd.grad` and
+DistributedDataParallel find what they expect.
+
+Live at the worst moment, H being one half of the activations: 2H stream, 2H its gradients, the graph of one
+half step, and what autograd's backward of that graph allocates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.autograd.graph import get_gradient_edge
+
+from revbench.backprop.recording import Recording
+from revbench.backprop.stream import FloatStream
+
+NO_SECOND_DERIVATIVE = (
+    "second derivatives (create_graph=True) are not possible through strategy {strategy!r};"
+    " set model.strategy = 'stored' for this pass"
+)
+
+
+class _Tape:
+    """What the half steps of one forward call share: in backward, the pair that the next one starts from."""
+
+    def __init__(self, stream: FloatStream) -> None:
+        self.stream = stream
+        self.length = 0
+        self.first_with_gradient: int | None = None
+        self._pair: tuple[Tensor, Tensor] | None = None
+        self._owned = (False, False)
+
+    def begin(self, a: Tensor, out: Tensor) -> None:
+        """Start backward from the chain's outputs, which the caller may hold: they are not written to."""
+        self._pair = (a, out)
+        self._owned = (False, False)
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        if self._pair is None:
+            raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
+        return self._pair
+
+    def undo(self, value: Tensor) -> None:
+        """Go from a half step's ``(a, out)`` to those of the half step before it."""
+        a, out = self.pair()
+        b = self.stream.subtract(out, value, in_place=self._owned[1])
+        self._pair = (b, a)
+        self._owned = (True, self._owned[0])
+
+    def end(self) -> None:
+        self._pair = None
+
+
+class _HalfStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tape: _Tape, recording: Recording, a: Tensor, b: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        value = recording.first(a)
+        if not isinstance(value, Tensor) or value.shape != b.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{recording.name} returned {found}; the half it is added to has shape {tuple(b.shape)}")
+        out = tape.stream.add(b, value)
+        if out.dtype != b.dtype:
+            raise ValueError(f"{recording.name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
+        ctx.tape, ctx.recording, ctx.index = tape, recording, tape.length
+        if tape.first_with_gradient is None and any(ctx.needs_input_grad):
+            tape.first_with_gradient = tape.length
+        tape.length += 1
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="reconstructed"))
+        tape: _Tape = ctx.tape
+        recording: Recording = ctx.recording
+        _, _, needs_a, needs_b, *needs_parameters = ctx.needs_input_grad
+        differentiate = grad_out is not None and (needs_a or any(needs_parameters))
+        last = ctx.index == tape.first_with_gradient
+        a = tape.pair()[0]  # and no name for `out`, which `undo` must be able to free
+        grad_a: Tensor | None = None
+        grads: dict[int, Tensor | None] = {}
+        if differentiate or not last:
+            with recording.again() as aliases, torch.set_grad_enabled(differentiate):
+                leaf = a.detach().requires_grad_(needs_a and differentiate)
+                # A view, because some observers (FlopCounterMode) want a tensor that has a history.
+                value = recording.module(leaf.view_as(leaf))
+            wanted = {id(p): aliases[id(p)] for p, need in zip(recording.parameters, needs_parameters, strict=True) if need}
+            if needs_a:
+                wanted[id(leaf)] = leaf
+            # An edge instead of the value: the value is not needed once the half step is undone.
+            edge = get_gradient_edge(value) if value.requires_grad else None
+            dtype = value.dtype
+            if not last:
+                tape.undo(value.detach())
+            del value
+            if edge is not None and differentiate:
+                assert grad_out is not None
+                found = torch.autograd.grad([edge], list(wanted.values()), grad_out.to(dtype), allow_unused=True)
+                grads = dict(zip(wanted, found, strict=True))
+                grad_a = grads.get(id(leaf))
+        if last:
+            tape.end()
+        return (None, None, grad_a, grad_out if needs_b else None, *(grads.get(id(p)) for p in recording.parameters))
+
+
+class _End(torch.autograd.Function):
+    """The end of a chain: keeps its outputs, the only activations that `reconstructed` keeps.
+
+    One node for both halves, so that backward passes every half step even if the loss uses one half
+    only. `save_for_backward` gives what the caller may rely on: a changed output raises, and so does a
+    second backward through a graph that was freed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tape: _Tape, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        outputs = y1.detach(), y2.detach()
+        ctx.tape = tape
+        ctx.save_for_backward(*outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, grad1: Tensor | None, grad2: Tensor | None) -> tuple[Tensor | None, ...]:
+        y1, y2 = ctx.saved_tensors
+        ctx.tape.begin(y1, y2)
+        return None, grad1, grad2
+
+
+class _EndJoined(torch.autograd.Function):
+    """As `_End`, for a caller that wants one tensor: that tensor is what is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, tape: _Tape, y1: Tensor, y2: Tensor, dim: int) -> Tensor:
+        ctx.set_materialize_grads(False)
+        joined = torch.cat((y1, y2), dim)
+        ctx.tape, ctx.dim = tape, dim
+        ctx.save_for_backward(joined)
+        return joined
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        (joined,) = ctx.saved_tensors
+        y1, y2 = joined.chunk(2, ctx.dim)
+        ctx.tape.begin(y1, y2)
+        grad1, grad2 = (None, None) if grad is None else grad.chunk(2, ctx.dim)
+        return None, grad1, grad2, None
+
+
+def reconstructed(
+    pairs: Sequence[tuple[nn.Module, nn.Module]],
+    x1: Tensor,
+    x2: Tensor,
+    *,
+    stream: FloatStream,
+    first_block: int = 0,
+    join_dim: int | None = None,
+) -> tuple[Tensor, Tensor] | Tensor:
+    """Run additive coupling blocks, keeping only their last pair for backward.
+
+    Args:
+        pairs: ``(F, G)`` of each block; each maps a half to a tensor of the same shape.
+        x1, x2: the halves; same shape, dtype and device.
+        stream: how a half step is added and undone.
+        first_block: number of the first block, for error messages.
+        join_dim: return one tensor, the halves joined along this dimension.
+
+    Returns:
+        ``(y1, y2)``, or one tensor if `join_dim` is given.
+
+    Raises:
+        ValueError: a block returns another shape, or a dtype that would change the stream's.
+
+    Reference: Gomez et al. 2017, equations 6 to 8 and Algorithm 1.
+    """
+    tape = _Tape(stream)
+    for i, (f, g) in enumerate(pairs, first_block):
+        step_f, step_g = Recording(f, f"block {i}'s F"), Recording(g, f"block {i}'s G")
+        x1 = _HalfStep.apply(tape, step_f, x2, x1, *step_f.parameters)
+        x2 = _HalfStep.apply(tape, step_g, x1, x2, *step_g.parameters)
+    if join_dim is not None:
+        joined: Tensor = _EndJoined.apply(tape, x1, x2, join_dim)
+        return joined
+    y1, y2 = _End.apply(tape, x1, x2)
+    return y1, y2

@@ -1,0 +1,72 @@
+"""The names of the strategies, and the modules that carry one; the engine is in the files beside this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+from torch import nn
+
+from revbench.errors import UserError, unknown
+
+Strategy = Literal["stored", "reconstructed", "checkpointed", "recursive"]
+Nonreversible = Literal["kept", "recomputed"]
+
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+NONREVERSIBLE: tuple[Nonreversible, ...] = get_args(Nonreversible)
+
+
+class StrategyModule(nn.Module):
+    """A module whose strategy of back-propagation can be set at any moment, on the same weights.
+
+    Attributes:
+        strategies: the strategies that this module supports.
+        strategy: one of them, readable and settable; a call already made keeps the strategy it ran under.
+        nonreversible: what becomes of the activations of units that can't be reconstructed: ``kept`` for
+            the backward pass or ``recomputed`` in it. ``stored`` keeps everything and accepts only ``kept``.
+    """
+
+    def __init__(self, strategies: Iterable[Strategy], strategy: Strategy, nonreversible: Nonreversible) -> None:
+        super().__init__()
+        self.strategies = tuple(strategies)
+        self._strategy: Strategy = "stored"
+        self._nonreversible: Nonreversible = "kept"
+        self.set_strategy(strategy, nonreversible)
+
+    @property
+    def strategy(self) -> Strategy:
+        return self._strategy
+
+    @strategy.setter
+    def strategy(self, value: Strategy) -> None:
+        self.set_strategy(value, self._nonreversible if value != "stored" else "kept")
+
+    @property
+    def nonreversible(self) -> Nonreversible:
+        return self._nonreversible
+
+    @nonreversible.setter
+    def nonreversible(self, value: Nonreversible) -> None:
+        self.set_strategy(self._strategy, value)
+
+    def set_strategy(self, strategy: Strategy, nonreversible: Nonreversible) -> None:
+        """Set both choices at once.
+
+        Raises:
+            UserError: an unknown name, a strategy that this module does not support, or ``stored``
+                together with ``recomputed``.
+        """
+        name = getattr(self, "name", type(self).__name__)
+        if strategy not in STRATEGIES:
+            raise unknown("strategy", strategy, STRATEGIES)
+        if strategy not in self.strategies:
+            raise UserError(
+                f"{name} has no reversible block, so strategy {strategy!r} is not possible;"
+                f" use one of {', '.join(self.strategies)}"
+            )
+        if nonreversible not in NONREVERSIBLE:
+            raise unknown("choice for nonreversible", nonreversible, NONREVERSIBLE)
+        if strategy == "stored" and nonreversible == "recomputed":
+            raise UserError(f"{name}: strategy 'stored' keeps every activation; nonreversible must be 'kept'")
+        self._strategy = strategy
+        self._nonreversible = nonreversible

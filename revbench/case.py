@@ -1,0 +1,155 @@
+"""What is measured: a frozen, hashable case whose id never changes when a later version adds a field."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from revbench.errors import UserError, unknown
+
+DTYPES = ("float32", "float64", "bfloat16")
+AUTOCASTS = ("none", "bfloat16", "float16")
+OPTIMIZERS = ("sgd", "adamw")
+MEMORY_FORMATS = ("contiguous", "channels_last")
+ALLOCATORS = ("pinned", "default")
+STRATEGIES = ("stored", "reconstructed", "checkpointed", "recursive")
+NONREVERSIBLE = ("kept", "recomputed")
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "strategy": STRATEGIES,
+    "nonreversible": NONREVERSIBLE,
+    "dtype": DTYPES,
+    "autocast": AUTOCASTS,
+    "optimizer": OPTIMIZERS,
+    "memory_format": MEMORY_FORMATS,
+    "allocator": ALLOCATORS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One combination of all that changes the arithmetic or the kernels of a training step.
+
+    The constructor only stores; `check` says what is wrong with a case.
+
+    Attributes:
+        model: a catalogue name, or ``package.module:factory`` (see `revbench.workload`).
+        strategy: ``stored``, ``reconstructed``, ``checkpointed`` or ``recursive``.
+        nonreversible: ``kept`` or ``recomputed``: activations of stem, head and shape-changing units.
+        dtype: of weights and activations: ``float32``, ``float64`` or ``bfloat16``.
+        autocast: ``none``, ``bfloat16`` or ``float16``.
+        batch_size: images a step.
+        image_size: height and width in pixels; the model's own if None.
+        num_classes: the model's own if None.
+        data: where batches come from: ``normal`` (standard normal images, uniform labels) or the label
+            of a data set.
+        device: ``cpu`` or ``cuda``.
+        optimizer: ``sgd`` (momentum 0.9) or ``adamw``.
+        memory_format: ``contiguous`` or ``channels_last``.
+        tf32_matmul, tf32_convolution: TF32 arithmetic for float32 on a GPU that has it.
+        cudnn_benchmark: let cuDNN choose its algorithms by timing them.
+        deterministic: `torch.use_deterministic_algorithms`.
+        allocator: glibc's malloc on the CPU: ``pinned`` (memory is not given back to the system, so a
+            step takes no page faults) or ``default``.
+        threads: of one operation on the CPU; PyTorch's own choice if 0.
+        training_steps: steps of a training case.
+        ulp: if not 0, one weight, chosen by this number, is moved by one unit in the last place.
+        seed: of weights and batches.
+    """
+
+    model: str
+    strategy: str = "stored"
+    nonreversible: str = "kept"
+    dtype: str = "float32"
+    autocast: str = "none"
+    batch_size: int = 100
+    image_size: int | None = None
+    num_classes: int | None = None
+    data: str = "normal"
+    device: str = "cpu"
+    optimizer: str = "sgd"
+    memory_format: str = "contiguous"
+    tf32_matmul: bool = False
+    tf32_convolution: bool = False
+    cudnn_benchmark: bool = False
+    deterministic: bool = False
+    allocator: str = "pinned"
+    threads: int = 0
+    training_steps: int = 0
+    ulp: int = 0
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """The model, then each field that differs from its default: ``revnet-38,strategy=reconstructed``."""
+        parts = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if field.name != "model" and getattr(self, field.name) != field.default
+        ]
+        return ",".join([self.model, *parts])
+
+    def replace(self, **changes: Any) -> Case:
+        """A copy with fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a plain dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Case:
+        """The case of `to_json`; fields that this version does not know are refused.
+
+        Raises:
+            UserError: an unknown field, or a value of the wrong type.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        for name, value in fields.items():
+            if name not in defaults:
+                raise unknown("field of a case", name, defaults)
+            default = defaults[name]
+            allowed: tuple[type, ...] = (str,)
+            if isinstance(default, bool):
+                allowed = (bool,)
+            elif isinstance(default, int) or default is None:
+                allowed = (int, type(None)) if default is None else (int,)
+            if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+                raise UserError(f"field {name} of a case can't be {value!r}")
+        if "model" not in fields:
+            raise UserError("a case needs the field model")
+        return cls(**fields)
+
+    def check(self) -> Case:
+        """Say what is wrong with this case, as far as can be told without building it.
+
+        Returns:
+            The case itself.
+
+        Raises:
+            UserError: an unknown name, a number out of range, or a strategy that the model does not support.
+        """
+        from revbench.models.catalogue import CATALOGUE, architecture
+
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                raise unknown(field, getattr(self, field), known)
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise unknown("device", self.device, ("cpu", "cuda"))
+        for field, least in (("batch_size", 1), ("threads", 0), ("training_steps", 0), ("ulp", 0), ("seed", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{field}={value!r} must be an integer of at least {least}")
+        if self.strategy == "stored" and self.nonreversible == "recomputed":
+            raise UserError("strategy=stored keeps every activation; nonreversible must be kept")
+        if ":" not in self.model:
+            overrides = {k: getattr(self, k) for k in ("image_size", "num_classes") if getattr(self, k) is not None}
+            found = architecture(self.model, **overrides)
+            if self.strategy == "reconstructed" and found.family == "resnet":
+                raise UserError(
+                    f"{self.model} has no reversible block, so strategy reconstructed is not possible;"
+                    f" its pair {CATALOGUE[self.model].pair} has them"
+                )
+        return self

@@ -1,0 +1,22 @@
+"""The one kind of error that a user can mend, shown as a single line and never as a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user asked for.
+
+    The message is one line that names the input and says how to mend it. The command line turns it
+    into exit code 2, pytest into ``pytest.UsageError`` (exit code 4).
+    """
+
+
+def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
+    """A `UserError` for a name that is not among the known ones, with the nearest one suggested."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {kind} {str(value)!r}{hint} (known: {', '.join(names)})")

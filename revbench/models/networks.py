@@ -1,0 +1,130 @@
+"""ResNet and RevNet (Gomez et al. 2017, section 3), built from one residual function.
+
+Both are stem, trunk (a sequence of units), head. A ResNet's unit maps one tensor to one; a RevNet's maps
+two halves to two. The trunk is what a strategy back-propagates; stem and head follow ``nonreversible``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from revbench.backprop import Nonreversible, ReversibleBlock, Strategy, StrategyModule, propagate, segment
+from revbench.models.catalogue import Architecture
+from revbench.models.residual import ResidualFunction, batch_norm, convolution, initialise, shortcut
+
+
+class ResidualUnit(nn.Module):
+    """``y = S(x) + F(x)``: the unit of a ResNet. ``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
+
+    def __init__(self, f: ResidualFunction, s: nn.Module) -> None:
+        super().__init__()
+        self.f = f
+        self.s = s
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.s(x) + self.f(x)
+        return out
+
+
+class NonreversibleUnit(nn.Module):
+    """``y1 = S1(x1) + F(x2)``, ``y2 = S2(x2) + G(y1)``: the unit of a RevNet that changes the shape.
+
+    F takes the stride; each half has its own shortcut, so the halves can't be had back.
+    """
+
+    def __init__(self, f: ResidualFunction, g: ResidualFunction, s1: nn.Module, s2: nn.Module) -> None:
+        super().__init__()
+        self.f, self.g, self.s1, self.s2 = f, g, s1, s2
+
+    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        y1 = self.s1(x1) + self.f(x2)
+        return y1, self.s2(x2) + self.g(y1)
+
+
+def _stem(a: Architecture) -> nn.Sequential:
+    imagenet = a.stem == "imagenet"
+    layers: list[nn.Module] = [
+        convolution(3, a.stem_channels, 7 if imagenet else 3, stride=2 if imagenet else 1),
+        batch_norm(a.stem_channels),
+        nn.ReLU(inplace=True),
+    ]
+    if imagenet:
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return nn.Sequential(*layers)
+
+
+def _head(a: Architecture) -> nn.Sequential:
+    width = a.widths[-1]
+    return nn.Sequential(
+        batch_norm(width), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, a.num_classes)
+    )
+
+
+def _unit(a: Architecture, inputs: int, outputs: int, *, stride: int, first: bool) -> nn.Module:
+    """One unit; `inputs` and `outputs` count the channels of all streams."""
+    streams = 2 if a.family == "revnet" else 1
+    inputs, outputs = inputs // streams, outputs // streams
+    f = ResidualFunction(inputs, outputs, stride=stride, bottleneck=a.bottleneck, preactivate=not first)
+
+    def skip() -> nn.Module:
+        return shortcut(inputs, outputs, stride=stride, bottleneck=a.bottleneck)
+
+    if a.family == "resnet":
+        return ResidualUnit(f, skip())
+    g = ResidualFunction(outputs, outputs, bottleneck=a.bottleneck)
+    if stride == 1 and inputs == outputs:
+        # The first unit of a basic RevNet changes no shape, so it is reversible and treated as such.
+        return ReversibleBlock(f, g)
+    return NonreversibleUnit(f, g, skip(), skip())
+
+
+def _trunk(a: Architecture) -> nn.ModuleList:
+    units = nn.ModuleList()
+    channels = a.stem_channels
+    for group, (count, width) in enumerate(zip(a.units, a.widths, strict=True)):
+        for i in range(count):
+            stride = 2 if group > 0 and i == 0 else 1
+            units.append(_unit(a, channels, width, stride=stride, first=group == 0 and i == 0))
+            channels = width
+    return units
+
+
+class ResidualNetwork(StrategyModule):
+    """A ResNet or a RevNet with settable strategy.
+
+    Shape: images ``(N, 3, H, W)`` to logits ``(N, num_classes)``.
+
+    Args:
+        architecture: what to build.
+        strategy: of the backward pass; ``reconstructed`` needs reversible blocks, so a RevNet.
+        nonreversible: whether stem, head and the units that change the shape keep their activations or
+            are recomputed. Under ``checkpointed`` and ``recursive`` the trunk is recomputed anyway.
+
+    Raises:
+        UserError: a strategy that the network does not support.
+    """
+
+    def __init__(self, architecture: Architecture, strategy: Strategy, nonreversible: Nonreversible = "kept") -> None:
+        self.name = architecture.name
+        reversible = architecture.family == "revnet"
+        strategies: tuple[Strategy, ...] = ("stored", "checkpointed", "recursive")
+        super().__init__((*strategies, "reconstructed") if reversible else strategies, strategy, nonreversible)
+        self.architecture = architecture
+        self.stem = _stem(architecture)
+        self.trunk = _trunk(architecture)
+        self.head = _head(architecture)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self._recomputed_or_kept(self.stem, images)
+        state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
+        state = propagate(list(self.trunk), state, strategy=self.strategy, nonreversible=self.nonreversible)
+        return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
+
+    def _recomputed_or_kept(self, module: nn.Module, x: Tensor) -> Tensor:
+        if self.nonreversible == "recomputed":
+            (out,) = segment([module], (x,))
+            return out
+        kept: Tensor = module(x)
+        return kept

@@ -1,0 +1,164 @@
+"""From a case to a model, a batch and a training step.
+
+A workload is a network of the catalogue, or what a factory ``package.module:factory`` returns: a module
+(fed with images ``(N, 3, S, S)`` and cross-entropy), or ``(module, make_batch, loss)`` where
+``make_batch(batch_size, generator)`` returns ``(inputs, targets)`` on the CPU and ``loss(outputs, targets)`` a
+scalar. The strategy is set on every `revbench.reversible` inside the module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revbench.backprop import StrategyModule
+from revbench.case import Case
+from revbench.errors import UserError
+
+MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
+Loss = Callable[[Any, Any], Tensor]
+
+DEFAULT_IMAGE_SIZE = 32
+DEFAULT_CLASSES = 10
+MOMENTUM = 0.9  # Gomez et al. 2017, section 4: as in the authors' training
+WEIGHT_DECAY = 2e-4  # the same, CIFAR; on weights only
+LEARNING_RATE = 0.1  # the same
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model with all that one training step of it needs.
+
+    Attributes:
+        case: what it was built from.
+        model: on the case's device and in its dtype, in training mode.
+        make_batch: draws a batch on the CPU, in float32 or integers.
+        loss: from the model's outputs and the targets to a scalar.
+        optimizer: over the model's parameters.
+    """
+
+    case: Case
+    model: nn.Module
+    make_batch: MakeBatch
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+
+    def batch(self, draw: int = 0) -> tuple[Any, Any]:
+        """The batch of this number: the same on every device and in every dtype."""
+        generator = torch.Generator().manual_seed(self.case.seed * 1_000_003 + draw)
+        inputs, targets = self.make_batch(self.case.batch_size, generator)
+        return self.place(inputs), self.place(targets)
+
+    def place(self, value: Any) -> Any:
+        """Move tensors to the case's device, floating-point ones into its dtype and memory format."""
+        if isinstance(value, Tensor):
+            if not value.is_floating_point():
+                return value.to(self.case.device)
+            value = value.to(self.case.device, getattr(torch, self.case.dtype))
+            if value.dim() == 4 and self.case.memory_format == "channels_last":
+                value = value.contiguous(memory_format=torch.channels_last)
+            return value
+        if isinstance(value, (tuple, list)):
+            return type(value)(self.place(item) for item in value)
+        return value
+
+    def forward(self, inputs: Any, targets: Any) -> Tensor:
+        """Zero the gradients (to None) and compute the loss under the case's autocast."""
+        self.optimizer.zero_grad(set_to_none=True)
+        autocast = self.case.autocast
+        dtype = None if autocast == "none" else getattr(torch, autocast)
+        with torch.autocast(self.case.device.partition(":")[0], dtype=dtype, enabled=autocast != "none"):
+            return self.loss(self.model(inputs), targets)
+
+    def gradient(self, inputs: Any, targets: Any) -> dict[str, Tensor]:
+        """The gradient of every trainable parameter by its name, before weight decay."""
+        self.forward(inputs, targets).backward()
+        return {n: p.grad.detach() for n, p in self.model.named_parameters() if p.grad is not None}
+
+
+def build_workload(case: Case) -> Workload:
+    """Build what a case names.
+
+    Weights are drawn in float32 on the CPU from the case's seed, then moved: they are the same on
+    every device and, up to rounding, in every dtype.
+
+    Raises:
+        UserError: a case that `Case.check` refuses, a factory that can't be imported or returns no module.
+    """
+    case.check()
+    torch.manual_seed(case.seed)
+    if ":" in case.model:
+        model, make_batch, loss = _from_factory(case)
+    else:
+        from revbench.models import build_model
+
+        overrides = {k: getattr(case, k) for k in ("image_size", "num_classes") if getattr(case, k) is not None}
+        network = build_model(
+            case.model,
+            strategy=case.strategy,  # type: ignore[arg-type]
+            nonreversible=case.nonreversible,  # type: ignore[arg-type]
+            **overrides,
+        )
+        model, loss = network, F.cross_entropy
+        make_batch = _normal_images(network.architecture.image_size, network.architecture.num_classes)
+    model = model.to(case.device, getattr(torch, case.dtype))
+    if case.memory_format == "channels_last":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if case.ulp:
+        move_by_one_ulp(model, case.ulp)
+    return Workload(case, model.train(), make_batch, loss, _optimizer(case, model))
+
+
+def _normal_images(size: int, classes: int) -> MakeBatch:
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = torch.randn(count, 3, size, size, generator=generator)
+        return images, torch.randint(classes, (count,), generator=generator)
+
+    return make_batch
+
+
+def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
+    module_name, _, attribute = case.model.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"model {case.model!r} can't be imported: {error}; give package.module:factory") from error
+    made = factory()
+    parts = made if isinstance(made, tuple) else (made, None, None)
+    if len(parts) != 3 or not isinstance(parts[0], nn.Module):
+        raise UserError(f"model {case.model!r} returned {type(made).__name__}, not a module or (module, make_batch, loss)")
+    model, make_batch, loss = parts
+    chains = [m for m in model.modules() if isinstance(m, StrategyModule)]
+    if not chains and case.strategy != "stored":
+        raise UserError(f"model {case.model!r} has no revbench.reversible inside; only strategy stored is possible")
+    for chain in chains:
+        chain.strategy = case.strategy  # type: ignore[assignment]
+    if make_batch is None:
+        make_batch = _normal_images(case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES)
+    return model, make_batch, loss or F.cross_entropy
+
+
+def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW with weight decay on weights only: tensors of two dimensions or more."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    if case.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=1e-3)
+    return torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM)
+
+
+@torch.no_grad()
+def move_by_one_ulp(model: nn.Module, number: int) -> None:
+    """Move one element of the first weight up by one unit in the last place (rule 9: the null of a comparison)."""
+    weight = next(p for p in model.parameters() if p.dim() >= 2).view(-1)
+    i = number % weight.numel()
+    weight[i] = torch.nextafter(weight[i], torch.full_like(weight[i], torch.inf))
