@@ -7,24 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from revbench import words
 from revbench.errors import UserError, unknown
 
-DTYPES = ("float32", "float64", "bfloat16")
-AUTOCASTS = ("none", "bfloat16", "float16")
-OPTIMIZERS = ("sgd", "adamw")
-MEMORY_FORMATS = ("contiguous", "channels_last")
-ALLOCATORS = ("pinned", "default")
-STRATEGIES = ("stored", "reconstructed", "checkpointed", "recursive")
-NONREVERSIBLE = ("kept", "recomputed")
-
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "strategy": STRATEGIES,
-    "nonreversible": NONREVERSIBLE,
-    "dtype": DTYPES,
-    "autocast": AUTOCASTS,
-    "optimizer": OPTIMIZERS,
-    "memory_format": MEMORY_FORMATS,
-    "allocator": ALLOCATORS,
+    "strategy": words.STRATEGIES,
+    "nonreversible": words.NONREVERSIBLE,
+    "dtype": words.DTYPES,
+    "autocast": words.AUTOCASTS,
+    "optimizer": words.OPTIMIZERS,
+    "memory_format": words.MEMORY_FORMATS,
+    "allocator": words.ALLOCATORS,
 }
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from revbench.backprop import segments
 from revbench.backprop.half_step import reconstructed
-from revbench.backprop.strategies import STRATEGIES, Nonreversible, Strategy, StrategyModule
+from revbench.backprop.strategies import StrategyModule
 from revbench.backprop.stream import FloatStream
 from revbench.errors import UserError
+from revbench.words import STRATEGIES, Nonreversible, Strategy
 
 State = tuple[Tensor, ...]
 

@@ -1,19 +1,12 @@
-"""The names of the strategies, and the modules that carry one; the engine is in the files beside this."""
+"""Modules that carry a strategy of back-propagation; the engine is in the files beside this."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
-
 from torch import nn
 
 from revbench.errors import UserError, unknown
-
-Strategy = Literal["stored", "reconstructed", "checkpointed", "recursive"]
-Nonreversible = Literal["kept", "recomputed"]
-
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-NONREVERSIBLE: tuple[Nonreversible, ...] = get_args(Nonreversible)
+from revbench.words import NONREVERSIBLE, STRATEGIES, Nonreversible, Strategy
 
 
 class StrategyModule(nn.Module):

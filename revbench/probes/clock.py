@@ -1,0 +1,139 @@
+"""Seconds of a training step and of its phases."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from revbench.probes.found import Found, Metric, Progress
+from revbench.workload import Workload
+
+PHASES = ("forward", "backward", "optimizer")
+
+
+def measure_time(
+    workload: Workload,
+    *,
+    progress: Progress,
+    min_rounds: int = 5,
+    max_seconds: float = 2.0,
+    warmup_rounds: int = 2,
+) -> Found:
+    """Time whole training steps; one timed pass gives the step and its phases.
+
+    On a GPU by device events, read once at the end, so that no synchronisation stands between the
+    launches; on the CPU by the monotonic clock. Warm-up steps are not counted, and every sample is kept.
+
+    Args:
+        workload: what to time.
+        progress: not called: a timed pass reports nothing until it is over.
+        min_rounds: steps at least.
+        max_seconds: begin no further step after this, once there are `min_rounds`.
+        warmup_rounds: steps before the first counted one.
+
+    Returns:
+        Metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over the
+        steps), ``rounds``, ``minor_faults_per_step``; on a GPU also clocks and the share of the step
+        in which a kernel ran. Samples for each of the seconds.
+    """
+    cuda = workload.case.device.startswith("cuda")
+    inputs, targets = workload.batch()
+    for _ in range(warmup_rounds):
+        _step(workload, inputs, targets, _HostMarks())
+    if cuda:
+        torch.cuda.synchronize()
+    rounds: list[_HostMarks | _DeviceMarks] = []
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    began = time.perf_counter()
+    while len(rounds) < min_rounds or time.perf_counter() - began < max_seconds:
+        marks = _DeviceMarks() if cuda else _HostMarks()
+        _step(workload, inputs, targets, marks)
+        rounds.append(marks)
+        if cuda and len(rounds) % 64 == 0:
+            torch.cuda.synchronize()  # else the host runs ahead of max_seconds by a long queue
+    if cuda:
+        torch.cuda.synchronize()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    seconds = [marks.seconds() for marks in rounds]
+    samples = {f"{phase}_seconds": [s[i] for s in seconds] for i, phase in enumerate(PHASES)}
+    samples["step_seconds"] = [sum(s) for s in seconds]
+    metrics: dict[str, Metric] = {name: statistics.median(values) for name, values in samples.items()}
+    metrics["rounds"] = len(rounds)
+    metrics["minor_faults_per_step"] = faults / len(rounds)
+    if cuda:
+        from revbench.probes.nvml import clocks
+
+        metrics |= clocks(torch.cuda.current_device())
+        busy = _kernel_busy_share(workload, inputs, targets)
+        metrics["kernel_busy_share"] = busy
+        metrics["launch_bound"] = int(busy < LAUNCH_BOUND_BELOW)
+    return Found(metrics, samples)
+
+
+LAUNCH_BOUND_BELOW = 0.8  # rule 3: below this share of the step with a kernel running, the host is what is timed
+
+
+def _step(workload: Workload, inputs: Any, targets: Any, marks: _HostMarks | _DeviceMarks) -> None:
+    marks.mark()
+    loss = workload.forward(inputs, targets)
+    marks.mark()
+    loss.backward()
+    marks.mark()
+    workload.optimizer.step()
+    marks.mark()
+
+
+class _HostMarks:
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def mark(self) -> None:
+        self._times.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        return [b - a for a, b in zip(self._times, self._times[1:], strict=False)]
+
+
+class _DeviceMarks:
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def seconds(self) -> list[float]:
+        return [a.elapsed_time(b) / 1e3 for a, b in zip(self._events, self._events[1:], strict=False)]
+
+
+def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int = 3) -> float:
+    """The share of a few steps, profiled in a pass of their own, in which at least one kernel ran."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with profile(activities=activities) as profiler:
+        for _ in range(steps):
+            _step(workload, inputs, targets, _HostMarks())
+        torch.cuda.synchronize()
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profiler.events() or []
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    return busy_share(spans)
+
+
+def busy_share(spans: list[tuple[float, float]]) -> float:
+    """The union of intervals, sorted by their begin, over the time from the first begin to the last end."""
+    if not spans:
+        return 0.0
+    busy, reach = 0.0, spans[0][0]
+    for start, end in spans:
+        busy += max(end - max(start, reach), 0.0)
+        reach = max(reach, end)
+    return busy / (reach - spans[0][0]) if reach > spans[0][0] else 0.0

@@ -1,0 +1,26 @@
+"""Floating-point operations of a training step."""
+
+from __future__ import annotations
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from revbench.probes.found import Found, Progress
+from revbench.workload import Workload
+
+
+def measure_flops(workload: Workload, *, progress: Progress) -> Found:
+    """Count a step's operations with PyTorch's own counter: matrix products and convolutions.
+
+    A multiplication and an addition count as two. Batch norm, ReLU and additions are not counted, as in the
+    paper's add-multiplies (Gomez et al. 2017, section 3.2).
+
+    Returns:
+        Metrics ``step_flops``, ``forward_flops``, ``backward_flops``; recomputation counts to backward.
+    """
+    inputs, targets = workload.batch()
+    with FlopCounterMode(display=False) as forward:
+        loss = workload.forward(inputs, targets)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    counts = forward.get_total_flops(), backward.get_total_flops()
+    return Found({"step_flops": sum(counts), "forward_flops": counts[0], "backward_flops": counts[1]})

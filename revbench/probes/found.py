@@ -1,0 +1,26 @@
+"""What a probe hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Metric = float | int | str | None
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The frozen record of one pass of one probe.
+
+    Attributes:
+        metrics: figures by name, with units in the names; None where a figure could not be had, with the
+            reason under the same name and ``_reason``.
+        samples: every sample that a figure summarises, by the figure's name.
+        series: long columns, of one length each, kept in a file of their own beside the rows.
+    """
+
+    metrics: Mapping[str, Metric]
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    series: Mapping[str, Sequence[Metric]] = field(default_factory=dict)

@@ -1,0 +1,110 @@
+"""Bytes that a training step needs, by phase: live tensors, resident set, the CUDA allocator's and NVML's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from revbench.probes.clock import PHASES
+from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.live_tensors import LiveTensors
+from revbench.workload import Workload
+
+
+def measure_memory(workload: Workload, *, progress: Progress) -> Found:
+    """Measure a step's memory in passes of their own: first the untouched process, then the tracker.
+
+    Each pass takes one step to create the optimizer's state, then the step that is measured. Parameters,
+    buffers, optimizer state and the batch are alive throughout (``steady_bytes``); gradients are made by each
+    step, since it begins with ``zero_grad(set_to_none=True)``.
+
+    Returns:
+        Metrics ``peak_bytes`` and ``forward_peak_bytes``, ``backward_peak_bytes``, ``optimizer_peak_bytes`` of live
+        tensors, ``steady_bytes``, ``activation_peak_bytes`` (the peak above the steady state),
+        ``rss_peak_bytes`` (the worker's high-water mark) and ``rss_before_bytes``. On a GPU also the allocator's
+        ``<phase>_allocated_peak_bytes``, ``allocated_peak_bytes``, ``requested_peak_bytes``,
+        ``reserved_peak_bytes`` and NVML's ``nvml_process_bytes``.
+        Series ``operation``, ``live_bytes``, ``phase``: one row for each operation of the step.
+    """
+    metrics: dict[str, Metric] = {"rss_before_bytes": _resident_bytes("VmRSS")}
+    inputs, targets = workload.batch()
+    _step(workload, inputs, targets)
+    if workload.case.device.startswith("cuda"):
+        metrics |= _allocator(workload, inputs, targets)
+    else:
+        _step(workload, inputs, targets)
+    metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
+
+    live = LiveTensors(timeline=True)
+    workload.optimizer.zero_grad(set_to_none=True)
+    live.track(workload.model, workload.optimizer.state, inputs, targets)
+    steady = live.live_bytes
+    with live:
+        with live.phase("forward"):
+            loss = workload.forward(inputs, targets)
+        with live.phase("backward"):
+            loss.backward()
+        del loss
+        with live.phase("optimizer"):
+            workload.optimizer.step()
+    metrics |= {f"{phase}_peak_bytes": live.phase_peak_bytes[phase] for phase in PHASES}
+    peak = max(live.phase_peak_bytes.values())
+    metrics |= {"peak_bytes": peak, "steady_bytes": steady, "activation_peak_bytes": peak - steady}
+    return Found(metrics, series=_timeline(live))
+
+
+def _step(workload: Workload, inputs: Any, targets: Any) -> None:
+    workload.forward(inputs, targets).backward()
+    workload.optimizer.step()
+
+
+def _timeline(live: LiveTensors) -> dict[str, list[Metric]]:
+    assert live.timeline is not None
+    starts = [(start, phase) for phase, start in live.phase_starts.items()]
+    operation: list[Metric] = []
+    live_bytes: list[Metric] = []
+    phases: list[Metric] = []
+    for at, nbytes in live.timeline:
+        operation.append(at)
+        live_bytes.append(nbytes)
+        phases.append(next(phase for start, phase in reversed(starts) if at > start))
+    return {"operation": operation, "live_bytes": live_bytes, "phase": phases}
+
+
+def _allocator(workload: Workload, inputs: Any, targets: Any) -> dict[str, Metric]:
+    """The CUDA allocator's figures for one step, by phase, and NVML's for the whole process."""
+    from revbench.probes.nvml import process_bytes
+
+    found: dict[str, Metric] = {}
+    workload.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize()
+    found["steady_allocated_bytes"] = torch.cuda.memory_allocated()
+    peaks: dict[str, int] = {"allocated": 0, "requested": 0, "reserved": 0}
+    state: Any = None
+    for phase in PHASES:
+        torch.cuda.reset_peak_memory_stats()
+        if phase == "forward":
+            state = workload.forward(inputs, targets)
+        elif phase == "backward":
+            state.backward()
+            state = None
+        else:
+            workload.optimizer.step()
+        torch.cuda.synchronize()
+        stats = torch.cuda.memory_stats()
+        for kind in peaks:
+            peaks[kind] = max(peaks[kind], int(stats[f"{kind}_bytes.all.peak"]))
+        found[f"{phase}_allocated_peak_bytes"] = int(stats["allocated_bytes.all.peak"])
+    found |= {f"{kind}_peak_bytes": value for kind, value in peaks.items()}
+    return found | process_bytes(torch.cuda.current_device())
+
+
+def _resident_bytes(field: str) -> int | None:
+    """A field of ``/proc/self/status`` in bytes; None where there is no such file."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)

@@ -1,0 +1,184 @@
+"""The run folder's ``rows.jsonl``: append-only, a line a record, each on disk before the next measurement begins."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from revbench.errors import UserError
+from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row
+
+ROWS = "rows.jsonl"
+SERIES = "series"
+
+
+@dataclass
+class Run:
+    """All rows of one run folder.
+
+    Attributes:
+        folder: where it is.
+        rows: in the order in which they were measured.
+        environments: the environment records by their ids.
+    """
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def series(self, row: Row) -> dict[str, list[Metric]]:
+        """The columns of a row's series file; empty if it has none or the file is missing.
+
+        Raises:
+            UserError: the file is not an object of lists.
+        """
+        path = self.folder / SERIES / row.series if row.series else None
+        if path is None or not path.is_file():
+            return {}
+        try:
+            columns = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not JSON ({error}); delete it to do without this series") from error
+        if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
+            raise UserError(f"{path}: not an object of lists; delete it to do without this series")
+        return columns
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder, or one ``rows.jsonl``. A torn last line, as a killed run leaves it, is passed over.
+
+    Raises:
+        UserError: no run there, another schema version, or a line that is not a record.
+    """
+    path = folder / ROWS if folder.is_dir() else folder
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run folder: it holds no {ROWS}")
+    run = Run(path.parent)
+    lines = path.read_bytes().split(b"\n")
+    torn = lines.pop()  # empty if the last line is whole
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise UserError("not an object")
+            if number == 1:
+                _check_version(record)
+            elif record.get("kind") == "environment" and isinstance(record.get("environment_id"), str):
+                run.environments[record["environment_id"]] = {k: v for k, v in record.items() if k != "kind"}
+            elif record.get("kind") == "row":
+                run.rows.append(Row.from_json(record))
+            else:
+                raise UserError("neither a row nor an environment")
+        except (json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+    if not lines and torn:
+        raise UserError(f"{path}, line 1: the first line, with the schema version, is torn; start a new run")
+    return run
+
+
+def _check_version(record: Mapping[str, Any]) -> None:
+    found = record.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise UserError(f"schema version {found!r}; this revbench reads version {SCHEMA_VERSION}")
+
+
+class Journal:
+    """Writes a run folder; only one process at a time may.
+
+    Args:
+        folder: made if it is not there.
+        resume: go on with the rows of an earlier invocation instead of refusing them.
+
+    Raises:
+        UserError: the folder can't be written, holds a run already (without `resume`), holds none (with
+            it), or another process is writing to it.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False) -> None:
+        path = folder / ROWS
+        if resume and not path.is_file():
+            raise UserError(f"{folder} holds no {ROWS} to resume; give the folder of an earlier run")
+        if not resume and path.exists():
+            raise UserError(f"{folder} holds a run already; resume it with --revbench-resume={folder} or name another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise UserError(f"can't write the run folder {folder}: {error.strerror}; name another with --revbench-output") from error
+        self.folder = folder
+        self._lock()
+        if resume:
+            self._cut_torn_line(path)
+        self.run = read_run(folder) if os.path.getsize(path) else Run(folder)
+        if not os.path.getsize(path):
+            self._append({"schema_version": SCHEMA_VERSION})
+
+    def add_environment(self, environment: Mapping[str, Any]) -> str:
+        """Record an environment, if it is a new one; returns its id."""
+        key = str(environment["environment_id"])
+        if key not in self.run.environments:
+            self._append({"kind": "environment", **environment})
+            self.run.environments[key] = dict(environment)
+        return key
+
+    def add_row(self, row: Row) -> None:
+        """Append a row; it is on disk when this returns."""
+        self._append(row.to_json())
+        self.run.rows.append(row)
+
+    def add_series(self, key: Key, columns: Mapping[str, Sequence[Metric]]) -> str:
+        """Write a series file beside the rows; returns its name, for the row that is added next."""
+        case_id, probe, repeat = key
+        stem = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
+        name = f"{probe}-{stem}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}.json"
+        write_atomically(self.folder / SERIES / name, json.dumps(columns))
+        return name
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        data = (json.dumps(record) + "\n").encode()
+        while data:
+            data = data[os.write(self._file, data) :]
+        os.fsync(self._file)
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no flock
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is writing to the run folder {self.folder}; wait for it to end") from error
+
+    def _cut_torn_line(self, path: Path) -> None:
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.ftruncate(self._file, whole)
+            os.fsync(self._file)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,200 @@
+"""The process that workers are forked from: ``python -m revbench.runner.server``, with torch loaded once.
+
+It reads requests from standard input and writes answers to standard output, one JSON object a line. It
+runs no tensor operation and never touches CUDA, so that a fork of it is as good as a fresh
+process and costs milliseconds. When its input closes, because its parent ended in whatever way, it kills
+the worker and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch  # loaded once, for every worker
+
+from revbench.runner.worker import work
+
+# What a worker would spend seconds importing; an optimizer's first step imports torch._dynamo.
+PRELOADED = (
+    "revbench.models.networks", "revbench.probes.clock", "revbench.probes.drift", "revbench.probes.flops",
+    "revbench.probes.memory", "revbench.workload", "torch._dynamo",
+)  # fmt: skip
+
+_PR_SET_PDEATHSIG = 1
+_LOG_TAIL_BYTES = 4000
+
+
+def serve(requests: int, answers: int) -> None:
+    """Answer requests until the input closes.
+
+    Args:
+        requests, answers: file descriptors.
+    """
+    for module in PRELOADED:
+        importlib.import_module(module)
+    pending = b""
+    while True:
+        while b"\n" not in pending:
+            chunk = os.read(requests, 1 << 16)
+            if not chunk:
+                return
+            pending += chunk
+        line, _, pending = pending.partition(b"\n")
+        if not _attend(json.loads(line), requests, answers):
+            return
+
+
+def _attend(request: dict[str, Any], requests: int, answers: int) -> bool:
+    """Fork a worker for one request and pass on what it sends. False if the parent went away meanwhile."""
+    killed_before = oom_kills()
+    read_end, write_end = os.pipe()
+    with tempfile.TemporaryFile() as log:
+        server = os.getpid()
+        worker = os.fork()
+        if worker == 0:
+            os.close(read_end)
+            _be_worker(request, server, write_end, log.fileno(), (requests, answers))
+        os.close(write_end)
+        result, parent_alive = _relay(request, read_end, requests, answers, worker)
+        os.close(read_end)
+        _kill(worker)
+        _, wait_status = os.waitpid(worker, 0)
+        if not parent_alive:
+            return False
+        if result is None:
+            result = _explain(os.waitstatus_to_exitcode(wait_status), oom_kills() > killed_before)
+        if result["status"] not in ("ok", "refused"):
+            log.seek(max(log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
+            result["log_tail"] = log.read().decode(errors="replace")
+    _write(answers, result)
+    return True
+
+
+def _relay(
+    request: Mapping[str, Any], messages: int, requests: int, answers: int, worker: int
+) -> tuple[dict[str, Any] | None, bool]:
+    """Pass progress on; return the worker's result, if there was one, and whether the parent still lives."""
+    deadline = time.monotonic() + request["timeout_seconds"]
+    poll = select.poll()
+    poll.register(messages, select.POLLIN)
+    poll.register(requests, select.POLLIN)
+    pending = b""
+    while True:
+        left = deadline - time.monotonic()
+        ready = dict(poll.poll(max(left, 0) * 1000)) if left > 0 else {}
+        if not ready:
+            seconds = request["timeout_seconds"]
+            return {"kind": "result", "status": "timeout", "message": f"no result within {seconds:g} seconds"}, True
+        if requests in ready:  # the parent sends nothing while it waits: this is the end of its input
+            return None, False
+        chunk = os.read(messages, 1 << 16)
+        if not chunk:
+            return None, True
+        pending += chunk
+        while b"\n" in pending:
+            line, _, pending = pending.partition(b"\n")
+            message = json.loads(line)
+            if message["kind"] == "result":
+                return message, True
+            _write(answers, message)
+
+
+def _be_worker(request: dict[str, Any], server: int, messages: int, log: int, inherited: tuple[int, int]) -> NoReturn:
+    """The forked process: never returns into the server's code."""
+    try:
+        os.setpgid(0, 0)
+        _die_with(server)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        messages, log = os.dup(messages), os.dup(log)
+        for descriptor in inherited:
+            os.dup2(nothing, descriptor)
+        os.dup2(nothing, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        work(request, lambda message: _write(messages, message))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    except BaseException:
+        os._exit(70)  # EX_SOFTWARE
+    raise AssertionError("unreachable")
+
+
+def _die_with(server: int) -> None:
+    """Have the kernel kill this process when the server ends; else it would run on and spoil later timings."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(70)
+
+
+def _kill(worker: int) -> None:
+    # Not reaped yet, so the number is still this worker's; its own children go with its group.
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(worker, signal.SIGKILL)
+
+
+def _explain(exit_code: int, oom_killed: bool) -> dict[str, Any]:
+    if exit_code == -signal.SIGKILL and oom_killed:
+        return {"kind": "result", "status": "oom", "message": "killed by the kernel's out-of-memory killer"}
+    how = f"by signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+    return {"kind": "result", "status": "crashed", "message": f"the worker ended {how} without a result"}
+
+
+def oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """How often the kernel's out-of-memory killer struck in this process's control groups so far.
+
+    Args:
+        root: where control groups are mounted.
+        membership: this process's control groups.
+
+    Returns:
+        The sum of the ``oom_kill`` counters found (version 2: ``memory.events``; version 1: ``memory.oom_control``).
+    """
+    files = set()
+    with contextlib.suppress(OSError):
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                files.add(root / path.lstrip("/") / "memory.events")
+            elif "memory" in controllers.split(","):
+                files.add(root / "memory" / path.lstrip("/") / "memory.oom_control")
+    if not any(file.exists() for file in files):  # inside a container its own group is mounted at the root
+        files = {root / "memory.events", root / "memory" / "memory.oom_control"}
+    count = 0
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            for line in file.read_text().splitlines():
+                name, _, value = line.partition(" ")
+                if name == "oom_kill":
+                    count += int(value)
+    return count
+
+
+def _write(descriptor: int, message: Mapping[str, Any]) -> None:
+    data = (json.dumps(message) + "\n").encode()
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    protocol_out = os.dup(1)
+    os.dup2(2, 1)  # a stray print must not end up among the answers
+    torch.set_num_interop_threads(1)
+    serve(0, protocol_out)

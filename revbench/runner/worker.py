@@ -1,0 +1,123 @@
+"""What a worker process does: apply a case's settings, run one probe, say how it ended."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from revbench.case import Case
+from revbench.errors import UserError
+
+Send = Callable[[Mapping[str, Any]], None]
+
+PROBES: Mapping[str, str] = {
+    "time": "revbench.probes.clock:measure_time",
+    "memory": "revbench.probes.memory:measure_memory",
+    "flops": "revbench.probes.flops:measure_flops",
+    "drift": "revbench.probes.drift:measure_drift",
+    "training": "revbench.training.loop:measure_training",
+}
+
+
+def work(request: Mapping[str, Any], send: Send) -> None:
+    """Answer one request; the last message sent has ``kind`` ``result``.
+
+    Args:
+        request: ``task`` (``environment`` or ``probe``); for a probe also ``case``, ``probe``, ``options`` and
+            ``sys_path``, the parent's, so that its factories can be imported here.
+        send: takes messages: ``{"kind": "progress", ...}`` any number of times, then the result.
+    """
+    for entry in reversed(request.get("sys_path", [])):
+        if entry not in sys.path:
+            sys.path.insert(0, entry)
+    try:
+        if request["task"] == "environment":
+            from revbench.environment import describe_environment
+
+            send({"kind": "result", "status": "ok", "environment": describe_environment()})
+            return
+        send({"kind": "result", **_probe(request, send)})
+    except UserError as error:
+        send({"kind": "result", "status": "refused", "message": str(error)})
+    except BaseException as error:  # whatever it was becomes a row, and the run goes on
+        traceback.print_exc()
+        send({"kind": "result", "status": classify(error), "message": _one_line(error)})
+
+
+def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    case = Case.from_json(request["case"])
+    apply_settings(case)
+    from revbench.workload import build_workload
+
+    module, _, function = PROBES[request["probe"]].partition(":")
+    measure = getattr(importlib.import_module(module), function)
+    found = measure(
+        build_workload(case), progress=lambda message: send({"kind": "progress", **message}), **request["options"]
+    )
+    return {
+        "status": "ok",
+        "metrics": dict(found.metrics),
+        "samples": {name: list(values) for name, values in found.samples.items()},
+        "series": {name: list(values) for name, values in found.series.items()},
+    }
+
+
+def apply_settings(case: Case) -> None:
+    """Set in this process all that a case says of threads, allocator and kernels.
+
+    Raises:
+        UserError: a CUDA device is asked for that is not there.
+    """
+    if case.allocator == "pinned":
+        pin_malloc()
+    import torch
+
+    if case.threads:
+        torch.set_num_threads(case.threads)
+    if case.device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise UserError(f"device {case.device!r} is not there: PyTorch finds no CUDA device; use cpu")
+        torch.cuda.set_device(torch.device(case.device if ":" in case.device else "cuda:0"))
+    torch.backends.cuda.matmul.allow_tf32 = case.tf32_matmul
+    torch.backends.cudnn.allow_tf32 = case.tf32_convolution
+    torch.backends.cudnn.benchmark = case.cudnn_benchmark
+    torch.use_deterministic_algorithms(case.deterministic)
+
+
+def pin_malloc() -> bool:
+    """Tell glibc to keep freed memory, so that a step takes no page faults; by `mallopt`, since a variable of the
+    environment would come too late for a forked process.
+
+    Returns:
+        Whether this C library knows `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    return all(
+        mallopt(option, value) == 1 for option, value in ((mmap_max, 0), (trim_threshold, -1), (top_pad, 256 << 20))
+    )
+
+
+def classify(error: BaseException) -> str:
+    """The status of a row whose probe raised this: ``oom``, ``unsupported`` or ``crashed``."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "oom"
+    text = str(error)
+    if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text):
+        return "oom"  # the CPU allocator raises a plain RuntimeError
+    if isinstance(error, NotImplementedError):
+        return "unsupported"
+    return "crashed"
+
+
+def _one_line(error: BaseException) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0][:300] if first else 'no message'}"
