@@ -44,9 +44,10 @@ def measure(
         >>> rows[0].metrics["step_seconds"]
     """
     with tempfile.TemporaryDirectory() as scratch, WorkerServer() as server:
+        environment = server.environment()
         journal = Journal(Path(output) if output is not None else Path(scratch))
         try:
-            session = Session(journal, server)
+            session = Session(journal, server, environment)
             return [
                 session.measure(case, probe, options=(options or {}).get(probe), timeout_seconds=timeout_seconds)
                 for probe in probes

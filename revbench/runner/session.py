@@ -21,30 +21,16 @@ class Session:
     Args:
         journal: where rows go; those it holds already are not measured again.
         server: forks the workers.
+        environment: the fingerprint of this machine, from the server.
     """
 
-    def __init__(self, journal: Journal, server: WorkerServer) -> None:
+    def __init__(self, journal: Journal, server: WorkerServer, environment: dict[str, Any]) -> None:
         self.journal = journal
+        self.environment = environment
         self._server = server
+        self._environment_id = journal.add_environment(environment)
         self._found: dict[Key, Row] = {row.key: row for row in journal.run.rows}
-        self._environment: dict[str, Any] | None = None
         self.replayed = 0
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """The fingerprint of this machine, taken once and recorded."""
-        if self._environment is None:
-            self._environment = self._server.environment()
-            self.journal.add_environment(self._environment)
-        return self._environment
-
-    def check_device(self, device: str) -> None:
-        """Raise a `UserError` if this machine has no such device."""
-        kind, _, index = device.partition(":")
-        count = len(self.environment["accelerators"])
-        if kind == "cuda" and (count == 0 or (index and int(index) >= count)):
-            there = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
-            raise UserError(f"device {device!r} is not there: this machine has {there}; use cpu")
 
     def measure(
         self,
@@ -68,7 +54,7 @@ class Session:
         if known is not None:
             self.replayed += 1
             return known
-        self.check_device(case.device)
+        check_device(case.device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
         answer = self._server.measure(
             case, probe, options=options, timeout_seconds=timeout_seconds, progress=progress
@@ -78,13 +64,22 @@ class Session:
         series = self.journal.add_series(key, answer["series"]) if answer.get("series") else None
         row = Row(
             case=case, probe=probe, repeat=repeat, status=answer["status"], started=started, elapsed_seconds=elapsed,
-            environment_id=self.environment["environment_id"], options=_public(options or {}),
+            environment_id=self._environment_id, options=_public(options or {}),
             metrics=answer.get("metrics", {}), samples=answer.get("samples", {}), series=series,
             message=answer.get("message"),
         )  # fmt: skip
         self.journal.add_row(row)
         self._found[key] = row
         return row
+
+
+def check_device(device: str, environment: Mapping[str, Any]) -> None:
+    """Raise a `UserError` if the machine of this fingerprint has no such device."""
+    kind, _, index = device.partition(":")
+    count = len(environment["accelerators"])
+    if kind == "cuda" and (count == 0 or (index and not (index.isdigit() and int(index) < count))):
+        there = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+        raise UserError(f"device {device!r} is not there: this machine has {there}; use cpu")
 
 
 def _public(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ PROBES: Mapping[str, str] = {
     "time": "revbench.probes.clock:measure_time",
     "memory": "revbench.probes.memory:measure_memory",
     "flops": "revbench.probes.flops:measure_flops",
+    "parameters": "revbench.probes.parameters:measure_parameters",
     "drift": "revbench.probes.drift:measure_drift",
     "training": "revbench.training.loop:measure_training",
 }

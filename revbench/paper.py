@@ -1,0 +1,44 @@
+"""Published numbers and where each was published; nothing here is computed or measured by revbench."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GOMEZ_2017 = "Gomez, Ren, Urtasun, Grosse: The Reversible Residual Network, NeurIPS 2017, arXiv 1707.04585"
+
+
+@dataclass(frozen=True)
+class TableTwoRow:
+    """One line of Table 2 of Gomez et al. 2017.
+
+    Attributes:
+        dataset: ``CIFAR`` or ``ImageNet``.
+        model: its catalogue name.
+        bottleneck: whether its units are bottlenecks.
+        units: residual units in each group, as printed.
+        channels: channels of stem and groups, as printed.
+        parameters_millions: by number of classes, in millions, as printed (to two digits).
+    """
+
+    dataset: str
+    model: str
+    bottleneck: bool
+    units: str
+    channels: str
+    parameters_millions: Mapping[int, str]
+
+
+TABLE_2 = (
+    TableTwoRow("CIFAR", "resnet-32", False, "5-5-5", "16-16-32-64", {10: "0.46", 100: "0.47"}),
+    TableTwoRow("CIFAR", "revnet-38", False, "3-3-3", "32-32-64-112", {10: "0.46", 100: "0.48"}),
+    TableTwoRow("CIFAR", "resnet-110", False, "18-18-18", "16-16-32-64", {10: "1.73", 100: "1.73"}),
+    TableTwoRow("CIFAR", "revnet-110", False, "9-9-9", "32-32-64-128", {10: "1.73", 100: "1.74"}),
+    TableTwoRow("CIFAR", "resnet-164", True, "18-18-18", "16-16-32-64", {10: "1.70", 100: "1.73"}),
+    TableTwoRow("CIFAR", "revnet-164", True, "9-9-9", "32-32-64-128", {10: "1.75", 100: "1.79"}),
+    TableTwoRow("ImageNet", "resnet-101", True, "3-4-23-3", "64-64-128-256-512", {1000: "44.5"}),
+    TableTwoRow("ImageNet", "revnet-104", True, "2-2-11-2", "128-128-256-512-832", {1000: "45.2"}),
+)
+
+RECONSTRUCTION_FLOPS_RATIO = "about 1.33"  # section 3.2: about 4N add-multiplies against 3N
+RECONSTRUCTION_TIME_RATIO = "1.5 to 2"  # section 3.2, of the authors' own implementation

@@ -1,0 +1,201 @@
+"""The pytest door: ``pytest --benchmark``, the fixture ``revbench`` and the mark ``revbench_cases``.
+
+Every pytest run of the environment loads this module, so it imports neither torch nor pandas nor any other part of
+revbench until ``--benchmark`` is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from revbench.pytest_support.display import Display
+    from revbench.pytest_support.fixture import Measurer
+    from revbench.pytest_support.options import Invocation
+
+_INVOCATION = pytest.StashKey["Invocation"]()
+_DISPLAY = pytest.StashKey["Display"]()
+_USED_SECONDS = pytest.StashKey[dict[str, list[float]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options."""
+    group = parser.getgroup("revbench", "reversible networks: memory, time and drift (revbench)")
+    group.addoption(
+        "--benchmark", action="store_true",
+        help="run revbench's built-in suites (or the paths given) and render a report",
+    )  # fmt: skip
+    group.addoption("--revbench-tier", default="quick", metavar="TIER", help="quick (default), full or paper")
+    group.addoption("--revbench-device", default="auto", metavar="DEVICE", help="auto (default), cpu, cuda or cuda:N")
+    group.addoption(
+        "--revbench-data", default="digits", metavar="DATA",
+        help="digits (default), cifar10, cifar100, imagenet, or a folder of images as PATH or LABEL=PATH",
+    )  # fmt: skip
+    group.addoption("--revbench-output", metavar="DIR", help="the run folder (default: reports/<time>)")
+    group.addoption("--revbench-resume", metavar="DIR", help="finish this run, measuring nothing twice")
+    group.addoption(
+        "--revbench-repeats", type=int, default=1, metavar="N", help="launches of each case, interleaved (default: 1)"
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Iterator[None]:
+    """Before a project's conftest is loaded: without paths, run the built-in suites in a session of their own."""
+    arguments = list(early_config.invocation_params.args)
+    given = parser.parse_known_args([str(a) for a in arguments])
+    if early_config.known_args_namespace.benchmark and not given.file_or_dir and not given.help and not given.version:
+        from revbench.errors import UserError
+        from revbench.pytest_support.redirect import run_suites
+
+        try:
+            raise SystemExit(run_suites([str(a) for a in arguments] + ([] if given.benchmark else ["--benchmark"])))
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+    return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark; with ``--benchmark``, check the options and open the run."""
+    config.addinivalue_line(
+        "markers", "revbench_cases(of=function): parametrise `case` by function(plan); see revbench.tiers"
+    )
+    if not config.option.benchmark or config.option.collectonly or config.option.help:
+        return
+    from revbench.errors import UserError
+    from revbench.pytest_support.display import Display
+    from revbench.pytest_support.options import open_invocation
+
+    if not config.pluginmanager.hasplugin("benchmark"):
+        raise pytest.UsageError("--benchmark needs pytest-benchmark; install it, or leave -p no:benchmark away")
+    try:
+        invocation = open_invocation(config.option, [str(a) for a in config.invocation_params.args])
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[_INVOCATION] = invocation
+    config.stash[_DISPLAY] = Display(config)
+    config.stash[_USED_SECONDS] = {}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say what is about to be measured, and where."""
+    invocation = session.config.stash.get(_INVOCATION, None)
+    if invocation is None:
+        return
+    from revbench.environment import summarise
+
+    plan = invocation.plan
+    show = session.config.stash[_DISPLAY].line
+    show(f"revbench: tier {plan.tier}, device {plan.device}, data {plan.data}, run folder {invocation.journal.folder}")
+    show(summarise(invocation.session.environment))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a case and launch; the launch outermost, so that the launches of a suite's cases interleave."""
+    invocation = metafunc.config.stash.get(_INVOCATION, None)
+    if "revbench" in metafunc.fixturenames and invocation is not None and invocation.repeats > 1:
+        repeats = range(1, invocation.repeats + 1)
+        metafunc.parametrize("_revbench_repeat", repeats, ids=[f"launch {i}" for i in repeats])
+    mark = metafunc.definition.get_closest_marker("revbench_cases")
+    if mark is not None:
+        cases = mark.kwargs["of"](invocation.plan if invocation is not None else _default_plan(metafunc.config))
+        metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+def _default_plan(config: pytest.Config) -> Any:
+    """The plan of ``--collect-only``, or of a suite collected without ``--benchmark``: nothing is opened for it."""
+    from revbench.tiers import Plan
+
+    device = config.option.revbench_device
+    return Plan(tier=config.option.revbench_tier, device="cpu" if device == "auto" else device, data="digits", data_path="digits")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count what is going to be measured."""
+    display = session.config.stash.get(_DISPLAY, None)
+    if display is not None:
+        display.total = sum("revbench" in getattr(item, "fixturenames", ()) for item in session.items)
+
+
+@pytest.fixture
+def _revbench_repeat() -> int:
+    return 1
+
+
+@pytest.fixture
+def revbench(request: pytest.FixtureRequest, _revbench_repeat: int) -> Iterator[Measurer]:
+    """Measures cases: ``revbench.measure(case, "time")``; skips the test without ``--benchmark``."""
+    config = request.config
+    if _INVOCATION not in config.stash:
+        pytest.skip("measures only under --benchmark")
+    from revbench.pytest_support.fixture import Measurer
+
+    began = time.perf_counter()
+    yield Measurer(request, config.stash[_INVOCATION], config.stash[_DISPLAY], _revbench_repeat)
+    used = config.stash[_USED_SECONDS].setdefault(request.path.name, [0.0, 0.0])
+    used[0] += time.perf_counter() - began
+    used[1] = getattr(request.module, "BUDGET_SECONDS", 0.0) * config.stash[_INVOCATION].repeats
+
+
+def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
+    """No dot for a measured case: its line is there already."""
+    if _INVOCATION in config.stash and report.when == "call" and report.passed:
+        return "passed", "", "PASSED"
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Render the report of what was measured, also after Ctrl-C."""
+    invocation = session.config.stash.get(_INVOCATION, None)
+    if invocation is None:
+        return
+    invocation.server.close()
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        session.config.stash[_DISPLAY].line("ERROR: no case was selected; look at -k, -m and the paths given", red=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Budgets, the rows that are not ok, and the files of the report."""
+    invocation = config.stash.get(_INVOCATION, None)
+    if invocation is None:
+        return
+    from revbench.errors import UserError
+    from revbench.report import write_report
+
+    for suite, (used, budget) in config.stash[_USED_SECONDS].items():
+        of = f" of a budget of {budget:.0f} s" if budget else ""
+        terminalreporter.write_line(f"{suite:<22} {used:>6.1f} s{of}", yellow=bool(budget) and used > budget)
+    rows = invocation.journal.run.rows
+    bad = [row for row in rows if not row.ok]
+    if bad:
+        statuses = ", ".join(f"{sum(r.status == s for r in bad)} {s}" for s in sorted({r.status for r in bad}))
+        terminalreporter.write_line(f"{len(bad)} of {len(rows)} rows have no figures: {statuses}", red=True)
+    if not rows:
+        return
+    try:
+        written = write_report([invocation.journal.folder], invocation.journal.folder)
+    except UserError as error:
+        terminalreporter.write_line(f"no report: {error}", red=True)
+        return
+    for note in written.notes:
+        terminalreporter.write_line(note, yellow=True)
+    for path in written.paths:
+        terminalreporter.write_line(f"{path.suffix[1:].upper():<5} {path}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let go of the worker server and the run folder, and name the report as the last word."""
+    invocation = config.stash.get(_INVOCATION, None)
+    if invocation is None:
+        return
+    invocation.close()
+    report = invocation.journal.folder / "report.html"
+    if report.is_file():
+        print(f"report: {report}")

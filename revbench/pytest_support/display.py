@@ -1,0 +1,114 @@
+"""What a person sees while the suites run: a line a case with its figures, a bar while something trains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from revbench.case import Case
+from revbench.results.schema import Row
+from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
+
+
+class Display:
+    """Writes to pytest's terminal, past its capture.
+
+    Args:
+        config: pytest's.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._capture = config.pluginmanager.getplugin("capturemanager")
+        self._terminal = config.pluginmanager.getplugin("terminalreporter")
+        self.total = 0
+        self.done = 0
+
+    def line(self, text: str, **markup: bool) -> None:
+        """One line of its own."""
+        with self._uncaptured():
+            if self._terminal is None:
+                print(text)
+                return
+            self._terminal.ensure_newline()
+            self._terminal.write_line(text, **markup)
+
+    def row(self, row: Row, *, replayed: bool) -> None:
+        """The line of a row: what was measured, and what came out."""
+        self.done += 1
+        width = len(str(self.total))
+        count = f"[{self.done:>{width}}/{self.total}]"
+        text = f"{count} {row.probe:<8} {describe(row.case):<58} {figures(row)}"
+        text += "  (from the resumed run)" if replayed else f"  {row.elapsed_seconds:.1f} s"
+        self.line(text, red=not row.ok)
+
+    @contextmanager
+    def bar(self, case: Case) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """A progress bar with the time left, where the terminal is one; else nothing."""
+        if not sys.__stdout__ or not sys.__stdout__.isatty():
+            yield lambda _: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with self._uncaptured(), Progress(*columns, console=Console(file=sys.__stdout__), transient=True) as progress:
+            task = progress.add_task(describe(case), total=None, figures="")
+
+            def show(message: Mapping[str, Any]) -> None:
+                found = f"loss {message['loss']:.3f}  error {message['error']:.0%}" if "loss" in message else ""
+                progress.update(task, completed=message["done"], total=message["of"], figures=found)
+
+            yield show
+
+    @contextmanager
+    def _uncaptured(self) -> Iterator[None]:
+        if self._capture is None:
+            yield
+            return
+        with self._capture.global_and_fixture_disabled():
+            yield
+
+
+def describe(case: Case) -> str:
+    """A case in a few words: model, strategy, batch, and what else is unusual about it."""
+    if case == Case(model=case.model, batch_size=1, num_classes=case.num_classes):
+        return case.model if case.num_classes is None else f"{case.model} {case.num_classes} classes"
+    words = [case.model, case.strategy]
+    if case.nonreversible == "recomputed":
+        words[-1] += "+recomputed"
+    words.append(case.dtype)
+    words.append(f"batch {case.batch_size}")
+    if case.training_steps:
+        words.append(case.data)
+    if case.ulp:
+        words.append(f"null {case.ulp}")
+    return " ".join(words)
+
+
+def figures(row: Row) -> str:
+    """The figures of a row for a person, or why there are none."""
+    if not row.ok:
+        return f"{row.status}: {row.message}"
+    m: Mapping[str, Any] = row.metrics
+    if row.probe == "time":
+        phases = ", ".join(f"{p} {human_seconds(m[f'{p}_seconds'])}" for p in ("forward", "backward"))
+        return f"{human_seconds(m['step_seconds'])} a step ({phases}; {m['rounds']} steps)"
+    if row.probe == "memory":
+        return f"{human_bytes(m['peak_bytes'])} at peak, {human_bytes(m['activation_peak_bytes'])} above the steady state"
+    if row.probe == "flops":
+        return f"{human_flops(m['step_flops'])} a step"
+    if row.probe == "parameters":
+        return f"{m['parameters']:,} parameters"
+    if row.probe == "drift":
+        return f"{human_degrees(m['angle_degrees'])} to the float64 gradient ({m['draws']} draws)"
+    return (
+        f"validation error {m['validation_error']:.1%}, loss {m['validation_loss']:.3f};"
+        f" {human_seconds(m['step_seconds'])} a step"
+    )

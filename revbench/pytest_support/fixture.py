@@ -1,0 +1,102 @@
+"""The fixture ``revbench``, by which a test measures a case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.pytest_support.display import Display
+from revbench.pytest_support.options import Invocation
+from revbench.results.benchmark_json import benchmark_name
+from revbench.results.schema import Row
+from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS
+from revbench.tiers import Plan
+
+
+class ReplayClock:
+    """A timer for pytest-benchmark that shows the seconds which a worker measured."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def reset(self) -> None:
+        """Back to 0, so that a round's seconds come out exactly."""
+        self._now = 0.0
+
+    def advance(self, seconds: float) -> None:
+        """Let this time have passed."""
+        self._now += seconds
+
+
+class Measurer:
+    """Measures cases for one test; what the fixture ``revbench`` gives.
+
+    Attributes:
+        plan: tier, device and data of this invocation.
+        repeat: number of this launch, from 1.
+    """
+
+    def __init__(self, request: pytest.FixtureRequest, invocation: Invocation, display: Display, repeat: int) -> None:
+        self._request = request
+        self._invocation = invocation
+        self._display = display
+        self._in_table = False
+        self.plan: Plan = invocation.plan
+        self.repeat = repeat
+
+    def measure(
+        self, case: Case, probe: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, **options: Any
+    ) -> Row:
+        """Measure one probe of a case in a fresh process, or take the row from the resumed run.
+
+        Args:
+            case: what to measure.
+            probe: ``time``, ``memory``, ``flops``, ``drift`` or ``training``.
+            timeout_seconds: after this the row's status is ``timeout``.
+            options: the probe's settings; pytest-benchmark's options on the command line win.
+
+        Returns:
+            The row. One whose status is not ``ok`` is shown and counted, and fails no test.
+        """
+        session = self._invocation.session
+        if probe == "time":
+            options |= self._invocation.time_options
+        replayed = session.replayed
+        try:
+            with self._display.bar(case) if probe == "training" else _no_bar() as progress:
+                row = session.measure(
+                    case, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
+                )
+        except UserError as error:
+            pytest.fail(str(error), pytrace=False)
+        self._display.row(row, replayed=session.replayed > replayed)
+        if probe == "time" and row.ok and not self._in_table:
+            self._show_in_table(row)
+        return row
+
+    def _show_in_table(self, row: Row) -> None:
+        """Replay a row's samples through pytest-benchmark, which keeps the statistics shown in the terminal."""
+        self._in_table = True
+        clock = ReplayClock()
+        self._request.node.add_marker(pytest.mark.benchmark(timer=clock, group=row.case.model))
+        benchmark = self._request.getfixturevalue("benchmark")
+        benchmark.name = benchmark_name(row.case.id, row.repeat)
+        benchmark.fullname = f"{row.probe}::{benchmark.name}"
+        benchmark.extra_info.update(environment_id=row.environment_id, repeat=row.repeat)
+        samples = list(row.samples["step_seconds"])
+        left = iter(samples)
+        benchmark.pedantic(lambda: clock.advance(next(left)), setup=clock.reset, rounds=len(samples), iterations=1)
+
+
+class _no_bar:
+    def __enter__(self) -> Any:
+        return lambda _: None
+
+    def __exit__(self, *exception: object) -> None:
+        pass

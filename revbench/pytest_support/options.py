@@ -1,0 +1,108 @@
+"""The options of `pytest --benchmark`, checked before anything is measured or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from revbench.errors import UserError, unknown
+from revbench.results.journal import Journal
+from revbench.runner.client import WorkerServer
+from revbench.runner.session import Session, check_device
+from revbench.tiers import TIERS, Plan
+from revbench.training.sources import split_data_option
+
+# pytest-benchmark's options that can't apply: the steps are timed in worker processes, by the device's clock.
+REFUSED = {
+    "--benchmark-disable": "leave --benchmark away instead",
+    "--benchmark-skip": "leave --benchmark away instead",
+    "--benchmark-timer": "the worker's clock is used: device events, or the monotonic clock on the CPU",
+    "--benchmark-calibration-precision": "every round is one training step",
+    "--benchmark-min-time": "every round is one training step; use --benchmark-min-rounds or --benchmark-max-time",
+    "--benchmark-disable-gc": "the worker does nothing but the steps",
+    "--benchmark-cprofile": "the worker is another process; use torch.profiler on revbench.workload.build_workload",
+}
+PASSED_ON = ("--benchmark-min-rounds", "--benchmark-max-time", "--benchmark-warmup", "--benchmark-warmup-iterations")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """An opened run: what is asked for and the session that measures it."""
+
+    plan: Plan
+    repeats: int
+    time_options: dict[str, Any]
+    session: Session
+    journal: Journal
+    server: WorkerServer
+
+    def close(self) -> None:
+        """End the worker server and let go of the run folder."""
+        self.server.close()
+        self.journal.close()
+
+
+def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
+    """Check the options, find the device and open the run folder, in this order, so that a mistake leaves no trace.
+
+    Args:
+        option: pytest's parsed options.
+        arguments: the command line as given.
+
+    Raises:
+        UserError: an option that can't be or can't apply, a device that is not there, a folder that can't be
+            written.
+    """
+    if getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no":
+        raise UserError("--benchmark can't run under pytest-xdist: timings in parallel are of no use; leave -n away")
+    for name, instead in REFUSED.items():
+        if _given(arguments, name):
+            raise UserError(f"{name} can't apply with --benchmark: {instead}")
+    if option.revbench_tier not in TIERS:
+        raise unknown("tier", option.revbench_tier, TIERS)
+    if option.revbench_repeats < 1:
+        raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
+    time_options = _time_options(option, arguments)
+    data, data_path = split_data_option(option.revbench_data)
+    resume, output = option.revbench_resume, option.revbench_output
+    if resume and output:
+        raise UserError("--revbench-resume names the run folder already; leave --revbench-output away")
+    name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+    folder = Path(resume or output or Path("reports") / name)
+    server = WorkerServer()
+    try:
+        environment = server.environment()
+        device = option.revbench_device
+        if device == "auto":
+            device = "cuda" if environment["accelerators"] else "cpu"
+        if device.partition(":")[0] not in ("cpu", "cuda"):
+            raise unknown("device", device, ("auto", "cpu", "cuda"))
+        check_device(device, environment)
+        journal = Journal(folder, resume=bool(resume))
+    except BaseException:
+        server.close()
+        raise
+    plan = Plan(tier=option.revbench_tier, device=device, data=data, data_path=data_path)
+    session = Session(journal, server, environment)
+    return Invocation(plan, option.revbench_repeats, time_options, session, journal, server)
+
+
+def _given(arguments: Sequence[str], name: str) -> bool:
+    return any(argument == name or argument.startswith(f"{name}=") for argument in arguments)
+
+
+def _time_options(option: Any, arguments: Sequence[str]) -> dict[str, Any]:
+    """pytest-benchmark's options that the worker obeys, where the user gave them."""
+    found: dict[str, Any] = {}
+    if _given(arguments, "--benchmark-min-rounds"):
+        found["min_rounds"] = int(option.benchmark_min_rounds)
+    if _given(arguments, "--benchmark-max-time"):
+        found["max_seconds"] = float(option.benchmark_max_time)
+    if _given(arguments, "--benchmark-warmup-iterations"):
+        found["warmup_rounds"] = int(option.benchmark_warmup_iterations)
+    elif _given(arguments, "--benchmark-warmup") and not option.benchmark_warmup:
+        found["warmup_rounds"] = 0
+    return found

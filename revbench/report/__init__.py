@@ -1,0 +1,62 @@
+"""Renders runs as HTML, PDF and Markdown, from what is on disk and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from revbench.results.benchmark_json import write_benchmark_json
+from revbench.results.journal import read_run, write_atomically
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a report, and what a person should know of those that are missing."""
+
+    paths: Sequence[Path]
+    notes: Sequence[str]
+
+
+def write_report(folders: Sequence[Path], output: Path) -> Written:
+    """Render the report of one or more runs into a folder.
+
+    Args:
+        folders: run folders.
+        output: gets ``report.html``, ``report.pdf``, ``report.md`` with ``figures/``; and, if it is one of the run
+            folders, ``benchmark.json``.
+
+    Returns:
+        What was written. Without typst the PDF is missing and a note says so.
+
+    Raises:
+        UserError: a folder that is no run or holds no rows, or an output that can't be written.
+    """
+    from revbench.errors import UserError
+    from revbench.report.build import build_report
+    from revbench.report.html import render_html
+    from revbench.report.markdown import render_markdown
+    from revbench.report.pdf import render_pdf
+
+    report = build_report(folders)
+    paths, notes = [output / "report.html", output / "report.md"], []
+    try:
+        write_atomically(paths[0], render_html(report))
+        for section in report.sections:
+            for block in section.blocks:
+                if hasattr(block, "svg"):
+                    write_atomically(output / "figures" / f"{block.name}.svg", block.svg)
+        write_atomically(paths[1], render_markdown(report))
+        pdf, problem = render_pdf(report)
+        if pdf is not None:
+            write_atomically(output / "report.pdf", pdf)
+            paths.insert(1, output / "report.pdf")
+        else:
+            notes.append(f"no PDF: {problem}")
+        for folder in folders:
+            if folder.resolve() == output.resolve():
+                write_benchmark_json(read_run(folder))
+                paths.append(output / "benchmark.json")
+    except OSError as error:
+        raise UserError(f"can't write the report into {output}: {error.strerror or error}") from error
+    return Written(paths, notes)

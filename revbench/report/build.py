@@ -1,0 +1,59 @@
+"""From run folders to a Report object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from revbench.environment import summarise
+from revbench.errors import UserError
+from revbench.report import figures, tables
+from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
+from revbench.report.evidence import Evidence
+from revbench.results.journal import read_run
+
+
+def build_report(folders: Sequence[Path]) -> Report:
+    """Read runs and lay out their report; one part for each environment.
+
+    Raises:
+        UserError: a folder that is no run, or a run without a row.
+    """
+    sections: list[Section] = []
+    subtitles: list[str] = []
+    for folder in folders:
+        run = read_run(folder)
+        if not run.rows:
+            raise UserError(f"{folder} holds no rows yet; measure something first")
+        ids = list(dict.fromkeys(row.environment_id for row in run.rows))
+        missing = [key for key in ids if key not in run.environments]
+        if missing:
+            raise UserError(f"{folder}: rows name an environment {missing[0]!r} that the file does not describe")
+        for key in ids:
+            evidence = Evidence(run, key)
+            dates = sorted(row.started for row in evidence.rows)
+            where = f"{summarise(dict(evidence.environment))}; {dates[0][:16].replace('T', ' ')} UTC"
+            subtitles.append(where)
+            prefix = "" if len(folders) == len(ids) == 1 else f"{folder.name} · {key} · "
+            sections += [Section(prefix + s.title, s.blocks) for s in _sections(evidence)]
+    return Report("Stored or reconstructed activations", " | ".join(subtitles), sections)
+
+
+def _sections(evidence: Evidence) -> list[Section]:
+    sentences = tables.findings(evidence)
+    layout: list[tuple[str, list[Block | None]]] = [
+        ("In short", [*sentences]),
+        ("Memory", [tables.memory_table(evidence), *figures.memory_figures(evidence)]),
+        ("Time and computation", [tables.time_table(evidence)]),
+        ("Drift of the gradient", [tables.drift_table(evidence)]),
+        ("Training on real images", [*figures.training_figures(evidence), tables.training_table(evidence)]),
+        ("Networks", [tables.table_two(evidence)]),
+        ("Cases without figures", [tables.failure_table(evidence)]),
+        ("Where it was measured", [tables.environment_table(evidence)]),
+    ]
+    found = []
+    for title, blocks in layout:
+        there: list[Block] = [block for block in blocks if isinstance(block, (Paragraph, Table, Figure))]
+        if there:
+            found.append(Section(title, there))
+    return found

@@ -1,0 +1,79 @@
+"""A report as data: what the HTML, PDF and Markdown renderers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text, plain."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished strings.
+
+    Attributes:
+        title: what it shows, with its unit where all cells share one.
+        columns: headers; those from `numeric_from` on are numbers and aligned right.
+        rows: cells, as many as columns each.
+        numeric_from: index of the first column of numbers.
+        notes: where the figures come from, and what to know of them.
+        breaks: indices of rows before which a rule is drawn.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric_from: int = 1
+    notes: Sequence[str] = ()
+    breaks: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        title: what it shows.
+        name: of its file, without ending.
+        svg: the picture itself.
+        alternative: what a person who can't see it should know.
+        notes: as for a table.
+    """
+
+    title: str
+    name: str
+    svg: str
+    alternative: str
+    notes: Sequence[str] = ()
+
+
+Block = Paragraph | Table | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the report."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole.
+
+    Attributes:
+        title: of the report.
+        subtitle: where and when it was measured.
+        sections: in reading order.
+    """
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section] = field(default_factory=tuple)

@@ -1,0 +1,188 @@
+"""The report's pictures, drawn from series files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import seaborn as sns
+from matplotlib.figure import Figure as Canvas
+
+from revbench.case import Case
+from revbench.report.document import Figure
+from revbench.report.evidence import Evidence, circumstances, paired, strategy_of, title_of
+from revbench.units import human_bytes
+
+PHASE_WIDTHS = {"forward": 1.0, "backward": 2.0, "optimizer": 0.35}
+_PALETTE = sns.color_palette("colorblind")
+COLOURS = {
+    "stored": _PALETTE[0], "reconstructed": _PALETTE[3], "reconstructed, rest recomputed": _PALETTE[1],
+    "checkpointed": _PALETTE[2], "recursive": _PALETTE[4],
+}  # fmt: skip
+RESNET_COLOUR = (0.35, 0.35, 0.35)
+_STYLE = {
+    "svg.fonttype": "path", "svg.hashsalt": "revbench", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "legend.frameon": False,
+    "font.family": "DejaVu Sans", "axes.axisbelow": True,
+}  # fmt: skip
+
+Array = npt.NDArray[np.float64]
+
+
+def memory_figures(evidence: Evidence) -> list[Figure]:
+    """For each pair, the live bytes over one step, strategy by strategy, on one axis."""
+    figures = []
+    for group in paired(evidence.cases("memory")):
+        shown = [(case, evidence.series(case, "memory")) for case in group]
+        shown = [(case, columns) for case, columns in shown if columns and case.strategy != "recursive"]
+        shown = [(c, s) for c, s in shown if c.model.startswith("revnet") or c.strategy == "stored"]
+        if not shown:
+            continue
+        names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in shown))
+        peaks = []
+        with _canvas(8.2, 3.7) as (canvas, axes):
+            for case, columns in shown:
+                x, y = _over_phases(columns)
+                colour = RESNET_COLOUR if case.model.startswith("resnet") else COLOURS[strategy_of(case)]
+                style = "--" if case.model.startswith("resnet") else "-"
+                peak = int(np.argmax(y))
+                peaks.append(f"{title_of(case.model)} {strategy_of(case)} {human_bytes(y[peak])}")
+                (line,) = axes.plot(x, y / 2**20, style, color=colour, linewidth=1.5, label=peaks[-1])
+                axes.plot(x[peak], y[peak] / 2**20, "o", color=line.get_color(), markersize=4.5)
+            edge = 0.0
+            axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.08)
+            for phase, width in PHASE_WIDTHS.items():
+                if edge:
+                    axes.axvline(edge, color="#999999", linewidth=0.8)
+                axes.text(edge + width / 2, axes.get_ylim()[1], phase if width > 0.5 else "opt.", ha="center", va="bottom", color="#555555")
+                edge += width
+            axes.set_xlim(0, edge)
+            axes.set_xticks([])
+            axes.set_ylabel("live tensors, MiB")
+            axes.legend(title="peak (dot)", loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left")
+            svg = _svg(canvas)
+        title = f"Memory over one training step: {names}"
+        alternative = f"Lines of live bytes through forward, backward and optimizer. Peaks: {'; '.join(peaks)}."
+        note = f"{circumstances(shown[0][0])}. Live tensors after each operation; each phase is drawn to a fixed width."
+        figures.append(Figure(title, f"memory-{group[0].model}", svg, alternative, (note,)))
+    return figures
+
+
+def training_figures(evidence: Evidence) -> list[Figure]:
+    """For each trained pair: cross-entropy, and error (training dotted, validation solid); the null's spread shaded."""
+    figures = []
+    for group in paired(case.replace(ulp=0) for case in evidence.cases("training")):
+        members = [(c, evidence.series(c, "training")) for c in dict.fromkeys(group)]
+        members = [(case, columns) for case, columns in members if columns]
+        nulls = [
+            (c, evidence.series(c, "training"))
+            for c in evidence.cases("training")
+            if c.ulp and c.replace(ulp=0) in [member for member, _ in members]
+        ]
+        if not members:
+            continue
+        twins = {c.replace(ulp=0) for c, _ in nulls}
+        spread = [columns for case, columns in [*members, *nulls] if (case.replace(ulp=0) in twins) and columns]
+        with _canvas(9.6, 3.6, 2) as (canvas, (left, right)):
+            for case, columns in members:
+                label = f"{title_of(case.model)} {case.strategy}"
+                colour = RESNET_COLOUR if case.model.startswith("resnet") else COLOURS[case.strategy]
+                steps = _column(columns, "step")
+                window = max(len(steps) // 20, 1)
+                left.plot(steps, _smooth(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
+                error = _smooth(_column(columns, "error"), window) * 100
+                right.plot(steps, error, ":", color=colour, linewidth=1.3)
+                validation = _column(columns, "validation_error") * 100
+                at = ~np.isnan(validation)
+                right.plot(steps[at], validation[at], "-o", color=colour, linewidth=1.4, markersize=3.5, label=label)
+            if len(spread) > 1:
+                _shade(left, spread, "loss", 1.0)
+                _shade(right, spread, "error", 100.0)
+            left.set(title="Training cross-entropy", xlabel="step", ylabel="nats")
+            right.set(title="Error, dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
+            left.legend(loc="lower left")
+            svg = _svg(canvas)
+        first = members[0][0]
+        names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in members))
+        window_words = f"Training curves are running means over {window} steps." if window > 1 else ""
+        null_words = (
+            f" Shaded: the spread of the stored RevNet and {len(nulls)} null run{'s' if len(nulls) > 1 else ''}"
+            " that differ from it by one unit in the last place of one weight."
+        )
+        note = f"{first.data}, {circumstances(first)}. {window_words}{null_words if len(spread) > 1 else ''}"
+        alternative = "; ".join(
+            f"{title_of(c.model)} {c.strategy} ends at validation error {s.median:.1%}"
+            for c, _ in members
+            if (s := evidence.value(c, "training", "validation_error"))
+        )
+        figures.append(Figure(f"Training curves: {names} on {first.data}", f"training-{first.model}", svg, alternative, (note,)))
+    return figures
+
+
+def _over_phases(columns: dict[str, list[Any]]) -> tuple[Array, Array]:
+    """Where on the axis each operation stands, and the live bytes after it."""
+    phases = np.asarray(columns["phase"])
+    x = np.empty(len(phases))
+    edge = 0.0
+    for phase, width in PHASE_WIDTHS.items():
+        at = phases == phase
+        x[at] = edge + width * (np.arange(at.sum()) + 1) / max(int(at.sum()), 1)
+        edge += width
+    return x, np.asarray(columns["live_bytes"], dtype=np.float64)
+
+
+def _column(columns: dict[str, list[Any]], name: str) -> Array:
+    return np.asarray([np.nan if value is None else value for value in columns[name]], dtype=np.float64)
+
+
+def _smooth(values: Array, window: int) -> Array:
+    """The mean of the last `window` values, of fewer at the beginning."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    index = np.arange(1, len(values) + 1)
+    first = np.maximum(index - window, 0)
+    smoothed: Array = (total[index] - total[first]) / (index - first)
+    return smoothed
+
+
+def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor: float) -> None:
+    window = max(len(members[0]["step"]) // 20, 1)
+    length = min(len(columns["step"]) for columns in members)
+    curves = np.stack([_smooth(_column(columns, name), window)[:length] for columns in members]) * factor
+    axes.fill_between(
+        _column(members[0], "step")[:length], curves.min(0), curves.max(0), color=COLOURS["stored"], alpha=0.25, linewidth=0
+    )
+
+
+class _canvas:
+    """A figure in the report's style, closed at the end."""
+
+    def __init__(self, width: float, height: float, columns: int = 1) -> None:
+        self._size = (width, height, columns)
+
+    def __enter__(self) -> tuple[Canvas, Any]:
+        width, height, columns = self._size
+        self._style = mpl.rc_context(_STYLE)
+        self._style.__enter__()
+        self._canvas, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+        return self._canvas, axes
+
+    def __exit__(self, *exception: Any) -> None:
+        plt.close(self._canvas)
+        self._style.__exit__(*exception)
+
+
+def _svg(canvas: Canvas) -> str:
+    out = io.StringIO()
+    canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def case_label(case: Case) -> str:
+    """A case in a legend."""
+    return f"{title_of(case.model)} {strategy_of(case)}"

@@ -1,0 +1,75 @@
+"""A Report as PDF, through typst."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from revbench.report.document import Block, Figure, Report, Table
+
+_PREAMBLE = """
+#set document(title: {title})
+#set page(paper: "a4", flipped: true, margin: (x: 1.6cm, y: 1.5cm), numbering: "1 / 1",
+  footer: context align(right, text(8pt, fill: luma(110))[revbench #h(1em) #counter(page).display("1 / 1", both: true)]))
+#set text(font: "Libertinus Serif", size: 10pt)
+#set par(leading: 0.55em)
+#show heading.where(level: 1): it => block(above: 1.4em, below: 0.8em, text(14pt, it.body))
+#let note(body) = text(8pt, fill: luma(90), body)
+#let caption(body) = text(10pt, weight: "bold", body)
+"""
+
+
+def render_pdf(report: Report) -> tuple[bytes | None, str]:
+    """The document and an empty string; or None and why there is none."""
+    try:
+        import typst
+    except ImportError:
+        return None, "the package typst is not installed (pip install typst)"
+    source = [_PREAMBLE.replace("{title}", _text(report.title))]
+    source.append(f"#text(20pt, weight: \"bold\")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        for section in report.sections:
+            source.append(f"= #{_text(section.title)}\n")
+            for block in section.blocks:
+                source.append(_block(block, Path(scratch)))
+        main = Path(scratch) / "report.typ"
+        main.write_text("\n".join(source), encoding="utf-8")
+        pdf: bytes = typst.compile(str(main), root=scratch)
+    return pdf, ""
+
+
+def _block(block: Block, folder: Path) -> str:
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Figure):
+        (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
+        notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
+        picture = f'image("{block.name}.svg", width: 88%, alt: {_text(block.alternative)})'
+        return f"#block(breakable: false)[#caption[#{_text(block.title)}]\\\n#align(center, {picture})\n{notes}]\n"
+    return f"#{_text(block.text)}\n\n"
+
+
+def _table(table: Table) -> str:
+    align = ", ".join("left" if i < table.numeric_from else "right" for i in range(len(table.columns)))
+    wide = len(table.columns) == 2 or table.numeric_from >= len(table.columns)
+    widths = ", ".join(["auto"] * (len(table.columns) - 1) + ["1fr" if wide else "auto"])
+    head = ", ".join(f"[*#{_text(column)}*]" for column in table.columns)
+    rows = []
+    for i, row in enumerate(table.rows):
+        if i in table.breaks:
+            rows.append("table.hline(stroke: 0.4pt + luma(160)),")
+        rows.append(", ".join(f"[#{_text(cell)}]" for cell in row) + ",")
+    notes = "".join(f"#note[#{_text(note)}]\\\n" for note in table.notes)
+    body = "\n".join(rows)
+    return (
+        f"#caption[#{_text(table.title)}]\n"
+        f"#text(8.5pt, table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 5pt, y: 3pt),\n"
+        f"table.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n{body}\ntable.hline(stroke: 0.8pt)))\n"
+        f"{notes}\n"
+    )
+
+
+def _text(text: str) -> str:
+    """A typst string literal: nothing in it is markup. Its escapes are those of JSON but for \\u."""
+    return json.dumps(" ".join(text.split()), ensure_ascii=False)

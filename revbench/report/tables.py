@@ -1,0 +1,272 @@
+"""The report's tables, and the sentences that say what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from revbench import paper
+from revbench.case import Case
+from revbench.models.catalogue import CATALOGUE
+from revbench.report.document import Paragraph, Table
+from revbench.report.evidence import Evidence, Statistic, circumstances, paired, stored_twin, strategy_of, title_of
+from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
+
+MISSING = "–"
+
+
+def findings(evidence: Evidence) -> list[Paragraph]:
+    """One sentence for each RevNet: what reconstruction saved, cost and did to the gradient."""
+    found = []
+    for case in evidence.cases("memory", "time"):
+        if case.strategy != "reconstructed" or case.nonreversible != "kept":
+            continue
+        twin = stored_twin(case)
+        parts = []
+        ours, theirs = (evidence.value(c, "memory", "activation_peak_bytes") for c in (case, twin))
+        if ours and theirs:
+            parts.append(
+                f"needs {human_bytes(ours.median)} above the steady state at its peak where stored needs"
+                f" {human_bytes(theirs.median)} ({theirs.median / ours.median:.1f} × less)"
+            )
+        if (time := evidence.ratio(case, twin, "time", "step_seconds")) is not None:
+            parts.append(f"takes {time:.2f} × the time of a step")
+        if (flops := evidence.ratio(case, twin, "flops", "step_flops")) is not None:
+            parts.append(f"{flops:.2f} × the floating-point operations")
+        angle, stored = (evidence.value(c, "drift", "angle_degrees") for c in (case, twin))
+        if angle and stored:
+            parts.append(
+                f"its {case.dtype} gradient is {human_degrees(angle.median)} from the float64 one"
+                f" (stored: {human_degrees(stored.median)})"
+            )
+        if parts:
+            found.append(Paragraph(f"{title_of(case.model)} reconstructed ({circumstances(case)}) {'; '.join(parts)}."))
+    return found
+
+
+def time_table(evidence: Evidence) -> Table | None:
+    """Seconds and operations of a step for each pair and strategy."""
+
+    def cells(case: Case) -> list[str]:
+        twin = stored_twin(case)
+        return [
+            _cell(evidence, case, "time", "step_seconds", human_seconds, spread=True),
+            _times(evidence.ratio(case, twin, "time", "step_seconds")),
+            *(_cell(evidence, case, "time", f"{p}_seconds", human_seconds) for p in ("forward", "backward", "optimizer")),
+            _cell(evidence, case, "flops", "step_flops", human_flops),
+            _times(evidence.ratio(case, twin, "flops", "step_flops")),
+        ]
+
+    columns = ("Step", "× stored", "Forward", "Backward", "Optimizer", "Operations", "× stored")
+    notes = [
+        _launches(evidence, "time"),
+        f"Published for reconstruction: {paper.RECONSTRUCTION_FLOPS_RATIO} × the add-multiplies, and"
+        f" {paper.RECONSTRUCTION_TIME_RATIO} × the time in the authors' own implementation (Gomez et al. 2017, section 3.2).",
+    ]
+    faults = [s.median for c in evidence.cases("time") if (s := evidence.value(c, "time", "minor_faults_per_step"))]
+    if faults and evidence.cases("time")[0].device == "cpu":
+        notes.append(
+            f"Allocator: malloc {evidence.cases('time')[0].allocator}; at most {max(faults):,.0f} minor page faults a step."
+        )
+    bound = [c for c in evidence.cases("time") if (s := evidence.value(c, "time", "launch_bound")) and s.median]
+    if bound:
+        names = ", ".join(f"{title_of(c.model)} {strategy_of(c)}" for c in bound)
+        notes.append(f"Launch-bound (a kernel ran in less than 80 % of the step, so the host is what is timed): {names}.")
+    return _strategy_table("Time and computation of a training step", columns, evidence, ("time", "flops"), cells, notes)
+
+
+def memory_table(evidence: Evidence) -> Table | None:
+    """Bytes by phase for each pair and strategy."""
+    cuda = any(case.device != "cpu" for case in evidence.cases("memory"))
+
+    def cells(case: Case) -> list[str]:
+        less = evidence.ratio(stored_twin(case), case, "memory", "activation_peak_bytes")
+        process = ("nvml_process_bytes", "reserved_peak_bytes") if cuda else ("rss_peak_bytes",)
+        return [
+            *(_cell(evidence, case, "memory", f"{p}_peak_bytes", human_bytes) for p in ("forward", "backward", "optimizer")),
+            _cell(evidence, case, "memory", "steady_bytes", human_bytes),
+            _cell(evidence, case, "memory", "activation_peak_bytes", human_bytes),
+            _times(less),
+            *(_cell(evidence, case, "memory", name, human_bytes) for name in process),
+        ]
+
+    columns = ["Forward", "Backward", "Optimizer", "Steady", "Above steady", "Less than stored"]
+    columns += ["NVML process", "Reserved"] if cuda else ["Process (RSS)"]
+    notes = [
+        "Peak of live tensors in each phase of a step. Steady: parameters, buffers, optimizer state and batch. Above steady:"
+        " the highest peak less the steady state, so activations, gradients and temporaries.",
+        "The process's own figure is the high-water mark of a fresh worker, the interpreter and its libraries included.",
+    ]
+    return _strategy_table("Peak memory of a training step", columns, evidence, ("memory",), cells, notes)
+
+
+def drift_table(evidence: Evidence) -> Table | None:
+    """Angle and error of the gradient against the float64 stored reference."""
+    cases = evidence.cases("drift")
+    if not cases:
+        return None
+    rows, breaks = [], []
+    for group in paired(case.replace(dtype="float32") for case in cases):
+        breaks.append(len(rows))
+        for twin in dict.fromkeys(group):
+            for case in (c for c in cases if c.replace(dtype="float32") == twin):
+                failure = evidence.failure(case, "drift")
+                worst = evidence.launches(case, "drift")[0].metrics.get("worst_tensor") if failure is None else None
+                rows.append(
+                    [
+                        title_of(case.model), strategy_of(case), case.dtype,
+                        failure or _drift_cell(evidence, case, "angle_degrees", human_degrees),
+                        _drift_cell(evidence, case, "relative_error", lambda v: f"{v:.1e}"),
+                        _cell(evidence, case, "drift", "worst_tensor_angle_degrees", human_degrees),
+                        str(worst or MISSING),
+                    ]
+                )  # fmt: skip
+    draws = {s.median for c in cases if (s := evidence.value(c, "drift", "draws"))}
+    few = " Fewer than 30 draws: the quantiles are rough." if draws and min(draws) < 30 else ""
+    notes = [
+        "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Median"
+        f" (5 % to 95 %) over {', '.join(f'{d:.0f}' for d in sorted(draws))} draws of weights and batch.{few}",
+        "stored in float64 is the reference itself, so its angle is 0. In float32 much of the angle is ReLU units whose sign"
+        " flips, for stored and reconstructed alike.",
+    ]
+    columns = ("Network", "Strategy", "dtype", "Angle", "Relative error", "Worst tensor", "which")
+    return Table("Drift of the gradient", columns, rows, 3, notes, breaks[1:])
+
+
+def table_two(evidence: Evidence) -> Table | None:
+    """Table 2 of the paper, our counts beside its own."""
+    counts = {(c.model, c.num_classes): evidence.value(c, "parameters", "parameters") for c in evidence.cases("parameters")}
+    if not counts:
+        return None
+    published = {row.model: row for row in paper.TABLE_2}
+    rows = []
+    for name, a in CATALOGUE.items():
+        printed = published.get(name)
+        both = [(None, a.num_classes)] + ([(100, 100)] if a.stem == "cifar" else [])
+        ours = [counts.get((name, key)) for key, _ in both]
+        theirs = [printed.parameters_millions.get(classes, MISSING) if printed else MISSING for _, classes in both]
+        rows.append(
+            [
+                title_of(name), "ImageNet" if a.stem == "imagenet" else "CIFAR", "yes" if a.bottleneck else "no",
+                "-".join(map(str, a.units)), "-".join(map(str, (a.stem_channels, *a.channels))),
+                " / ".join(f"{s.median:,.0f}" if s else MISSING for s in ours),
+                " / ".join(theirs),
+            ]
+        )  # fmt: skip
+    columns = ("Network", "Data", "Bottleneck", "Units", "Channels", "Parameters, ours", "Parameters, paper, M")
+    notes = [
+        f"Paper: Table 2 of {paper.GOMEZ_2017}; 10 / 100 classes for CIFAR. Its RevNet-104 is printed as 45.2 M, while the"
+        " rules of its text and the authors' code give our count. Networks with a dash are from the authors' code"
+        " (github.com/renmengye/revnet-public), not from Table 2.",
+    ]
+    breaks = [i for i, row in enumerate(rows) if i and row[1] != rows[i - 1][1]]
+    return Table("Networks and parameters (Table 2)", columns, rows, 5, notes, breaks)
+
+
+def training_table(evidence: Evidence) -> Table | None:
+    """Where each training run ended."""
+    cases = evidence.cases("training")
+    if not cases:
+        return None
+    rows = []
+    for case in cases:
+        strategy = strategy_of(case) + (f", null {case.ulp}" if case.ulp else "")
+        percent: Callable[[float], str] = lambda v: f"{v:.1%}"  # noqa: E731
+        rows.append(
+            [
+                title_of(case.model), strategy, case.data, str(case.training_steps),
+                evidence.failure(case, "training") or _cell(evidence, case, "training", "train_loss", lambda v: f"{v:.3f}"),
+                _cell(evidence, case, "training", "train_error", percent),
+                _cell(evidence, case, "training", "validation_error", percent),
+                _cell(evidence, case, "training", "step_seconds", human_seconds),
+            ]
+        )  # fmt: skip
+    used = [evidence.launches(c, "training") for c in cases]
+    first = next((rows_[0].metrics for rows_ in used if rows_), {})
+    notes = [
+        f"Batch {cases[0].batch_size}; {first.get('train_images', 0):,} of {first.get('train_images_available', 0):,} training"
+        f" and {first.get('validation_images', 0):,} validation images. Training figures are means over the last tenth of the"
+        " steps. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within its spread"
+        " is not a difference of strategy.",
+    ]
+    columns = ("Network", "Strategy", "Data", "Steps", "Training loss", "Training error", "Validation error", "Step")
+    return Table("A pair trained on real images", columns, rows, 3, notes)
+
+
+def failure_table(evidence: Evidence) -> Table | None:
+    """The rows without figures, and why."""
+    bad = [row for row in evidence.rows if not row.ok]
+    if not bad:
+        return None
+    rows = [[row.probe, row.case.id, str(row.repeat), row.status, row.message or MISSING] for row in bad]
+    return Table("Cases without figures", ("Probe", "Case", "Launch", "Status", "Why"), rows, 5)
+
+
+def environment_table(evidence: Evidence) -> Table:
+    """The machine and its software."""
+    e = evidence.environment
+    rows = [
+        ["Environment", str(e.get("environment_id", MISSING))],
+        ["CPU", f"{e['cpu']['model']}, {e['cpu']['usable_cores']} of {e['cpu']['logical_cores']} cores, {e['cpu']['capability']}"],
+        ["Memory", human_bytes(e["memory_bytes"])],
+    ]
+    for a in e["accelerators"]:
+        rows.append(["Accelerator", f"{a['name']}, {human_bytes(a['memory_bytes'])}, driver {a['driver']}"])
+    if not e["accelerators"]:
+        rows.append(["Accelerator", "none"])
+    packages = ", ".join(f"{name} {version}" for name, version in e["packages"].items() if version)
+    rows += [["System", str(e["system"])], ["Software", f"Python {e['python']}, {packages}"]]
+    rows.append(["PyTorch threads", str(e["torch"]["threads"])])
+    return Table("Environment", ("What", "Found"), rows, 2)
+
+
+def _strategy_table(
+    title: str, columns: tuple[str, ...] | list[str], evidence: Evidence, probes: tuple[str, ...],
+    cells: Callable[[Case], list[str]], notes: list[str],
+) -> Table | None:  # fmt: skip
+    cases = evidence.cases(*probes)
+    if not cases:
+        return None
+    rows: list[list[str]] = []
+    breaks = []
+    common = []
+    for group in paired(cases):
+        breaks.append(len(rows))
+        common.append(f"{' and '.join(dict.fromkeys(title_of(c.model) for c in group))}: {circumstances(group[0])}")
+        for case in group:
+            failure = evidence.failure(case, probes[0])
+            found = cells(case)
+            rows.append([title_of(case.model), strategy_of(case), *([failure, *found[1:]] if failure else found)])
+    return Table(title, ("Network", "Strategy", *columns), rows, 2, [f"{'; '.join(common)}.", *notes], breaks[1:])
+
+
+def _cell(
+    evidence: Evidence, case: Case, probe: str, metric: str, show: Callable[[float], str], *, spread: bool = False
+) -> str:
+    found = evidence.value(case, probe, metric)
+    if found is None:
+        return MISSING
+    return show(found.median) + (_spread(found, show) if spread and found.launches > 1 else "")
+
+
+def _spread(found: Statistic, show: Callable[[float], str]) -> str:
+    return f" ({show(found.low)} to {show(found.high)})"
+
+
+def _drift_cell(evidence: Evidence, case: Case, metric: str, show: Callable[[float], str]) -> str:
+    middle, low, high = (evidence.value(case, "drift", name) for name in (metric, f"{metric}_q05", f"{metric}_q95"))
+    if middle is None or low is None or high is None:
+        return MISSING
+    return show(middle.median) + (f" ({show(low.median)} to {show(high.median)})" if high.median > 0 else "")
+
+
+def _times(ratio: float | None) -> str:
+    return MISSING if ratio is None else f"{ratio:.2f}"
+
+
+def _launches(evidence: Evidence, probe: str) -> str:
+    counts = [len(evidence.launches(case, probe)) for case in evidence.cases(probe)]
+    if max(counts, default=0) <= 1:
+        return "Median over the steps of one launch a case: a ratio may differ by some percent from launch to launch."
+    return f"Median over {min(counts)} to {max(counts)} launches of each launch's median step (smallest to largest in brackets)." if (
+        min(counts) != max(counts)
+    ) else f"Median over {counts[0]} launches of each launch's median step (smallest to largest in brackets)."

@@ -1,0 +1,129 @@
+"""What each tier of the built-in suites measures: the one place where their cases are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from revbench.case import Case
+from revbench.models.catalogue import CATALOGUE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """How much is measured.
+
+    Attributes:
+        pairs: ResNets; each is measured together with the RevNet that it is paired with.
+        batch_sizes: images a step for each pair, on the CPU and on a GPU.
+        training_pairs: ResNets of the pairs that are trained.
+        training_steps, training_batch_size: of each training run.
+        nulls: training runs that differ by one unit in the last place of one weight.
+        draws: of weights and batch, for drift.
+        max_seconds: how long the steps of one timed case may take.
+    """
+
+    pairs: tuple[str, ...]
+    batch_sizes: Mapping[str, tuple[int, int]]
+    training_pairs: tuple[str, ...]
+    training_steps: int
+    training_batch_size: int
+    nulls: int
+    draws: int
+    max_seconds: float
+
+
+_CIFAR = ("resnet-32", "resnet-110", "resnet-164")
+
+TIERS: Mapping[str, Tier] = {
+    # At most 4 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
+    "quick": Tier(
+        pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
+        training_pairs=("resnet-32",), training_steps=100, training_batch_size=16, nulls=1, draws=5, max_seconds=1.5,
+    ),
+    # The CIFAR pairs of Table 2 with the paper's batch of 100.
+    "full": Tier(
+        pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
+        training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100, nulls=3, draws=30, max_seconds=10.0,
+    ),
+    # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
+    "paper": Tier(
+        pairs=(*_CIFAR, "resnet-101"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64)},
+        training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100, nulls=3, draws=30, max_seconds=30.0,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an invocation asks the suites for.
+
+    Attributes:
+        tier: a key of `TIERS`.
+        device: ``cpu`` or ``cuda``.
+        data: label of the data set that is trained on.
+        data_path: where it is; see `revbench.training.data.load_images`.
+    """
+
+    tier: str
+    device: str
+    data: str
+    data_path: str
+
+    @property
+    def size(self) -> Tier:
+        """The tier's settings."""
+        return TIERS[self.tier]
+
+
+Cases = Callable[[Plan], list[Case]]
+
+
+def step_cases(plan: Plan) -> list[Case]:
+    """Each pair of the tier under every strategy that its networks support."""
+    cases = []
+    for resnet in plan.size.pairs:
+        batch_size = plan.size.batch_sizes[resnet][plan.device != "cpu"]
+        for model in (resnet, CATALOGUE[resnet].pair):
+            case = Case(model=model, batch_size=batch_size, device=plan.device)
+            cases.append(case)
+            if CATALOGUE[model].family == "revnet":
+                cases.append(case.replace(strategy="reconstructed"))
+                cases.append(case.replace(strategy="reconstructed", nonreversible="recomputed"))
+            cases += [case.replace(strategy=strategy) for strategy in ("checkpointed", "recursive")]
+    return cases
+
+
+def catalogue_cases(plan: Plan) -> list[Case]:
+    """Every network of the catalogue, those for CIFAR with 10 and with 100 classes; no step of them is run."""
+    cases = []
+    for name, architecture in CATALOGUE.items():
+        case = Case(model=name, batch_size=1)
+        cases.append(case)
+        if architecture.stem == "cifar":
+            cases.append(case.replace(num_classes=100))
+    return cases
+
+
+def drift_cases(plan: Plan) -> list[Case]:
+    """Each RevNet of the tier, stored and reconstructed, in float32 and float64."""
+    cases = []
+    for case in step_cases(plan):
+        if CATALOGUE[case.model].family == "revnet" and case.strategy in ("stored", "reconstructed"):
+            if case.nonreversible == "kept":
+                cases += [case.replace(dtype=dtype) for dtype in ("float32", "float64")]
+    return cases
+
+
+def training_cases(plan: Plan) -> list[Case]:
+    """Each training pair: ResNet stored, RevNet stored, RevNet reconstructed, and the nulls of the RevNet."""
+    cases = []
+    for resnet in plan.size.training_pairs:
+        case = Case(
+            model=resnet, batch_size=plan.size.training_batch_size, device=plan.device, data=plan.data,
+            training_steps=plan.size.training_steps,
+        )  # fmt: skip
+        revnet = case.replace(model=CATALOGUE[resnet].pair)
+        nulls = [revnet.replace(ulp=i + 1) for i in range(plan.size.nulls)]
+        cases += [case, revnet, revnet.replace(strategy="reconstructed"), *nulls]
+    return cases

@@ -1,0 +1,43 @@
+"""Figures as a person reads them."""
+
+from __future__ import annotations
+
+import math
+
+
+def human_bytes(value: float) -> str:
+    """Bytes in the largest binary unit that leaves at least 1: ``36.0 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024 or unit == "GiB":
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def human_seconds(value: float) -> str:
+    """Seconds in s, ms or µs with three digits: ``133 ms``."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms")):
+        if abs(value) * factor >= 1:
+            return f"{_three_digits(value * factor)} {unit}"
+    return f"{_three_digits(value * 1e6)} µs"
+
+
+def human_flops(value: float) -> str:
+    """Floating-point operations in GFLOP or TFLOP with three digits."""
+    return f"{_three_digits(value / 1e12)} TFLOP" if value >= 1e12 else f"{_three_digits(value / 1e9)} GFLOP"
+
+
+def human_degrees(value: float) -> str:
+    """Degrees with three digits; small ones in scientific notation."""
+    if math.isnan(value):
+        return "not defined"
+    if value == 0:
+        return "0°"
+    return f"{_three_digits(value)}°" if value >= 1e-3 else f"{value:.1e}°"
+
+
+def _three_digits(value: float) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f}"

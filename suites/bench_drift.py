@@ -1,0 +1,12 @@
+"""Angle and error of each RevNet's gradient against the float64 stored reference."""
+
+import pytest
+
+from revbench.tiers import drift_cases
+
+BUDGET_SECONDS = 45
+
+
+@pytest.mark.revbench_cases(of=drift_cases)
+def test_drift(revbench, case):
+    revbench.measure(case, "drift", draws=revbench.plan.size.draws)

@@ -1,0 +1,12 @@
+"""Peak bytes of a training step by phase, for each pair under each strategy."""
+
+import pytest
+
+from revbench.tiers import step_cases
+
+BUDGET_SECONDS = 30
+
+
+@pytest.mark.revbench_cases(of=step_cases)
+def test_memory(revbench, case):
+    revbench.measure(case, "memory")

@@ -1,0 +1,12 @@
+"""A pair trained on real images, with stored and with reconstructed activations, beside its null."""
+
+import pytest
+
+from revbench.tiers import training_cases
+
+BUDGET_SECONDS = 85
+
+
+@pytest.mark.revbench_cases(of=training_cases)
+def test_training(revbench, case):
+    revbench.measure(case, "training", data_path=revbench.plan.data_path, timeout_seconds=24 * 3600)
