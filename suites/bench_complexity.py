@@ -4,7 +4,7 @@ import pytest
 
 from revbench.tiers import catalogue_cases, step_cases
 
-BUDGET_SECONDS = 30
+BUDGET_SECONDS = 25
 
 
 @pytest.mark.revbench_cases(of=catalogue_cases)

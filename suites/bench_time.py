@@ -4,7 +4,7 @@ import pytest
 
 from revbench.tiers import step_cases
 
-BUDGET_SECONDS = 60
+BUDGET_SECONDS = 50
 
 
 @pytest.mark.revbench_cases(of=step_cases)

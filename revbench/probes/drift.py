@@ -42,7 +42,7 @@ def relative_error(found: Tensor, reference: Tensor) -> float:
     return torch.linalg.vector_norm(found - reference).item() / norm if norm > 0 else math.nan
 
 
-def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5) -> Found:
+def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, first_draw: int = 0) -> Found:
     """Compare a case's gradient with that of `stored` in float64, with the same weights and batch.
 
     The weights and batches are those of the case, rounded to its dtype: the reference computes with the
@@ -54,6 +54,7 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5) -> 
         workload: the case; its own weights are drawn anew for each draw.
         progress: told of each draw.
         draws: of weights and batch. Fewer than 30 give no reliable quantiles; the row says how many.
+        first_draw: number of the first one, so that another launch can add others.
 
     Returns:
         Metrics ``angle_degrees`` and ``relative_error`` (medians), each with ``_q05`` and ``_q95``;
@@ -64,7 +65,7 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5) -> 
     angles: list[float] = []
     errors: list[float] = []
     worst, worst_name = 0.0, None
-    for draw in range(draws):
+    for draw in range(first_draw, first_draw + draws):
         ours = build_workload(case.replace(seed=case.seed + draw))
         exact = build_workload(
             case.replace(seed=case.seed + draw, strategy="stored", nonreversible="kept", dtype="float64", autocast="none")
@@ -80,7 +81,7 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5) -> 
                 angle = angle_degrees(tensor, reference[name])
                 if angle > worst:
                     worst, worst_name = angle, name
-        progress({"done": draw + 1, "of": draws, "angle_degrees": angles[-1]})
+        progress({"done": len(angles), "of": draws, "angle_degrees": angles[-1]})
     metrics: dict[str, Metric] = {"draws": draws, "worst_tensor_angle_degrees": worst, "worst_tensor": worst_name}
     samples = {"angle_degrees": angles, "relative_error": errors}
     for name, values in samples.items():

@@ -54,6 +54,10 @@ class Evidence:
             return None
         return Statistic(statistics.median(found), min(found), max(found), len(found))
 
+    def samples(self, case: Case, probe: str, metric: str) -> list[float]:
+        """Every sample of a metric, of all launches together."""
+        return [float(value) for row in self.launches(case, probe) for value in row.samples.get(metric, ())]
+
     def ratio(self, case: Case, base: Case, probe: str, metric: str) -> float | None:
         """A metric of a case over that of another, medians over launches; None where one is missing or 0."""
         ours, theirs = self.value(case, probe, metric), self.value(base, probe, metric)

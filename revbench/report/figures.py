@@ -13,7 +13,6 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.figure import Figure as Canvas
 
-from revbench.case import Case
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence, circumstances, paired, strategy_of, title_of
 from revbench.units import human_bytes
@@ -182,7 +181,3 @@ def _svg(canvas: Canvas) -> str:
     text = out.getvalue()
     return text[text.index("<svg") :]
 
-
-def case_label(case: Case) -> str:
-    """A case in a legend."""
-    return f"{title_of(case.model)} {strategy_of(case)}"

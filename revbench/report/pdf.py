@@ -10,7 +10,7 @@ from revbench.report.document import Block, Figure, Report, Table
 
 _PREAMBLE = """
 #set document(title: {title})
-#set page(paper: "a4", flipped: true, margin: (x: 1.6cm, y: 1.5cm), numbering: "1 / 1",
+#set page(paper: "a4", margin: (x: 1.5cm, y: 1.6cm),
   footer: context align(right, text(8pt, fill: luma(110))[revbench #h(1em) #counter(page).display("1 / 1", both: true)]))
 #set text(font: "Libertinus Serif", size: 10pt)
 #set par(leading: 0.55em)
@@ -45,7 +45,7 @@ def _block(block: Block, folder: Path) -> str:
     if isinstance(block, Figure):
         (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
         notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
-        picture = f'image("{block.name}.svg", width: 88%, alt: {_text(block.alternative)})'
+        picture = f'image("{block.name}.svg", width: 92%, alt: {_text(block.alternative)})'
         return f"#block(breakable: false)[#caption[#{_text(block.title)}]\\\n#align(center, {picture})\n{notes}]\n"
     return f"#{_text(block.text)}\n\n"
 
@@ -63,10 +63,10 @@ def _table(table: Table) -> str:
     notes = "".join(f"#note[#{_text(note)}]\\\n" for note in table.notes)
     body = "\n".join(rows)
     return (
-        f"#caption[#{_text(table.title)}]\n"
-        f"#text(8.5pt, table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 5pt, y: 3pt),\n"
+        f"#block(breakable: {'false' if len(table.rows) < 30 else 'true'})[#caption[#{_text(table.title)}]\n"
+        f"#text(8pt, table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 3.4pt, y: 3pt),\n"
         f"table.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n{body}\ntable.hline(stroke: 0.8pt)))\n"
-        f"{notes}\n"
+        f"{notes}]\n"
     )
 
 

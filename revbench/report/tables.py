@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
+
+import numpy as np
 
 from revbench import paper
 from revbench.case import Case
@@ -32,11 +35,11 @@ def findings(evidence: Evidence) -> list[Paragraph]:
             parts.append(f"takes {time:.2f} × the time of a step")
         if (flops := evidence.ratio(case, twin, "flops", "step_flops")) is not None:
             parts.append(f"{flops:.2f} × the floating-point operations")
-        angle, stored = (evidence.value(c, "drift", "angle_degrees") for c in (case, twin))
-        if angle and stored:
+        angles, stored = (evidence.samples(c, "drift", "angle_degrees") for c in (case, twin))
+        if angles and stored:
             parts.append(
-                f"its {case.dtype} gradient is {human_degrees(angle.median)} from the float64 one"
-                f" (stored: {human_degrees(stored.median)})"
+                f"its {case.dtype} gradient is {human_degrees(statistics.median(angles))} from the float64 one"
+                f" (stored: {human_degrees(statistics.median(stored))})"
             )
         if parts:
             found.append(Paragraph(f"{title_of(case.model)} reconstructed ({circumstances(case)}) {'; '.join(parts)}."))
@@ -56,7 +59,7 @@ def time_table(evidence: Evidence) -> Table | None:
             _times(evidence.ratio(case, twin, "flops", "step_flops")),
         ]
 
-    columns = ("Step", "× stored", "Forward", "Backward", "Optimizer", "Operations", "× stored")
+    columns = ("Step", "to stored", "Forward", "Backward", "Optimizer", "Operations", "to stored")
     notes = [
         _launches(evidence, "time"),
         f"Published for reconstruction: {paper.RECONSTRUCTION_FLOPS_RATIO} × the add-multiplies, and"
@@ -89,12 +92,13 @@ def memory_table(evidence: Evidence) -> Table | None:
             *(_cell(evidence, case, "memory", name, human_bytes) for name in process),
         ]
 
-    columns = ["Forward", "Backward", "Optimizer", "Steady", "Above steady", "Less than stored"]
-    columns += ["NVML process", "Reserved"] if cuda else ["Process (RSS)"]
+    columns = ["Forward", "Backward", "Optimizer", "Steady", "Above steady", "Saving"]
+    columns += ["NVML process", "Reserved"] if cuda else ["RSS"]
     notes = [
         "Peak of live tensors in each phase of a step. Steady: parameters, buffers, optimizer state and batch. Above steady:"
-        " the highest peak less the steady state, so activations, gradients and temporaries.",
-        "The process's own figure is the high-water mark of a fresh worker, the interpreter and its libraries included.",
+        " the highest peak less the steady state, so activations, gradients and temporaries. Saving: stored's figure above the"
+        " steady state over this one's.",
+        "RSS (on a GPU: NVML's figure for the process) is the high-water mark of a fresh worker, the interpreter and its libraries included.",
     ]
     return _strategy_table("Peak memory of a training step", columns, evidence, ("memory",), cells, notes)
 
@@ -110,26 +114,27 @@ def drift_table(evidence: Evidence) -> Table | None:
         for twin in dict.fromkeys(group):
             for case in (c for c in cases if c.replace(dtype="float32") == twin):
                 failure = evidence.failure(case, "drift")
-                worst = evidence.launches(case, "drift")[0].metrics.get("worst_tensor") if failure is None else None
+                launches = evidence.launches(case, "drift")
+                worst = max(launches, key=lambda row: row.number("worst_tensor_angle_degrees") or 0.0, default=None)
                 rows.append(
                     [
                         title_of(case.model), strategy_of(case), case.dtype,
                         failure or _drift_cell(evidence, case, "angle_degrees", human_degrees),
-                        _drift_cell(evidence, case, "relative_error", lambda v: f"{v:.1e}"),
-                        _cell(evidence, case, "drift", "worst_tensor_angle_degrees", human_degrees),
-                        str(worst or MISSING),
+                        _drift_cell(evidence, case, "relative_error", lambda v: f"{v:.1e}" if v else "0"),
+                        human_degrees(worst.number("worst_tensor_angle_degrees") or 0.0) if worst else MISSING,
+                        str((worst.metrics.get("worst_tensor") if worst else None) or MISSING),
                     ]
                 )  # fmt: skip
-    draws = {s.median for c in cases if (s := evidence.value(c, "drift", "draws"))}
+    draws = {len(evidence.samples(c, "drift", "angle_degrees")) for c in cases if evidence.failure(c, "drift") is None}
     few = " Fewer than 30 draws: the quantiles are rough." if draws and min(draws) < 30 else ""
     notes = [
         "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Median"
-        f" (5 % to 95 %) over {', '.join(f'{d:.0f}' for d in sorted(draws))} draws of weights and batch.{few}",
+        f" (5 % to 95 %) over {' or '.join(map(str, sorted(draws)))} draws of weights and batch.{few}",
         "stored in float64 is the reference itself, so its angle is 0. In float32 much of the angle is ReLU units whose sign"
         " flips, for stored and reconstructed alike.",
     ]
     columns = ("Network", "Strategy", "dtype", "Angle", "Relative error", "Worst tensor", "which")
-    return Table("Drift of the gradient", columns, rows, 3, notes, breaks[1:])
+    return Table("Angle and error of the gradient, against float64", columns, rows, 3, notes, breaks[1:])
 
 
 def table_two(evidence: Evidence) -> Table | None:
@@ -189,7 +194,7 @@ def training_table(evidence: Evidence) -> Table | None:
         " is not a difference of strategy.",
     ]
     columns = ("Network", "Strategy", "Data", "Steps", "Training loss", "Training error", "Validation error", "Step")
-    return Table("A pair trained on real images", columns, rows, 3, notes)
+    return Table("Where each training run ended", columns, rows, 3, notes)
 
 
 def failure_table(evidence: Evidence) -> Table | None:
@@ -216,7 +221,7 @@ def environment_table(evidence: Evidence) -> Table:
     packages = ", ".join(f"{name} {version}" for name, version in e["packages"].items() if version)
     rows += [["System", str(e["system"])], ["Software", f"Python {e['python']}, {packages}"]]
     rows.append(["PyTorch threads", str(e["torch"]["threads"])])
-    return Table("Environment", ("What", "Found"), rows, 2)
+    return Table("Hardware and software", ("What", "Found"), rows, 2)
 
 
 def _strategy_table(
@@ -233,6 +238,8 @@ def _strategy_table(
         breaks.append(len(rows))
         common.append(f"{' and '.join(dict.fromkeys(title_of(c.model) for c in group))}: {circumstances(group[0])}")
         for case in group:
+            if rows and rows[-1][0] != title_of(case.model) and len(rows) not in breaks:
+                breaks.append(len(rows))
             failure = evidence.failure(case, probes[0])
             found = cells(case)
             rows.append([title_of(case.model), strategy_of(case), *([failure, *found[1:]] if failure else found)])
@@ -253,20 +260,20 @@ def _spread(found: Statistic, show: Callable[[float], str]) -> str:
 
 
 def _drift_cell(evidence: Evidence, case: Case, metric: str, show: Callable[[float], str]) -> str:
-    middle, low, high = (evidence.value(case, "drift", name) for name in (metric, f"{metric}_q05", f"{metric}_q95"))
-    if middle is None or low is None or high is None:
+    samples = evidence.samples(case, "drift", metric)
+    if not samples:
         return MISSING
-    return show(middle.median) + (f" ({show(low.median)} to {show(high.median)})" if high.median > 0 else "")
+    low, middle, high = np.quantile(samples, (0.05, 0.5, 0.95)).tolist()
+    return show(middle) + (f" ({show(low)} to {show(high)})" if high > 0 else "")
 
 
 def _times(ratio: float | None) -> str:
-    return MISSING if ratio is None else f"{ratio:.2f}"
+    return MISSING if ratio is None else f"{ratio:.2f} ×"
 
 
 def _launches(evidence: Evidence, probe: str) -> str:
     counts = [len(evidence.launches(case, probe)) for case in evidence.cases(probe)]
     if max(counts, default=0) <= 1:
         return "Median over the steps of one launch a case: a ratio may differ by some percent from launch to launch."
-    return f"Median over {min(counts)} to {max(counts)} launches of each launch's median step (smallest to largest in brackets)." if (
-        min(counts) != max(counts)
-    ) else f"Median over {counts[0]} launches of each launch's median step (smallest to largest in brackets)."
+    number = str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    return f"Median over {number} launches of each launch's median step (smallest to largest in brackets)."

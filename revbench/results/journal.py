@@ -106,12 +106,12 @@ class Journal:
         if resume and not path.is_file():
             raise UserError(f"{folder} holds no {ROWS} to resume; give the folder of an earlier run")
         if not resume and path.exists():
-            raise UserError(f"{folder} holds a run already; resume it with --revbench-resume={folder} or name another folder")
+            raise UserError(f"{folder} holds a run already; resume it, or name another folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise UserError(f"can't write the run folder {folder}: {error.strerror}; name another with --revbench-output") from error
+            raise UserError(f"can't write the run folder {folder}: {error.strerror}; name another") from error
         self.folder = folder
         self._lock()
         if resume:

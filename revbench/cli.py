@@ -1,0 +1,203 @@
+"""The command line door: ``revbench run | report | models | env``.
+
+Exit codes: 0; 2 the user's mistake, in one line; 3 no case could be measured; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from revbench.errors import UserError, unknown
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Memory, time and numerical drift of reversible networks. `pytest --benchmark` runs the built-in suites.",
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_PROBES = ("time", "memory", "flops", "drift")
+
+
+@app.command()
+def run(
+    models: Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")],
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
+    ] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="time, memory, flops or drift; may be repeated. Default: all four.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Items a step.")] = 16,
+    image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
+    autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
+    nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    repeats: Annotated[int, typer.Option(help="Launches of each case, interleaved.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish this run, measuring nothing twice.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models under their strategies and write a report."""
+    from revbench.pytest_support.display import describe, figures
+    from revbench.report import write_report
+    from revbench.results.journal import Journal
+    from revbench.runner.client import WorkerServer
+    from revbench.runner.session import Session, check_device
+    from revbench.runner.worker import PROBES
+
+    for name in probe or ():
+        if name not in PROBES:
+            raise unknown("probe", name, DEFAULT_PROBES)
+    if repeats < 1:
+        raise UserError(f"--repeats={repeats} must be at least 1")
+    if resume is not None and output is not None:
+        raise UserError("--resume names the run folder already; leave --output away")
+    common = {
+        "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
+        "autocast": autocast,
+    }  # fmt: skip
+    folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+    with WorkerServer() as server:
+        environment = server.environment()
+        if device == "auto":
+            device = "cuda" if environment["accelerators"] else "cpu"
+        cases = [
+            case.check()
+            for model in models
+            for case in _cases(model, strategy or (), nonreversible, {**common, "device": device})
+        ]
+        check_device(device, environment)
+        for case in {case.model: case for case in cases if ":" in case.model}.values():
+            server.measure(case, "parameters")  # a factory that can't be built is found before anything is written
+        journal = Journal(folder, resume=resume is not None)
+        try:
+            session = Session(journal, server, environment)
+            for repeat in range(1, repeats + 1):
+                for name in probe or DEFAULT_PROBES:
+                    for case in cases:
+                        row = session.measure(case, name, repeat=repeat)
+                        if not as_json:
+                            print(f"{name:<8} {describe(case):<58} {figures(row)}", flush=True)
+        finally:
+            rows = list(journal.run.rows)
+            journal.close()
+            written = write_report([folder], folder) if rows else None
+    assert written is not None
+    if as_json:
+        print(json.dumps({"rows": [row.to_json() for row in rows], "files": [str(path) for path in written.paths]}))
+    else:
+        for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
+            print(line)
+    if not any(row.ok for row in rows):
+        raise typer.Exit(3)
+
+
+def _cases(model: str, strategies: Any, nonreversible: str, fields: dict[str, Any]) -> list[Any]:
+    from revbench.case import Case
+    from revbench.models.catalogue import CATALOGUE
+    from revbench.words import STRATEGIES
+
+    known = CATALOGUE.get(model)
+    supported = [s for s in STRATEGIES if not (known and known.family == "resnet" and s == "reconstructed")]
+    return [
+        Case(model=model, strategy=s, nonreversible="kept" if s == "stored" else nonreversible, **fields)
+        for s in strategies or supported
+    ]
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write. Default: into the run folder, if it is one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Render runs as HTML, PDF and Markdown."""
+    from revbench.report import write_report
+
+    if output is None and len(folders) > 1:
+        raise UserError("a report of several runs needs --output DIR")
+    written = write_report(folders, output or folders[0])
+    if as_json:
+        print(json.dumps({"files": [str(path) for path in written.paths], "notes": list(written.notes)}))
+        return
+    for line in (*written.notes, *(str(path) for path in written.paths)):
+        print(line)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the catalogue: our parameter counts beside the paper's."""
+    import torch
+
+    from revbench import paper
+    from revbench.models import CATALOGUE, build_model
+
+    printed = {row.model: row.parameters_millions for row in paper.TABLE_2}
+    found = []
+    for name, a in CATALOGUE.items():
+        for classes in (10, 100) if a.stem == "cifar" else (a.num_classes,):
+            with torch.device("meta"):
+                count = sum(p.numel() for p in build_model(name, num_classes=classes).parameters())
+            found.append(
+                {
+                    "model": name, "pair": a.pair, "units": list(a.units), "channels": [a.stem_channels, *a.channels],
+                    "bottleneck": a.bottleneck, "image_size": a.image_size, "num_classes": classes, "parameters": count,
+                    "published_millions": printed.get(name, {}).get(classes),
+                }
+            )  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    header = ("model", "pair", "units", "channels", "bottleneck", "classes", "parameters", "paper, M")
+    rows = [
+        (
+            m["model"], m["pair"], "-".join(map(str, m["units"])), "-".join(map(str, m["channels"])),
+            "yes" if m["bottleneck"] else "no", str(m["num_classes"]), f"{m['parameters']:,}", m["published_millions"] or "–",
+        )
+        for m in found
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [c.rjust(w) if i >= 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+    print(f"paper: Table 2 of {paper.GOMEZ_2017}; – not in it. It prints 45.2 M for revnet-104, whose rules give 45.4 M.")
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Describe this machine as its rows do."""
+    from revbench.environment import summarise
+    from revbench.runner.client import WorkerServer
+
+    with WorkerServer() as server:
+        environment = server.environment()
+    print(json.dumps(environment) if as_json else f"{environment['environment_id']}  {summarise(environment)}")
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with the exit code of the contract."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; go on with --resume", 130)
+    except Exception as error:
+        # The parser's own complaints; their class lives in click or in typer, depending on typer's version.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message() or "give a command; --help lists them", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"revbench: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
