@@ -65,7 +65,7 @@ def propagate(
     stream = FloatStream()
     if any(isinstance(unit, ReversibleBlock) for unit in units):
         state = tuple(stream.enter(half) for half in state)
-    if strategy == "stored":
+    if strategy == "stored" or not torch.is_grad_enabled():
         return _run(units, state)
     if strategy == "checkpointed":
         return segments.checkpointed(units, state)
@@ -127,7 +127,8 @@ class ReversibleChain(StrategyModule):
             raise ValueError(
                 f"the halves differ: {tuple(x1.shape)} {x1.dtype} {x1.device} and {tuple(x2.shape)} {x2.dtype} {x2.device}"
             )
-        if self.strategy == "reconstructed" and join_dim is not None and len(self.blocks):
+        reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
+        if reconstruct and join_dim is not None:
             stream = FloatStream()
             pairs = [(block.f, block.g) for block in self.blocks]
             joined = reconstructed(pairs, stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim)

@@ -1,0 +1,92 @@
+"""What the strategies keep, in bytes of live tensors and in operations."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from revbench.probes.live_tensors import LiveTensors
+from tests.backprop.chains import PeersNet, basic_chain
+
+MIB = 2**20
+
+
+def peak_above_steady(blocks: int, strategy: str, *, bottleneck: bool = False) -> int:
+    """Of forward and backward: 32 images, 32x32, 64 channels (bottleneck 128), gradients allocated beforehand."""
+    model = PeersNet(blocks, 128 if bottleneck else 64, bottleneck=bottleneck)
+    model.chain.strategy = strategy  # type: ignore[assignment]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    x = torch.randn(32, 3, 32, 32)
+    live = LiveTensors()
+    live.track(model, x)
+    steady = live.live_bytes
+    with live:
+        model(x).sum().backward()
+    return live.peak_bytes - steady
+
+
+def test_reconstruction_takes_the_same_memory_at_every_depth() -> None:
+    peaks = {blocks: peak_above_steady(blocks, "reconstructed") for blocks in (9, 18, 36)}
+    assert max(peaks.values()) <= 1.01 * min(peaks.values()), peaks
+    stored = peak_above_steady(9, "stored")
+    assert stored / MIB == pytest.approx(308, abs=0.5)
+    assert peaks[9] <= 0.12 * stored
+    assert peaks[9] <= 37 * MIB
+
+
+def test_bottleneck_chain() -> None:
+    assert peak_above_steady(9, "reconstructed", bottleneck=True) <= 66 * MIB
+
+
+def test_reconstruction_costs_a_third_more_operations() -> None:
+    counts = {}
+    for strategy in ("stored", "reconstructed"):
+        model = PeersNet(9, 16)
+        model.chain.strategy = strategy  # type: ignore[assignment]
+        with FlopCounterMode(display=False) as counter:
+            model(torch.randn(2, 3, 8, 8)).sum().backward()
+        counts[strategy] = counter.get_total_flops()
+    assert counts["reconstructed"] <= 1.334 * counts["stored"]
+
+
+def test_growth_of_the_other_strategies() -> None:
+    """Table 1 of the paper: O(L) stored, O(sqrt L) checkpointed, O(log L) recursive; on small chains, by increments."""
+    peaks: dict[str, list[int]] = {}
+    for strategy in ("stored", "checkpointed", "recursive"):
+        for blocks in (4, 16, 64):
+            chain = basic_chain(blocks, 8, strategy=strategy).requires_grad_(False)  # activations alone
+            x = torch.randn(4, 8, 8, 8, requires_grad=True)
+            live = LiveTensors()
+            live.track(chain, x)
+            steady = live.live_bytes
+            with live:
+                chain(x).sum().backward()
+            peaks.setdefault(strategy, []).append(live.peak_bytes - steady)
+    stored, checkpointed, recursive = peaks["stored"], peaks["checkpointed"], peaks["recursive"]
+    assert 3.5 < (stored[2] - stored[1]) / (stored[1] - stored[0]) < 4.5
+    assert 1.5 < (checkpointed[2] - checkpointed[1]) / (checkpointed[1] - checkpointed[0]) < 2.5
+    assert 0.6 < (recursive[2] - recursive[1]) / (recursive[1] - recursive[0]) < 1.4
+
+
+@pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed", "recursive"])
+def test_nothing_outlives_the_graph(strategy: str) -> None:
+    gc.disable()
+    try:
+        chain = basic_chain(3, 8, strategy=strategy)
+        x = torch.randn(2, 8, 4, 4)
+        out = chain(x)
+        storage = weakref.ref(out.untyped_storage())
+        del out  # never back-propagated
+        assert storage() is None
+        out = chain(x)
+        storage = weakref.ref(out.untyped_storage())
+        out.sum().backward()
+        del out
+        assert storage() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,160 @@
+"""Recomputation leaves nothing behind: buffers, random numbers, modes and parameters end as under `stored`."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+import revbench
+from revbench import UserError, build_model, reversible
+from revbench.words import STRATEGIES
+from tests.backprop.chains import relative_difference
+
+
+def half(width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(0.4))
+
+
+def step(model: nn.Module, strategy: str, x: Tensor) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
+    twin = copy.deepcopy(model)
+    twin.strategy = strategy
+    torch.manual_seed(7)
+    twin(x).square().sum().backward()
+    return dict(twin.named_buffers()), torch.get_rng_state(), [p.grad for p in twin.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_buffers_and_generator_are_bitwise_those_of_stored(strategy: str) -> None:
+    chain = reversible([(half(3), half(3)) for _ in range(5)]).double()
+    x = torch.randn(4, 6, 5, 5).double()
+    buffers, rng, grads = step(chain, "stored", x)
+    found, found_rng, found_grads = step(chain, strategy, x)
+    for name, buffer in buffers.items():
+        assert torch.equal(buffer, found[name]), name
+        assert buffer._version == found[name]._version, name
+    assert torch.equal(rng, found_rng)
+    assert relative_difference(found_grads, grads) < 1e-9  # only if the dropout masks were equal
+
+
+@pytest.mark.parametrize(("strategy", "nonreversible"), [("reconstructed", "recomputed"), ("recursive", "recomputed")])
+def test_a_whole_network(strategy: str, nonreversible: str) -> None:
+    model = build_model("revnet-38", image_size=8, strategy="stored")
+    x = torch.randn(4, 3, 8, 8)
+    twin = copy.deepcopy(model)
+    twin.set_strategy(strategy, nonreversible)
+    for network in (model, twin):
+        network(x).square().sum().backward()
+    for (name, a), b in zip(model.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(a, b), name
+    assert model.stem[1].num_batches_tracked == 1
+
+
+def test_buffers_that_a_module_changes_itself() -> None:
+    def spectral() -> nn.Module:
+        return nn.Sequential(spectral_norm(nn.Linear(4, 4)), nn.Tanh())
+
+    chain = reversible([(spectral(), spectral()) for _ in range(3)]).double()
+    x = torch.randn(2, 8).double()
+    buffers, _, grads = step(chain, "stored", x)
+    for strategy in STRATEGIES[1:]:
+        found, _, found_grads = step(chain, strategy, x)
+        for name, buffer in buffers.items():
+            assert torch.equal(buffer, found[name]), (strategy, name)
+        assert relative_difference(found_grads, grads) < 1e-9, strategy
+
+
+def test_eval_between_forward_and_backward_changes_nothing() -> None:
+    chain = reversible([(half(3), half(3))]).double()
+    x = torch.randn(4, 6, 5, 5).double()
+    grads = []
+    for strategy in ("stored", "reconstructed"):
+        twin = copy.deepcopy(chain)
+        twin.strategy = strategy
+        torch.manual_seed(3)
+        loss = twin(x).square().sum()
+        twin.eval()
+        loss.backward()
+        assert not any(module.training for module in twin.modules())
+        grads.append(torch.cat([p.grad.flatten() for p in twin.parameters()]))
+    assert (grads[0] - grads[1]).norm() <= 1e-9 * grads[0].norm()
+
+
+def test_parameters_are_the_same_objects_after_a_recomputation_that_fails() -> None:
+    class Moody(nn.Linear):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Moody.calls += 1
+            if Moody.calls == 3:
+                raise ValueError("not again")
+            return super().forward(x)
+
+    chain = reversible([(Moody(2, 2), Moody(2, 2))])
+    before = list(chain.parameters())
+    loss = chain(torch.randn(3, 4)).sum()
+    with pytest.raises(ValueError, match="not again"):
+        loss.backward()
+    assert [id(p) for p in chain.parameters()] == [id(p) for p in before]
+    assert not revbench.is_recomputing()
+
+
+def test_is_recomputing_tells_the_passes_apart() -> None:
+    chain = reversible([(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2)])
+    seen: list[bool] = []
+    chain.blocks[0].f.register_forward_hook(lambda *_: seen.append(revbench.is_recomputing()))
+    for strategy, expected in (("stored", [False]), ("reconstructed", [False, True]), ("recursive", [False, True, True])):
+        seen.clear()
+        chain.strategy = strategy  # type: ignore[assignment]
+        chain(torch.randn(3, 4, requires_grad=True)).sum().backward()
+        assert seen == expected
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_autocast_with_backward_outside(strategy: str) -> None:
+    chain = reversible([(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(4)], strategy=strategy)
+    x = torch.randn(16, 16, requires_grad=True)
+    seen: list[torch.dtype] = []
+    chain.blocks[0].f.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = chain(x.bfloat16() * 1)
+    assert out.dtype == torch.float32  # the stream stays float32
+    out.square().sum().backward()
+    assert set(seen) == {torch.bfloat16}
+    stored = copy.deepcopy(chain)
+    stored.strategy = "stored"
+    stored.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = stored(x.bfloat16() * 1).square().sum()
+    loss.backward()
+    for a, b in zip(chain.parameters(), stored.parameters(), strict=True):
+        assert (a.grad - b.grad).norm() < 0.02 * b.grad.norm()
+
+
+class Shrinking(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True)
+
+
+class Inplace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu_()
+
+
+def test_bad_blocks_and_inputs_are_named() -> None:
+    x = torch.randn(2, 6)
+    with pytest.raises(ValueError, match="block 1's G"):
+        reversible([(nn.Identity(), nn.Identity()), (nn.Identity(), Shrinking())])(x)
+    with pytest.raises(RuntimeError, match="block 0's F changes its input in place"):
+        reversible([(Inplace(), nn.Identity())])(x)
+    with pytest.raises(ValueError, match="odd"):
+        reversible([(nn.Identity(), nn.Identity())])(torch.randn(2, 5))
+    with pytest.raises(ValueError, match="halves differ"):
+        reversible([(nn.Identity(), nn.Identity())])((torch.randn(2, 3), torch.randn(2, 4)))
+    with pytest.raises(UserError, match="block 0"):
+        reversible([(torch.relu, torch.relu)])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="unknown strategy"):
+        reversible([]).strategy = "recorded"  # type: ignore[assignment]

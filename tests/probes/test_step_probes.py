@@ -1,0 +1,109 @@
+"""Time, memory, operations and parameters of a step."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revbench.case import Case
+from revbench.probes.clock import busy_share, measure_time
+from revbench.probes.flops import measure_flops
+from revbench.probes.memory import measure_memory
+from revbench.probes.parameters import measure_parameters
+from revbench.workload import build_workload
+
+SMALL = Case(model="revnet-38", image_size=8, batch_size=4)
+QUIET = dict(progress=lambda _: None)
+
+
+def test_time_keeps_every_sample_and_its_phases() -> None:
+    found = measure_time(build_workload(SMALL), min_rounds=4, max_seconds=0.0, warmup_rounds=1, **QUIET)  # type: ignore[arg-type]
+    assert found.metrics["rounds"] == 4
+    assert {len(values) for values in found.samples.values()} == {4}
+    for i, step in enumerate(found.samples["step_seconds"]):
+        phases = [found.samples[f"{phase}_seconds"][i] for phase in ("forward", "backward", "optimizer")]
+        assert min(phases) > 0
+        assert step == pytest.approx(sum(phases))
+    assert found.metrics["step_seconds"] == statistics.median(found.samples["step_seconds"])
+
+
+def test_time_goes_on_for_as_long_as_asked() -> None:
+    found = measure_time(build_workload(SMALL), min_rounds=1, max_seconds=0.5, warmup_rounds=0, **QUIET)  # type: ignore[arg-type]
+    assert sum(found.samples["step_seconds"][:-1]) < 0.5
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), min_size=1, max_size=20))
+def test_busy_share_is_the_union_of_the_kernels(spans: list[tuple[int, int]]) -> None:
+    intervals = sorted((a, a + n) for a, n in spans)
+    ticks = {t for a, b in intervals for t in range(a, b)}
+    length = max(b for _, b in intervals) - intervals[0][0]
+    assert busy_share([(float(a), float(b)) for a, b in intervals]) == pytest.approx(len(ticks) / length)
+
+
+def test_busy_share_of_nothing() -> None:
+    assert busy_share([]) == 0.0
+
+
+def test_memory_of_each_phase() -> None:
+    found = measure_memory(build_workload(SMALL), **QUIET)  # type: ignore[arg-type]
+    m = found.metrics
+    parameters = 464_890 * 4
+    assert isinstance(m["steady_bytes"], int)
+    # parameters and momentum, running statistics, the batch
+    assert 2 * parameters < m["steady_bytes"] < 2.1 * parameters
+    phases = [m[f"{phase}_peak_bytes"] for phase in ("forward", "backward", "optimizer")]
+    assert m["peak_bytes"] == max(phases)  # type: ignore[type-var]
+    assert m["activation_peak_bytes"] == m["peak_bytes"] - m["steady_bytes"]  # type: ignore[operator]
+    assert m["rss_peak_bytes"] >= m["rss_before_bytes"] > 0  # type: ignore[operator]
+    series = found.series
+    assert {len(column) for column in series.values()} == {len(series["operation"])}
+    assert max(series["live_bytes"]) == m["peak_bytes"]  # type: ignore[type-var]
+    assert list(dict.fromkeys(series["phase"])) == ["forward", "backward", "optimizer"]
+
+
+def test_reconstruction_needs_less_memory_and_a_third_more_operations() -> None:
+    stored, ours = (
+        measure_memory(build_workload(SMALL.replace(strategy=s, image_size=32)), **QUIET).metrics  # type: ignore[arg-type]
+        for s in ("stored", "reconstructed")
+    )
+    assert ours["activation_peak_bytes"] < 0.5 * stored["activation_peak_bytes"]  # type: ignore[operator]
+    flops = [
+        measure_flops(build_workload(SMALL.replace(strategy=s)), **QUIET).metrics  # type: ignore[arg-type]
+        for s in ("stored", "reconstructed")
+    ]
+    assert flops[0]["forward_flops"] == flops[1]["forward_flops"]
+    assert 1.2 < flops[1]["step_flops"] / flops[0]["step_flops"] <= 1.334  # type: ignore[operator]
+
+
+def test_recomputing_the_rest_saves_more() -> None:
+    kept, recomputed = (
+        measure_memory(
+            build_workload(SMALL.replace(strategy="reconstructed", nonreversible=n, image_size=32)), **QUIET  # type: ignore[arg-type]
+        ).metrics["activation_peak_bytes"]
+        for n in ("kept", "recomputed")
+    )
+    assert recomputed < kept  # type: ignore[operator]
+
+
+def test_flops_of_a_convolution_by_hand() -> None:
+    found = measure_flops(build_workload(Case(model="tests.probes.test_step_probes:one_convolution", batch_size=2)), **QUIET)  # type: ignore[arg-type]
+    forward = 2 * 2 * 5 * 3 * 9 * 8 * 8  # 2 images, 5 outputs, 3 inputs, 3x3, 8x8 pixels, twice for multiply and add
+    assert found.metrics["forward_flops"] == forward
+    assert found.metrics["backward_flops"] == forward  # the weight's gradient; the image needs none
+
+
+def one_convolution() -> object:
+    import torch
+    from torch import nn
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[torch.Tensor, None]:
+        return torch.randn(count, 3, 8, 8, generator=generator), None
+
+    return nn.Conv2d(3, 5, 3, padding=1, bias=False), make_batch, lambda out, _: out.sum()
+
+
+def test_parameters() -> None:
+    assert measure_parameters(build_workload(SMALL), **QUIET).metrics == {"parameters": 464_890}  # type: ignore[arg-type]
