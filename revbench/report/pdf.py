@@ -71,5 +71,6 @@ def _table(table: Table) -> str:
 
 
 def _text(text: str) -> str:
-    """A typst string literal: nothing in it is markup. Its escapes are those of JSON but for \\u."""
-    return json.dumps(" ".join(text.split()), ensure_ascii=False)
+    """A typst string literal: nothing in it is markup. Its escapes are those of JSON, but for control characters."""
+    printable = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return json.dumps(printable, ensure_ascii=False)

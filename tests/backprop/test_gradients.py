@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -74,7 +74,6 @@ class Bounded(nn.Module):
 layers = st.lists(st.sampled_from(["linear", "norm", "relu", "gelu", "dropout", "identity"]), max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     pairs=st.lists(st.tuples(layers, layers), min_size=1, max_size=5),
     half=st.integers(1, 6),

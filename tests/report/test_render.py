@@ -1,0 +1,213 @@
+"""The report from rows alone: what it says, and that strangers' text stays text."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.report import write_report
+from revbench.report.build import build_report
+from revbench.report.document import Paragraph, Report, Section, Table
+from revbench.report.html import render_html
+from revbench.report.markdown import render_markdown
+from revbench.report.pdf import render_pdf
+from revbench.results.journal import Journal
+from tests.results.rows import ENVIRONMENT, make_row
+
+EVIL = '<script>alert(1)</script> | `x` #panic() $ \\ "q" *b* _i_ ]'
+BASE = Case(model="revnet-38", batch_size=16)
+
+
+def timed(seconds: float) -> dict[str, Any]:
+    return {
+        "step_seconds": seconds, "forward_seconds": seconds / 3, "backward_seconds": seconds / 2,
+        "optimizer_seconds": seconds / 6, "rounds": 3, "minor_faults_per_step": 2.0,
+    }  # fmt: skip
+
+
+def memory(activations: int) -> dict[str, Any]:
+    phases = {f"{p}_peak_bytes": 1000 + activations for p in ("forward", "backward", "optimizer")}
+    return {**phases, "peak_bytes": 1000 + activations, "steady_bytes": 1000, "activation_peak_bytes": activations, "rss_peak_bytes": 9000}
+
+
+def make_run(folder: Path) -> Path:
+    journal = Journal(folder)
+    journal.add_environment(ENVIRONMENT)
+    stored, ours = BASE, BASE.replace(strategy="reconstructed")
+    resnet = BASE.replace(model="resnet-32")
+    for repeat, factor in ((1, 1.0), (2, 1.2), (3, 0.9)):
+        for case, seconds in ((resnet, 0.3), (stored, 0.4), (ours, 0.6)):
+            journal.add_row(make_row(case=case, repeat=repeat, metrics=timed(seconds * factor)))
+    for case, activations, flops in ((resnet, 4 << 20, 3e9), (stored, 8 << 20, 3e9), (ours, 2 << 20, 4e9)):
+        key = (case.id, "memory", 1)
+        series = journal.add_series(
+            key, {"operation": [1, 2, 3], "live_bytes": [5, 9, 3], "phase": ["forward", "backward", "optimizer"]}
+        )
+        journal.add_row(make_row(case=case, probe="memory", metrics=memory(activations), samples={}, series=series))
+        counted = {"step_flops": flops, "forward_flops": 1e9, "backward_flops": flops - 1e9}
+        journal.add_row(make_row(case=case, probe="flops", metrics=counted, samples={}))
+    for case, angle in ((stored, 0.1), (ours, 0.2)):
+        found = {"angle_degrees": [angle] * 5, "relative_error": [angle / 60] * 5}
+        metrics = {"draws": 5, "worst_tensor_angle_degrees": 1.5, "worst_tensor": "head.4.bias"}
+        journal.add_row(make_row(case=case, probe="drift", metrics=metrics, samples=found))
+    steps = {"batch_size": 16, "training_steps": 4, "data": "digits"}
+    for case in (resnet, stored, ours, stored.replace(ulp=1)):
+        trained = case.replace(**steps)
+        columns: dict[str, list[Any]] = {
+            "step": [1, 2, 3, 4], "loss": [2.0, 1.5, 1.2, 1.0], "error": [0.9, 0.8, 0.7, 0.6],
+            "validation_error": [None, 0.8, None, 0.55], "validation_loss": [None, 1.6, None, 1.1],
+            "learning_rate": [0.1] * 4, "step_seconds": [0.1] * 4,
+        }  # fmt: skip
+        series = journal.add_series((trained.id, "training", 1), columns)
+        ended = {
+            "train_loss": 1.0, "train_error": 0.6, "validation_error": 0.55, "validation_loss": 1.1, "step_seconds": 0.1,
+            "train_images": 1438, "train_images_available": 1438, "validation_images": 359,
+        }  # fmt: skip
+        journal.add_row(make_row(case=trained, probe="training", metrics=ended, samples={}, series=series))
+    for name, count in (("revnet-38", 464_890), ("revnet-104", 45_428_072)):
+        journal.add_row(make_row(case=Case(model=name, batch_size=1), probe="parameters", metrics={"parameters": count}, samples={}))
+    evil = Case(model=f"{EVIL}:{EVIL}", batch_size=1)
+    journal.add_row(make_row(case=evil, status="crashed", metrics={}, samples={}, message=EVIL))
+    journal.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("reports") / "run")
+
+
+def tables(report: Report) -> dict[str, Table]:
+    return {b.title: b for s in report.sections for b in s.blocks if isinstance(b, Table)}
+
+
+def test_the_sentence_says_what_the_rows_say(run: Path) -> None:
+    report = build_report([run])
+    (sentence,) = [b.text for b in report.sections[0].blocks if isinstance(b, Paragraph)]
+    assert "2.0 MiB" in sentence
+    assert "8.0 MiB (4.0 × less)" in sentence
+    assert "1.50 × the time" in sentence
+    assert "1.33 × the floating-point operations" in sentence
+    assert "0.200° from the float64 one (stored: 0.100°)" in sentence
+
+
+def test_time_is_the_median_over_launches_with_its_spread(run: Path) -> None:
+    rows = {(r[0], r[1]): r for r in tables(build_report([run]))["Time and computation of a training step"].rows}
+    assert rows["RevNet-38", "reconstructed"][2] == "600 ms (540 ms to 720 ms)"
+    assert rows["RevNet-38", "reconstructed"][3] == "1.50 ×"
+    assert rows["ResNet-32", "stored"][3] == "1.00 ×"
+    assert rows["RevNet-38", "stored"][8] == "1.00 ×"
+
+
+def test_table_two_shows_both_counts(run: Path) -> None:
+    rows = {r[0]: r for r in tables(build_report([run]))["Networks and parameters (Table 2)"].rows}
+    assert rows["RevNet-104"][5:] == ["45,428,072", "45.2"]
+    assert rows["RevNet-38"][5:] == ["464,890 / –", "0.46 / 0.48"]
+    assert rows["ResNet-50"][5:] == ["–", "–"]
+
+
+def test_few_draws_are_confessed(run: Path) -> None:
+    notes = " ".join(tables(build_report([run]))["Angle and error of the gradient, against float64"].notes)
+    assert "over 5 draws" in notes
+    assert "Fewer than 30" in notes
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href")]
+
+
+def test_files(run: Path) -> None:
+    written = write_report([run], run)
+    assert [p.name for p in written.paths] == ["report.html", "report.pdf", "report.md", "benchmark.json"]
+    assert written.notes == []
+    text = (run / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert page.tags.count("svg") == 2
+    assert all(link.startswith("#") for link in page.links)  # opens offline
+    assert not re.search(r"@import|url\(\s*['\"]?http", text)
+    assert (run / "report.pdf").read_bytes().startswith(b"%PDF")
+    markdown = (run / "report.md").read_text()
+    for name in re.findall(r"\(figures/([^)]+)\)", markdown):
+        assert (run / "figures" / name).read_text().startswith("<svg")
+    assert "<script>" not in markdown
+    widths = {line.count(" | ") for line in markdown.splitlines() if line.startswith("| RevNet-38 | recon")}
+    assert widths
+    assert json.loads((run / "benchmark.json").read_text())["benchmarks"]
+
+
+def test_the_report_is_made_of_the_rows_alone(run: Path, tmp_path: Path) -> None:
+    """Rendered twice, in another place: the same bytes."""
+    first = render_html(build_report([run]))
+    moved = make_run(tmp_path / "run")
+    assert render_html(build_report([moved])) == first
+
+
+def test_without_typst_there_is_a_word_and_no_pdf(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    written = write_report([run], tmp_path)
+    assert not (tmp_path / "report.pdf").exists()
+    assert any("typst" in note for note in written.notes)
+    assert (tmp_path / "report.html").is_file()
+
+
+@given(st.text(max_size=60))
+def test_any_text_stays_text(text: str) -> None:
+    report = Report(text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])])
+    page = Page()
+    page.feed(render_html(report))
+    assert page.tags.count("td") == 2
+    assert not {"script", "img", "b", "a"} & (set(page.tags) - {"a"})
+    row = [line for line in render_markdown(report).splitlines() if line.startswith("|")][-1]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+@pytest.mark.parametrize("text", [EVIL, "\\u{41} \u2028 é 漢字", '"])#eval("1")', "\x00\x1b\ud800"])
+def test_typst_takes_any_text(text: str) -> None:
+    report = Report(text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])])
+    pdf, problem = render_pdf(report)
+    assert problem == ""
+    assert pdf is not None
+
+
+def test_runs_without_rows_or_environment(tmp_path: Path) -> None:
+    Journal(tmp_path / "empty").close()
+    with pytest.raises(UserError, match="no rows"):
+        build_report([tmp_path / "empty"])
+    journal = Journal(tmp_path / "lost")
+    journal.add_row(make_row())
+    journal.close()
+    with pytest.raises(UserError, match="environment"):
+        build_report([tmp_path / "lost"])
+
+
+def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    journal = Journal(run, resume=True)
+    journal.add_environment({**ENVIRONMENT, "environment_id": "other"})
+    journal.add_row(make_row(case=BASE, environment_id="other", repeat=9, metrics=timed(100.0)))
+    journal.close()
+    report = build_report([run])
+    found = [
+        row[2] for s in report.sections for b in s.blocks
+        if isinstance(b, Table) and b.title.startswith("Time") for row in b.rows if row[:2] == ["RevNet-38", "stored"]
+    ]  # fmt: skip
+    assert found == ["400 ms (360 ms to 480 ms)", "100 s"]

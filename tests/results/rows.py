@@ -1,0 +1,32 @@
+"""Rows for tests that measure nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revbench.case import Case
+from revbench.results.schema import Row
+
+ENVIRONMENT: dict[str, Any] = {
+    "environment_id": "0123456789ab",
+    "cpu": {"model": "A <b>CPU</b>", "logical_cores": 4, "usable_cores": 2, "capability": "AVX2"},
+    "memory_bytes": 2**34,
+    "accelerators": [],
+    "system": "Linux x86_64",
+    "python": "3.11",
+    "packages": {"torch": "2.6", "revbench": "0.1"},
+    "torch": {"threads": 2, "cuda": None, "cudnn": None, "mkldnn": True},
+}
+
+
+def make_row(**changes: Any) -> Row:
+    fields: dict[str, Any] = {
+        "case": Case(model="revnet-38", strategy="reconstructed", batch_size=16), "probe": "time", "repeat": 1,
+        "status": "ok", "environment_id": ENVIRONMENT["environment_id"], "started": "2026-01-02T03:04:05+00:00",
+        "elapsed_seconds": 1.5, "options": {"max_seconds": 1.0},
+        "metrics": {
+            "step_seconds": 0.5, "forward_seconds": 0.2, "backward_seconds": 0.2, "optimizer_seconds": 0.1, "rounds": 3
+        },
+        "samples": {"step_seconds": [0.5, 0.25, 1.0]},
+    }  # fmt: skip
+    return Row(**{**fields, **changes})

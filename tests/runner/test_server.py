@@ -1,0 +1,184 @@
+"""Every way in which a worker can end is a row, and the next one is not affected."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.runner.client import WorkerServer
+from revbench.runner.server import oom_kills
+from tests.conftest import ROOT
+
+FAULTS = "tests.runner.faults"
+
+
+def case(name: str, **fields: object) -> Case:
+    return Case(model=f"{FAULTS}:{name}", batch_size=2, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("killed", "crashed", "SIGKILL"),
+        ("exits", "crashed", "SystemExit: 3"),
+        ("exits_hard", "crashed", "exit code 5"),
+        ("raises", "crashed", "RuntimeError: a fault"),
+        ("out_of_memory", "oom", "can't allocate memory"),
+        ("unsupported", "unsupported", "no kernel"),
+    ],
+)
+def test_a_fault_is_a_status(server: WorkerServer, name: str, status: str, message: str) -> None:
+    found = server.measure(case(name), "parameters")
+    assert found["status"] == status
+    assert message in found["message"]
+    assert "\n" not in found["message"]
+    assert server.measure(case("healthy"), "parameters")["metrics"] == {"parameters": 30_730}
+
+
+def test_a_batch_that_does_not_fit_is_oom(server: WorkerServer) -> None:
+    found = server.measure(Case(model="revnet-38", batch_size=10**11), "time")
+    assert found["status"] == "oom"
+
+
+def test_a_hanging_worker_is_killed(server: WorkerServer) -> None:
+    began = time.monotonic()
+    found = server.measure(case("hangs"), "parameters", timeout_seconds=0.5)
+    assert found["status"] == "timeout"
+    assert "0.5 seconds" in found["message"]
+    assert time.monotonic() - began < 30
+    assert server.measure(case("healthy"), "parameters")["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (case("not_a_module"), "returned int"),
+        (case("absent"), "can't be imported"),
+        (Case(model="no_such_module:factory"), "can't be imported"),
+        (case("healthy", strategy="reconstructed"), "no revbench.reversible"),
+        (Case(model="revnet-38", device="cuda:7"), "not there"),
+    ],
+)
+def test_a_mistake_is_the_users(server: WorkerServer, found: Case, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        server.measure(found, "parameters")
+
+
+def test_settings_travel_with_the_case(server: WorkerServer) -> None:
+    found = {
+        threads: server.measure(case("healthy", threads=threads), "time", options={"max_seconds": 0.0})["status"]
+        for threads in (1, 2)
+    }
+    assert set(found.values()) == {"ok"}
+
+
+def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
+    """The setting is made in the forked worker, where a variable of the environment would come too late."""
+    faults = {}
+    for allocator in ("default", "pinned"):
+        subject = Case(model="resnet-32", batch_size=32, allocator=allocator)
+        row = server.measure(subject, "time", options={"min_rounds": 3, "max_seconds": 0.0})
+        faults[allocator] = row["metrics"]["minor_faults_per_step"]
+    assert faults["pinned"] < 0.2 * faults["default"], faults
+
+
+def test_the_environment_names_no_person_and_no_place(server: WorkerServer) -> None:
+    environment = server.environment()
+    assert environment == server.environment()
+    assert {"environment_id", "cpu", "memory_bytes", "accelerators", "packages", "torch"} <= set(environment)
+    text = repr(environment)
+    for secret in (os.uname().nodename, str(Path.home()), str(ROOT)):
+        assert secret not in text
+
+
+PARENT = """
+import sys
+from revbench.case import Case
+from revbench.runner.client import WorkerServer
+WorkerServer().measure(Case(model="tests.runner.faults:hangs", batch_size=2), "parameters")
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+def _wait(condition: object, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    environment = {**os.environ, "REVBENCH_TEST_PID_FILE": str(pid_file)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, env=environment)
+    try:
+        assert _wait(lambda: pid_file.exists() and pid_file.read_text(), 60)
+        worker = int(pid_file.read_text())
+        server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+        assert _alive(worker)
+        assert _alive(server)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert _wait(lambda: not _alive(worker) and not _alive(server), 10)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_worker_dies_with_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid_file = tmp_path / "pid"
+    monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(pid_file))
+    script = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        assert _wait(lambda: pid_file.exists() and pid_file.read_text(), 60)
+        worker = int(pid_file.read_text())
+        server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(server, signal.SIGKILL)
+        assert _wait(lambda: not _alive(worker), 10)
+        assert script.wait(timeout=30) == 0  # a crashed server is a status, not an exception
+    finally:
+        script.kill()
+        script.wait()
+
+
+def test_oom_kills_are_read_from_the_control_group(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    two, one = tmp_path / "job" / "memory.events", tmp_path / "memory" / "old" / "memory.oom_control"
+    for file, text in ((two, "low 0\noom 4\noom_kill 3\n"), (one, "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    membership.write_text("0::/job\n")
+    assert oom_kills(tmp_path, membership) == 3
+    membership.write_text("5:cpu,memory:/old\n4:pids:/old\n")
+    assert oom_kills(tmp_path, membership) == 2
+    membership.write_text("0::/elsewhere\n")
+    assert oom_kills(tmp_path, membership) == 0
+    (tmp_path / "memory.events").write_text("oom_kill 7\n")  # a container sees its own group at the root
+    assert oom_kills(tmp_path, membership) == 7
+
+
+def test_sigkill_is_oom_only_if_the_counter_rose() -> None:
+    from revbench.runner.server import _explain
+
+    assert _explain(-signal.SIGKILL, True)["status"] == "oom"
+    assert _explain(-signal.SIGKILL, False)["status"] == "crashed"
+    assert _explain(-signal.SIGSEGV, True)["status"] == "crashed"

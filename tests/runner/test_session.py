@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import revbench
+from revbench.errors import UserError
+from revbench.results.journal import Journal, read_run
+from revbench.runner.client import WorkerServer
+from revbench.runner.session import Session, check_device
+
+
+def test_measure_returns_and_writes_rows(tmp_path: Path) -> None:
+    case = revbench.Case(model="revnet-38", strategy="reconstructed", batch_size=2, image_size=8)
+    rows = revbench.measure(case, ("parameters", "memory", "flops"), output=tmp_path / "run")
+    assert [row.status for row in rows] == ["ok"] * 3
+    run = read_run(tmp_path / "run")
+    assert [row.key for row in run.rows] == [row.key for row in rows]
+    assert max(run.series(run.rows[1])["live_bytes"]) == rows[1].metrics["peak_bytes"]  # type: ignore[type-var]
+    frame = revbench.load_runs(tmp_path / "run")
+    assert frame.loc[frame.probe == "parameters", "parameters"].item() == 464_890
+    assert set(frame.strategy) == {"reconstructed"}
+    assert len(revbench.load_runs([tmp_path / "run", tmp_path / "run" / "rows.jsonl"])) == 6
+
+
+def test_nothing_is_measured_twice(tmp_path: Path, server: WorkerServer) -> None:
+    case = revbench.Case(model="revnet-38", batch_size=2)
+    environment = server.environment()
+    journal = Journal(tmp_path)
+    first = Session(journal, server, environment).measure(case, "parameters")
+    journal.close()
+    journal = Journal(tmp_path, resume=True)
+    session = Session(journal, server, environment)
+    assert session.measure(case, "parameters").started == first.started
+    assert session.replayed == 1
+    session.measure(case, "parameters", repeat=2)
+    journal.close()
+    assert [row.repeat for row in read_run(tmp_path).rows] == [1, 2]
+
+
+def test_mistakes_leave_no_row(tmp_path: Path, server: WorkerServer) -> None:
+    journal = Journal(tmp_path)
+    session = Session(journal, server, server.environment())
+    for case, probe in (
+        (revbench.Case(model="revnet-38", batch_size=0), "time"),
+        (revbench.Case(model="revnet-38"), "speed"),
+        (revbench.Case(model="revnet-38", device="tpu"), "time"),
+    ):
+        with pytest.raises(UserError):
+            session.measure(case, probe)
+    journal.close()
+    assert read_run(tmp_path).rows == []
+
+
+def test_check_device() -> None:
+    check_device("cuda:1", {"accelerators": [{}, {}]})
+    for device, accelerators in (("cuda", 0), ("cuda:2", 2), ("cuda:x", 2)):
+        with pytest.raises(UserError, match="not there"):
+            check_device(device, {"accelerators": [{}] * accelerators})
+
+
+def test_an_unguarded_script_works(tmp_path: Path) -> None:
+    """Workers never import the user's ``__main__``."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import revbench\n"
+        "rows = revbench.measure(revbench.Case(model='revnet-38', batch_size=2), ('parameters',))\n"
+        "print(rows[0].metrics['parameters'])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["464890"]

@@ -1,0 +1,260 @@
+"""`pytest --benchmark` and plain `pytest`, as a user would call them, in projects of every temper."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from revbench.results.journal import ROWS, read_run
+from tests.conftest import ROOT, run_command
+
+ONE = ("-k", "parameters and revnet-38 and not num_classes")
+HOSTILE = {
+    "pytest.ini": "[pytest]\naddopts = -k smoke -p no_such_plugin_at_all --maxfail=1\ntestpaths = nowhere\n",
+    "conftest.py": "raise RuntimeError('a conftest that is not ours was loaded')\n",
+    "bench_time.py": "raise RuntimeError('a suite that is not ours was loaded')\n",
+    "typing_extensions_shadow.py": "",
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def measured(folder: Path) -> list[str]:
+    return [row.case.id for row in read_run(folder).rows]
+
+
+def names(folder: Path) -> list[str]:
+    return [b["fullname"] for b in json.loads((folder / "benchmark.json").read_text())["benchmarks"]]
+
+
+def test_loading_the_plugin_imports_neither_torch_nor_pandas() -> None:
+    script = (
+        "import sys, pytest\n"
+        "pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', '.'])\n"
+        "assert 'revbench.pytest_plugin' in sys.modules\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'matplotlib', 'revbench.case'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    empty = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd="/", timeout=60, check=False)
+    assert "AssertionError" not in empty.stderr, empty.stderr
+
+
+def test_a_foreign_project_with_hostile_settings(tmp_path: Path) -> None:
+    project = write(tmp_path / "project", {**HOSTILE, "pytest.ini": HOSTILE["pytest.ini"].replace("-p no_such_plugin_at_all ", "")})
+    done = run_command("--benchmark", *ONE, "--revbench-output=out", cwd=project, PYTEST_ADDOPTS="-k nothing")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert measured(project / "out") == ["revnet-38,batch_size=1"]
+    assert done.stdout.splitlines()[-1] == f"report: {Path('out') / 'report.html'}"
+    assert (project / "out" / "report.html").is_file()
+    assert sorted(p.name for p in project.iterdir() if p.name != "out") == sorted(HOSTILE)  # no cache left behind
+
+
+def test_plain_pytest_is_left_alone(tmp_path: Path) -> None:
+    project = write(tmp_path, {"test_it.py": "def test_it(benchmark):\n    assert benchmark(lambda: 3) == 3\n"})
+    done = run_command("-q", cwd=project)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+    assert not (project / "reports").exists()
+
+
+def test_a_users_own_suite_with_their_own_network(tmp_path: Path) -> None:
+    suite = """
+import pytest
+from revbench import Case
+
+@pytest.mark.parametrize("strategy", ["stored", "reconstructed"])
+def test_mine(revbench, strategy):
+    case = Case(model="mynet:make", strategy=strategy, batch_size=4)
+    row = revbench.measure(case, "time", max_seconds=0.0)
+    assert row.ok, row.message
+    assert revbench.measure(case, "memory").metrics["peak_bytes"] > 0
+"""
+    network = """
+import torch
+from torch import nn
+import revbench
+
+def make():
+    def half():
+        return nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    chain = revbench.reversible([(half(), half()) for _ in range(3)])
+    def batch(count, generator):
+        return torch.randn(count, 16, generator=generator), torch.randn(count, 16, generator=generator)
+    return chain, batch, nn.functional.mse_loss
+"""
+    project = write(tmp_path, {"test_suite.py": suite, "mynet.py": network})
+    without = run_command("-q", cwd=project)
+    assert without.returncode == 0
+    assert "2 skipped" in without.stdout
+    done = run_command(
+        "--benchmark", "test_suite.py", "--revbench-output=out", "--revbench-repeats=2", "--benchmark-min-rounds=7", cwd=project
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_run(project / "out").rows
+    assert len(rows) == 8
+    assert {(row.probe, row.repeat, row.case.strategy) for row in rows} == {
+        (p, r, s) for p in ("time", "memory") for r in (1, 2) for s in ("stored", "reconstructed")
+    }
+    timed = [row for row in rows if row.probe == "time"]
+    assert [row.repeat for row in timed] == [1, 1, 2, 2]  # launches interleave
+    assert all(len(row.samples["step_seconds"]) == 7 for row in timed)
+    assert set(names(project / "out")) == {
+        "time::mynet:make,batch_size=4", "time::mynet:make,strategy=reconstructed,batch_size=4",
+        "time::mynet:make,batch_size=4 (launch 2)", "time::mynet:make,strategy=reconstructed,batch_size=4 (launch 2)",
+    }  # fmt: skip
+    for name in names(project / "out"):  # and pytest-benchmark's table in the terminal has them too
+        assert name.partition("::")[2] in done.stdout
+
+
+def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_command(
+        "--benchmark", "-k", "time and revnet-38 and reconstructed and not recomputed", f"--revbench-output={out}",
+        "--benchmark-min-rounds=3", "--benchmark-max-time=0.01", f"--benchmark-json={tmp_path / 'theirs.json'}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = read_run(out).rows
+    (theirs,) = json.loads((tmp_path / "theirs.json").read_text())["benchmarks"]
+    assert theirs["stats"]["data"] == list(row.samples["step_seconds"])
+    assert theirs["fullname"] == "time::revnet-38,strategy=reconstructed,batch_size=16"
+    assert names(out) == [theirs["fullname"]]
+    assert f"{len(row.samples['step_seconds'])} steps" in done.stdout
+    assert "of a budget of" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--revbench-tier=enormous"], "unknown tier 'enormous'"),
+        (["--revbench-device=cuda:99"], "is not there"),
+        (["--revbench-device=tpu"], "unknown device"),
+        (["--revbench-data=/no/such/folder"], "'/no/such/folder' is not a folder"),
+        (["--revbench-data=empty"], "holds no images"),
+        (["--revbench-output=file/run"], "can't write the run folder"),
+        (["--revbench-resume=nothing"], "to resume"),
+        (["--revbench-resume=a", "--revbench-output=b"], "leave --revbench-output away"),
+        (["--revbench-repeats=0"], "at least 1"),
+        (["--benchmark-disable"], "can't apply"),
+        (["--benchmark-timer=time.perf_counter"], "can't apply"),
+        (["-n", "2"], "pytest-xdist"),
+        (["-p", "no:benchmark"], "pytest-benchmark"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_4(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    done = run_command("--benchmark", *arguments, cwd=tmp_path)
+    assert done.returncode == 4, done.stdout + done.stderr
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    assert len(said) == 1, said
+    assert words in said[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file"]
+
+
+def test_no_case_selected_is_a_mistake(tmp_path: Path) -> None:
+    done = run_command("--benchmark", "-k", "nothing_is_called_so", "--revbench-output=out", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "no case was selected" in done.stdout
+
+
+def test_a_row_that_is_not_ok_is_shown_and_fails_nothing(tmp_path: Path) -> None:
+    suite = """
+from revbench import Case
+
+def test_mine(revbench):
+    revbench.measure(Case(model="revnet-38", batch_size=10**11), "time")
+    revbench.measure(Case(model="revnet-38", batch_size=2, image_size=8), "flops")
+"""
+    project = write(tmp_path, {"test_suite.py": suite})
+    done = run_command("--benchmark", "test_suite.py", "--revbench-output=out", cwd=project)
+    assert done.returncode == 0, done.stdout
+    assert "1 of 2 rows have no figures: 1 oom" in done.stdout
+    assert "Cases without figures" in (project / "out" / "report.html").read_text()
+
+
+def test_a_wrong_case_in_a_users_suite_fails_its_test_in_one_line(tmp_path: Path) -> None:
+    project = write(
+        tmp_path,
+        {"test_s.py": "from revbench import Case\ndef test_m(revbench):\n    revbench.measure(Case(model='revnet-39'), 'time')\n"},
+    )
+    done = run_command("--benchmark", "test_s.py", "--revbench-output=out", cwd=project)
+    assert done.returncode == 1
+    assert "did you mean 'revnet-38'" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def start(folder: Path, out: Path) -> subprocess.Popen[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--benchmark", "-k", "parameters", f"--revbench-output={out}"], cwd=folder,
+        env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_rows(out: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (out / ROWS).exists() and (out / ROWS).read_bytes().count(b'"kind": "row"') >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no rows in time")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.Signals) -> None:
+    out = tmp_path / "out"
+    process = start(tmp_path, out)
+    try:
+        wait_for_rows(out, 3)
+        process.send_signal(how)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    before = read_run(out)
+    assert 3 <= len(before.rows) < 17
+    if how == signal.SIGINT:
+        assert process.returncode == 2, said
+        assert (out / "report.html").is_file()
+        assert said.splitlines()[-1] == f"report: {out / 'report.html'}"
+    done = run_command("--benchmark", "-k", "parameters", f"--revbench-resume={out}", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = read_run(out)
+    assert after.rows[: len(before.rows)] == before.rows
+    keys = [row.key for row in after.rows]
+    assert len(keys) == len(set(keys)) == 17
+    assert done.stdout.count("from the resumed run") == len(before.rows)
+
+
+def test_a_bare_working_tree_without_an_installation(tmp_path: Path) -> None:
+    """Only what is in the tree is found: no entry point is read, as on a machine where nothing was installed."""
+    done = run_command(
+        "-p", "revbench.pytest_plugin", "-p", "pytest_benchmark.plugin", "--benchmark", *ONE, f"--revbench-output={tmp_path / 'out'}",
+        cwd=ROOT, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert measured(tmp_path / "out") == ["revnet-38,batch_size=1"]
+
+
+def test_the_plugin_named_twice_is_registered_once(tmp_path: Path) -> None:
+    done = run_command("-p", "revbench.pytest_plugin", "--benchmark", *ONE, "--revbench-output=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_collect_only_and_help_measure_nothing(tmp_path: Path) -> None:
+    done = run_command("--benchmark", "--collect-only", "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bench_drift.py::test_drift[revnet-38,strategy=reconstructed,dtype=float64,batch_size=16]" in done.stdout
+    assert run_command("--benchmark", "--help", cwd=tmp_path).returncode == 0
+    assert list(tmp_path.iterdir()) == []

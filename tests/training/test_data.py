@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from revbench.errors import UserError
+from revbench.training.data import load_images
+from revbench.training.sources import split_data_option
+
+
+def make_folder(root: Path, classes: int = 3, images: int = 10, size: tuple[int, int] = (32, 32)) -> Path:
+    for c in range(classes):
+        folder = root / f"class{c}"
+        folder.mkdir(parents=True)
+        for i in range(images):
+            Image.new("RGB", size, (60 * c, i, 255)).save(folder / f"{i}.png")
+    return root
+
+
+def test_digits_are_real_and_split_the_same_way_every_time() -> None:
+    a, b = (load_images("digits", name="digits", image_size=32) for _ in range(2))
+    assert a.train_images.shape == (1438, 3, 32, 32)
+    assert a.validation_images.shape == (359, 3, 32, 32)
+    assert torch.equal(a.train_images, b.train_images)
+    assert sorted(set(a.train_labels.tolist())) == list(range(10))
+    assert not a.flip
+    assert a.train_images.max() == 255
+    assert a.train_images[:, 0].float().std() > 50
+
+
+def test_a_folder_without_split_holds_out_a_fifth(tmp_path: Path) -> None:
+    found = load_images(str(make_folder(tmp_path / "f")), name="f", image_size=16)
+    assert (len(found.train_labels), len(found.validation_labels)) == (24, 6)
+    assert found.num_classes == 3
+    assert found.flip
+    for image, label in zip(found.train_images, found.train_labels, strict=True):
+        assert image[0].unique().tolist() == [60 * label]
+
+
+def test_a_folder_with_split_and_limits(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", size=(40, 30))
+    make_folder(tmp_path / "test", images=4)
+    found = load_images(str(tmp_path), name="f", image_size=20, train_limit=7)
+    assert found.train_images.shape == (7, 3, 20, 20)
+    assert (found.train_available, len(found.validation_labels)) == (30, 12)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text" / "a").mkdir(parents=True)
+    (tmp_path / "text" / "a" / "x.txt").write_text("no image")
+    make_folder(tmp_path / "half" / "train")
+    (tmp_path / "half" / "val").mkdir()
+    for bad in ("absent", "empty", "text", "half"):
+        with pytest.raises(UserError) as caught:
+            split_data_option(str(tmp_path / bad))
+        assert "\n" not in str(caught.value)
+    broken = make_folder(tmp_path / "broken")
+    (broken / "class0" / "0.png").write_bytes(b"not a png")
+    with pytest.raises(UserError, match="can't be read"):
+        load_images(str(broken), name="broken", image_size=32, train_limit=30)
+
+
+def test_labels_of_data_options(tmp_path: Path) -> None:
+    make_folder(tmp_path / "my images")
+    path = str((tmp_path / "my images").resolve())
+    assert split_data_option("digits") == ("digits", "digits")
+    assert split_data_option("cifar10") == ("cifar10", "cifar10")
+    assert split_data_option(path) == ("my images", path)
+    assert split_data_option(f"CIFAR-10 (JPEG)={path}") == ("CIFAR-10 (JPEG)", path)
+
+
+def test_a_set_that_can_not_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVBENCH_DATA_ROOT", str(tmp_path))
+    with pytest.raises(UserError, match="imagenet"):
+        load_images("imagenet", name="imagenet", image_size=32)
+
+
+@pytest.mark.skipif("REVBENCH_TEST_CIFAR10_JPEG" not in os.environ, reason="REVBENCH_TEST_CIFAR10_JPEG names no folder")
+def test_cifar10_as_jpeg() -> None:
+    label, path = split_data_option(f"CIFAR-10 (JPEG)={os.environ['REVBENCH_TEST_CIFAR10_JPEG']}")
+    found = load_images(path, name=label, image_size=32, train_limit=500, validation_limit=100)
+    assert (found.train_available, found.num_classes, len(found.train_labels)) == (50_000, 10, 500)
