@@ -42,6 +42,26 @@ class ReversibleBlock(nn.Module):
         return y1 - self.f(x2), x2
 
 
+def is_reversible(unit: nn.Module) -> bool:
+    """Whether a unit is an additive coupling that can be reconstructed; a subclass with a forward of its own is not."""
+    return isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
+
+
+def _pairs(blocks: Iterable[nn.Module], first_block: int = 0) -> list[tuple[nn.Module, nn.Module]]:
+    """F and G of each block.
+
+    Raises:
+        RuntimeError: hooks on a block itself, which is not called: its F and G are.
+    """
+    pairs = []
+    for i, block in enumerate(blocks, first_block):
+        assert isinstance(block, ReversibleBlock)
+        if block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks:
+            raise RuntimeError(f"block {i} has hooks, but under 'reconstructed' only its f and g are called; hook those")
+        pairs.append((block.f, block.g))
+    return pairs
+
+
 def propagate(
     units: Sequence[nn.Module],
     state: State,
@@ -63,7 +83,7 @@ def propagate(
         The tensors that leave the last unit.
     """
     stream = FloatStream()
-    if any(isinstance(unit, ReversibleBlock) for unit in units):
+    if any(is_reversible(unit) for unit in units):
         state = tuple(stream.enter(half) for half in state)
     if strategy == "stored" or not torch.is_grad_enabled():
         return _run(units, state)
@@ -74,10 +94,10 @@ def propagate(
     start = 0
     while start < len(units):
         stop = start
-        while stop < len(units) and isinstance(units[stop], ReversibleBlock):
+        while stop < len(units) and is_reversible(units[stop]):
             stop += 1
         if stop > start:
-            pairs = [(block.f, block.g) for block in units[start:stop] if isinstance(block, ReversibleBlock)]
+            pairs = _pairs(units[start:stop], start)
             state = tuple(reconstructed(pairs, *state, stream=stream, first_block=start))
         else:
             stop += 1
@@ -130,8 +150,7 @@ class ReversibleChain(StrategyModule):
         reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
         if reconstruct and join_dim is not None:
             stream = FloatStream()
-            pairs = [(block.f, block.g) for block in self.blocks]
-            joined = reconstructed(pairs, stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim)
+            joined = reconstructed(_pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim)
             assert isinstance(joined, Tensor)
             return joined
         y1, y2 = propagate(list(self.blocks), (x1, x2), strategy=self.strategy)

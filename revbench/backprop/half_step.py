@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import get_gradient_edge
 
-from revbench.backprop.recording import Recording
+from revbench.backprop.recording import Recording, refuse_strangers
 from revbench.backprop.stream import FloatStream
 
 NO_SECOND_DERIVATIVE = (
@@ -41,8 +41,11 @@ class _Tape:
         self._owned = (False, False)
 
     def begin(self, a: Tensor, out: Tensor) -> None:
-        """Start backward from the chain's outputs, which the caller may hold: they are not written to."""
-        self._pair = (a, out)
+        """Start backward from the chain's outputs, which the caller may hold: they are not written to.
+
+        Detached: with their history they would keep the graph alive that keeps this tape alive.
+        """
+        self._pair = (a.detach(), out.detach())
         self._owned = (False, False)
 
     def pair(self) -> tuple[Tensor, Tensor]:
@@ -50,12 +53,17 @@ class _Tape:
             raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
         return self._pair
 
-    def undo(self, value: Tensor) -> None:
-        """Go from a half step's ``(a, out)`` to those of the half step before it."""
+    def undo(self, value: Tensor, *, observed: bool) -> None:
+        """Go from a half step's ``(a, out)`` to those of the half step before it.
+
+        Args:
+            value: the half step's residual, ``m(a)``.
+            observed: somebody may have kept ``a``, so that it must not be written over later.
+        """
         a, out = self.pair()
         b = self.stream.subtract(out, value, in_place=self._owned[1])
         self._pair = (b, a)
-        self._owned = (True, self._owned[0])
+        self._owned = (True, self._owned[0] and not observed)
 
     def end(self) -> None:
         self._pair = None
@@ -102,10 +110,11 @@ class _HalfStep(torch.autograd.Function):
             edge = get_gradient_edge(value) if value.requires_grad else None
             dtype = value.dtype
             if not last:
-                tape.undo(value.detach())
+                tape.undo(value.detach(), observed=recording.observed)
             del value
             if edge is not None and differentiate:
                 assert grad_out is not None
+                refuse_strangers([edge], [leaf, *aliases.values()], recording.name)
                 found = torch.autograd.grad([edge], list(wanted.values()), grad_out.to(dtype), allow_unused=True)
                 grads = dict(zip(wanted, found, strict=True))
                 grad_a = grads.get(id(leaf))

@@ -4,26 +4,28 @@ What a second call would see or change differently from the first, and what is d
 
 - random numbers: the generators' states are kept if the first call drew from them, and put back
   around the second, so that dropout masks are equal and the global state is untouched;
-- batch-norm statistics: in training the second call uses the batch's own statistics and writes
-  none (``track_running_stats`` is off for its duration);
-- any other buffer that the first call changed: the second gets the value from before, and its own
-  changes are dropped;
+- buffers (batch-norm statistics, counters, anything): the second call works on copies, of the values from
+  before the first call where that changed them, and the copies are dropped;
 - ``train()`` or ``eval()`` called in between: the flags of the first call are put back;
 - autocast: the first call's setting is entered again, without the weight cache (a cached cast made
   without gradient would be taken by a later call that wants one);
 - parameters: the second call sees detached aliases, so that hooks on the caller's parameters fire
   once, when autograd accumulates the gradient, and not also inside the recomputation.
+
+While a module runs again it is changed for all to see: one thread at a time may run or back-propagate it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+from torch.nn.utils import parametrize
 
 _thread = threading.local()
 
@@ -43,6 +45,10 @@ class Recording:
     Args:
         module: the module to be run twice.
         name: how errors call it, e.g. ``block 3's G``.
+
+    Attributes:
+        parameters: those of the module, each once; what a node of autograd takes as inputs.
+        observed: whether forward hooks may keep what they are shown.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
@@ -56,6 +62,7 @@ class Recording:
             if parameter is not None
         ]
         self.parameters: list[nn.Parameter] = list({id(p): p for _, _, p in self._slots}.values())
+        self.observed = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
 
     def first(self, *inputs: Tensor) -> Any:
         """Run the module and record the circumstances. Call it without gradient.
@@ -64,31 +71,33 @@ class Recording:
             RuntimeError: the module changed its input in place, which no later pass could undo.
         """
         self._training = [module.training for module in self._modules]
-        self._versions = [parameter._version for parameter in self.parameters]
-        device = inputs[0].device.type
-        self._autocast = (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-        buffers = [
+        self._requires_grad = [parameter.requires_grad for parameter in self.parameters]
+        device = inputs[0].device
+        self._autocast: tuple[str, bool, torch.dtype] | None = None
+        if torch.amp.is_autocast_available(device.type):
+            self._autocast = (device.type, torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
+        before = [
             (owner, key, buffer, buffer._version, buffer.clone())
             for owner in self._modules
-            if not hasattr(owner, "track_running_stats")
             for key, buffer in owner._buffers.items()
             if buffer is not None
         ]
-        before = [x._version for x in inputs]
-        rng = _rng_states(inputs[0].device)
-        with self._autocast_again():
+        versions = [x._version for x in inputs]
+        rng = _rng_states(device)
+        with self._autocast_again(), _without_parametrization_cache():
             outputs = self.module(*inputs)
-        self._rng = rng if _differ(rng, _rng_states(inputs[0].device)) else None
-        if before != [x._version for x in inputs]:
+        self._rng = rng if _differ(rng, _rng_states(device)) else None
+        if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
-        self._buffers = [
-            (owner, key, value) for owner, key, buffer, version, value in buffers if buffer._version != version
-        ]
+        self._versions = [parameter._version for parameter in self.parameters]
+        self._changed: dict[tuple[int, str], Tensor] = {}
+        self._unchanged: dict[tuple[int, str], tuple[Tensor, int]] = {}
+        for owner, key, buffer, version, value in before:
+            if owner._buffers.get(key) is buffer and buffer._version == version:
+                self._unchanged[id(owner), key] = (buffer, version)
+            else:
+                self._changed[id(owner), key] = value
         return outputs
-
-    def _autocast_again(self) -> torch.autocast:
-        device, enabled, dtype = self._autocast
-        return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
 
     @contextmanager
     def again(self) -> Iterator[dict[int, Tensor]]:
@@ -99,52 +108,105 @@ class Recording:
             differentiate with respect to.
 
         Raises:
-            RuntimeError: a parameter was changed in place since the first call.
+            RuntimeError: a parameter, or a buffer that the first call only read, was changed since.
         """
-        for parameter, version in zip(self.parameters, self._versions, strict=True):
-            if parameter._version != version:
-                raise RuntimeError(
-                    f"a parameter of {self.name} (shape {tuple(parameter.shape)}) was changed in place between forward"
-                    " and backward, so its gradient can't be computed; run backward before the optimizer's step"
-                )
-        aliases = {id(p): p.detach().requires_grad_(p.requires_grad) for p in self.parameters}
+        self._check_unchanged()
+        aliases = {
+            id(p): p.detach().requires_grad_(need) for p, need in zip(self.parameters, self._requires_grad, strict=True)
+        }
+        parameters = [(owner, key, owner._parameters.get(key)) for owner, key, _ in self._slots]
+        buffers = [(owner, dict(owner._buffers)) for owner in self._modules if owner._buffers]
         training = [module.training for module in self._modules]
-        untracked = []
-        kept = [(owner, key, owner._buffers[key]) for owner, key, _ in self._buffers]
-        rng = None
-        if self._rng is not None:
-            rng = {device: _get_rng_state(device) for device in self._rng}
+        rng = None if self._rng is None else {device: _get_rng_state(device) for device in self._rng}
         _thread.depth = getattr(_thread, "depth", 0) + 1
         try:
             for owner, key, parameter in self._slots:
                 owner._parameters[key] = aliases[id(parameter)]  # type: ignore[assignment]
-            for owner, key, value in self._buffers:
-                owner._buffers[key] = value.clone()
+            for owner, found in buffers:
+                for key, buffer in found.items():
+                    value = self._changed.get((id(owner), key), buffer)
+                    owner._buffers[key] = None if value is None else value.clone()
             for module, flag in zip(self._modules, self._training, strict=True):
                 module.training = flag
-                if flag and getattr(module, "track_running_stats", False):
-                    module.track_running_stats = False
-                    untracked.append(module)
             if self._rng is not None:
                 _set_rng_states(self._rng)
-            with self._autocast_again():
+            with self._autocast_again(), _without_parametrization_cache():
                 yield aliases
         finally:
             _thread.depth -= 1
-            for owner, key, parameter in self._slots:
-                owner._parameters[key] = parameter
-            for owner, key, buffer in kept:
-                owner._buffers[key] = buffer
+            for owner, key, there in parameters:
+                if there is None:
+                    owner._parameters.pop(key, None)
+                else:
+                    owner._parameters[key] = there
+            for owner, found in buffers:
+                owner._buffers.update(found)
             for module, flag in zip(self._modules, training, strict=True):
                 module.training = flag
-            for module in untracked:
-                module.track_running_stats = True
             if rng is not None:
                 _set_rng_states(rng)
 
+    def _check_unchanged(self) -> None:
+        for parameter, version in zip(self.parameters, self._versions, strict=True):
+            if parameter._version != version:
+                raise RuntimeError(
+                    f"a parameter of {self.name} (shape {tuple(parameter.shape)}) was changed in place between its use in"
+                    " forward and backward, so its gradient can't be computed; change it after backward"
+                )
+        for owner in self._modules:
+            for key, buffer in owner._buffers.items():
+                read = self._unchanged.get((id(owner), key))
+                if read is not None and (buffer is not read[0] or read[0]._version != read[1]):
+                    raise RuntimeError(
+                        f"the buffer {key!r} of {self.name} was changed between forward and backward, so its gradient"
+                        " can't be computed; change it after backward"
+                    )
+
+    def _autocast_again(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        device, enabled, dtype = self._autocast
+        return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
+def refuse_strangers(edges: Sequence[GradientEdge], known: Iterable[Tensor], name: str) -> None:
+    """Raise if a recomputed graph reaches a tensor that needs gradient and is neither input nor parameter.
+
+    Its gradient would be lost without a word: the recomputation differentiates with respect to what it knows.
+    """
+    leaves = {id(tensor) for tensor in known}
+    pending = [edge.node for edge in edges]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in leaves:
+            raise RuntimeError(
+                f"{name} uses a tensor of shape {tuple(variable.shape)} that needs gradient but is neither its input nor"
+                " a registered parameter, so its gradient would be lost; register it, pass it through the stream, or set"
+                " strategy 'stored'"
+            )
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                pending.append(following)
+
+
+@contextmanager
+def _without_parametrization_cache() -> Iterator[None]:
+    """Inside `parametrize.cached()`, compute parametrized weights anew: the cache holds those of the other pass."""
+    kept = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
+
 
 def _get_rng_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+    # Past every dispatch mode: a generator's state is a real tensor also where all others are fake.
+    with torch._C._DisableTorchDispatch():
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _rng_states(device: torch.device) -> dict[torch.device, Tensor]:
@@ -156,11 +218,12 @@ def _rng_states(device: torch.device) -> dict[torch.device, Tensor]:
 
 
 def _set_rng_states(states: dict[torch.device, Tensor]) -> None:
-    for device, state in states.items():
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(state, device)
-        else:
-            torch.set_rng_state(state)
+    with torch._C._DisableTorchDispatch():
+        for device, state in states.items():
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(state, device)
+            else:
+                torch.set_rng_state(state)
 
 
 def _differ(before: dict[torch.device, Tensor], after: dict[torch.device, Tensor]) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.half_step import NO_SECOND_DERIVATIVE
-from revbench.backprop.recording import Recording
+from revbench.backprop.recording import Recording, refuse_strangers
 
 State = tuple[Tensor, ...]
 
@@ -68,7 +68,7 @@ def _differentiate(
         del inner
         return _differentiate(recordings[:middle], state, needs, grads, collected, halve=True)
 
-    leaves = tuple(x.detach().requires_grad_(need and x.is_floating_point()) for x, need in zip(state, needs, strict=True))
+    leaves = tuple(x.detach().requires_grad_(need and (x.is_floating_point() or x.is_complex())) for x, need in zip(state, needs, strict=True))
     aliases: list[tuple[int, Tensor]] = []
     with torch.enable_grad():
         # Views, because some observers (FlopCounterMode) want tensors that have a history.
@@ -83,6 +83,8 @@ def _differentiate(
     if not roots or not (wanted or aliases):
         return (None,) * len(state)
     edges = [get_gradient_edge(y) for y, _ in roots]
+    names = recordings[0].name if len(recordings) == 1 else f"{recordings[0].name} to {recordings[-1].name}"
+    refuse_strangers(edges, [*leaves, *(alias for _, alias in aliases)], names)
     root_grads = [g.to(y.dtype) for y, g in roots]
     del roots
     gradients = torch.autograd.grad(edges, wanted + [a for _, a in aliases], root_grads, allow_unused=True)

@@ -123,7 +123,7 @@ def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events() or []
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
     )
     return busy_share(spans)
 

@@ -17,7 +17,7 @@ class LiveTensors(TorchDispatchMode):
 
     What it counts: storages, once each however many tensors view them; at the size that was asked for.
     What it can't see: memory that a kernel takes and gives back inside one operation (workspace), the
-    allocator's rounding and cache, the CUDA context. The count is the same on every device and does
+    allocator's rounding and cache, the CUDA context, compressed sparse tensors. The count is the same on every device and does
     not depend on the allocator.
 
     Use it around whole steps, after `track` has been told of the tensors that exist already::
@@ -97,6 +97,11 @@ class LiveTensors(TorchDispatchMode):
         return out
 
     def _see(self, tensor: Tensor) -> None:
+        if tensor.layout != torch.strided:
+            if tensor.layout == torch.sparse_coo:
+                self._see(tensor._indices())
+                self._see(tensor._values())
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         nbytes = storage.nbytes()

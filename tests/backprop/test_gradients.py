@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import weight_norm
 
 from revbench import build_model, reversible
 from revbench.models import CATALOGUE
 from revbench.words import STRATEGIES
-from tests.backprop.chains import gradients, relative_difference
+from tests.backprop.chains import basic_chain, gradients, relative_difference
 
 REVNETS = [name for name, a in CATALOGUE.items() if a.family == "revnet"]
 CHOICES = [(s, n) for s in STRATEGIES for n in ("kept", "recomputed") if (s, n) != ("stored", "recomputed")]
@@ -263,3 +267,76 @@ class TestUses:
             assert not chain(x).requires_grad
         with torch.inference_mode():
             assert torch.equal(chain(x), chain(x))
+
+    def test_a_tensor_from_outside_that_needs_gradient_raises(self) -> None:
+        class Conditioned(nn.Module):
+            condition: Tensor
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x * self.condition
+
+        f, encoder = Conditioned(), nn.Linear(3, 3)
+        for strategy in STRATEGIES[1:]:
+            chain = reversible([(f, nn.Linear(3, 3))], strategy=strategy)
+            f.condition = encoder(torch.randn(3))
+            with pytest.raises(RuntimeError, match="neither its input nor"):
+                chain(torch.randn(2, 6, requires_grad=True)).sum().backward()
+
+    def test_parameters_frozen_between_forward_and_backward(self) -> None:
+        x = torch.randn(2, 6).double()
+
+        def run(chain: nn.Module) -> list[Tensor | None]:
+            leaf = x.clone().requires_grad_()
+            loss = chain(leaf).square().sum()
+            chain.requires_grad_(False)
+            loss.backward()
+            return [leaf.grad, *(p.grad for p in chain.parameters())]
+
+        self.check(run)
+
+    def test_complex_streams(self) -> None:
+        x = torch.randn(2, 6, dtype=torch.complex128)
+        layers = [(nn.Linear(3, 3, dtype=torch.complex128), nn.Linear(3, 3, dtype=torch.complex128)) for _ in range(3)]
+        found = []
+        for strategy in STRATEGIES:
+            leaf = x.clone().requires_grad_()
+            reversible(layers, strategy=strategy)(leaf).abs().square().sum().backward()
+            assert leaf.grad is not None
+            found.append(torch.view_as_real(leaf.grad))
+        for other in found[1:]:
+            assert relative_difference([other], [found[0]]) < 1e-9
+
+    def test_parametrizations_under_cached(self) -> None:
+        x = torch.randn(2, 6)
+        chain = reversible([(weight_norm(nn.Linear(3, 3)), weight_norm(nn.Linear(3, 3))) for _ in range(2)])
+        found = []
+        for strategy in STRATEGIES:
+            chain.strategy = strategy
+            with parametrize.cached():
+                found.append(torch.autograd.grad(chain(x).square().sum(), list(chain.parameters())))
+        for other in found[1:]:
+            assert relative_difference(other, found[0]) < 1e-5
+
+    def test_a_chain_inside_a_chain_and_functional_call(self) -> None:
+        inner = reversible([(nn.Linear(2, 2), nn.Linear(2, 2))])
+        chain = reversible([(inner, nn.Linear(4, 4)), (nn.Linear(4, 4), nn.Tanh())])
+        before = list(chain.parameters())
+        x = torch.randn(3, 8)
+        other = {name: (p * 2).detach().requires_grad_() for name, p in chain.named_parameters()}
+        found = []
+        for strategy in STRATEGIES:
+            chain.strategy = inner.strategy = strategy
+            loss = torch.func.functional_call(chain, other, (x,)).square().sum() + chain(x).square().sum()
+            found.append(torch.autograd.grad(loss, [*before, *other.values()]))
+            assert [id(p) for p in chain.parameters()] == [id(p) for p in before]
+        for gradient in found[1:]:
+            assert relative_difference(gradient, found[0]) < 1e-5
+
+    def test_fake_tensors_and_the_meta_device(self) -> None:
+        for strategy in STRATEGIES:
+            for mode, device in ((FakeTensorMode(), "cpu"), (nullcontext(), "meta")):
+                with mode, torch.device(device):
+                    chain = basic_chain(2, 8, strategy=strategy)
+                    x = torch.empty(2, 8, 4, 4, requires_grad=True)
+                    (grad,) = torch.autograd.grad(chain(x).sum(), x)
+                    assert grad.shape == x.shape

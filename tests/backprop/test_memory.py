@@ -88,5 +88,17 @@ def test_nothing_outlives_the_graph(strategy: str) -> None:
         out.sum().backward()
         del out
         assert storage() is None
+        out = chain(x)
+        storage = weakref.ref(out.untyped_storage())
+        torch.autograd.grad(out.sum(), list(chain.blocks[-1].g.parameters()))  # stops half way
+        del out
+        assert storage() is None
+        out = chain(x)
+        storage = weakref.ref(out.untyped_storage())
+        with pytest.raises(RuntimeError, match="second derivatives"):
+            torch.autograd.grad(out.sum(), list(chain.parameters()), create_graph=True)
+        del out
+        gc.collect()  # the traceback that pytest keeps
+        assert storage() is None
     finally:
         gc.enable()

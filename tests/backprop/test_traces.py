@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import revbench
 from revbench import UserError, build_model, reversible
+from revbench.backprop import ReversibleBlock, propagate
 from revbench.words import STRATEGIES
 from tests.backprop.chains import relative_difference
 
@@ -65,6 +66,93 @@ def test_buffers_that_a_module_changes_itself() -> None:
         for name, buffer in buffers.items():
             assert torch.equal(buffer, found[name]), (strategy, name)
         assert relative_difference(found_grads, grads) < 1e-9, strategy
+
+
+class Averaging(nn.Module):
+    """Keeps running values in every way that the field knows: reassigned, changed in place, changed by a kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("reassigned", torch.zeros(3))
+        self.register_buffer("in_place", torch.zeros(3))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("variance", torch.ones(3))
+        self.norm = nn.InstanceNorm1d(3, track_running_stats=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.detach().mean((0, 2))
+        self.reassigned = 0.5 * self.reassigned + batch
+        self.in_place.mul_(0.5).add_(batch)
+        x = torch.nn.functional.batch_norm(x, self.mean, self.variance, training=True)
+        return torch.tanh(self.norm(x) + x * (self.reassigned * self.in_place)[:, None])
+
+
+def test_every_way_to_keep_a_running_value() -> None:
+    chain = reversible([(Averaging(), Averaging()) for _ in range(2)]).double()
+    x = torch.randn(5, 6, 4).double().requires_grad_()
+    reference = None
+    for strategy in STRATEGIES:
+        twin = copy.deepcopy(chain)
+        twin.strategy = strategy
+        for _ in range(2):
+            (grad,) = torch.autograd.grad(twin(x).square().sum(), x)
+        found = [grad, *(b.double() for b in twin.buffers())]
+        reference = reference or found
+        assert relative_difference(found[:1], reference[:1]) < 1e-9, strategy
+        for (name, _), a, b in zip(twin.named_buffers(), found[1:], reference[1:], strict=True):
+            if strategy == "reconstructed":  # its inputs are the stored ones to rounding
+                assert torch.allclose(a, b, rtol=1e-12), (strategy, name)
+            assert torch.equal(a, b), (strategy, name)
+
+
+def test_a_buffer_that_is_only_read_and_changed_before_backward_raises() -> None:
+    class Reading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale
+
+    f = Reading()
+    for strategy in STRATEGIES[1:]:
+        out = reversible([(f, nn.Linear(3, 3))], strategy=strategy)(torch.randn(2, 6, requires_grad=True))
+        f.scale.fill_(3.0)
+        with pytest.raises(RuntimeError, match="buffer 'scale'"):
+            out.sum().backward()
+
+
+def test_what_a_hook_keeps_is_not_written_over() -> None:
+    chain = reversible([(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(3)]).double()
+    kept: list[Tensor] = []
+    chain.blocks[1].f.register_forward_pre_hook(lambda _, args: kept.append(args[0].detach()))
+    copies: list[Tensor] = []
+    chain.blocks[1].f.register_forward_pre_hook(lambda _, args: copies.append(args[0].detach().clone()))
+    chain(torch.randn(2, 6).double()).square().sum().backward()
+    assert len(kept) == 2
+    for a, b in zip(kept, copies, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_hook_on_a_block_itself_is_refused() -> None:
+    chain = reversible([(nn.Linear(3, 3), nn.Linear(3, 3))])
+    chain.blocks[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match="block 0 has hooks"):
+        chain(torch.randn(2, 6))
+    chain.strategy = "checkpointed"
+    chain(torch.randn(2, 6)).sum().backward()
+
+
+def test_a_block_with_a_forward_of_its_own_is_not_reconstructed() -> None:
+    class Doubled(ReversibleBlock):
+        def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+            y1 = x1 + 2 * self.f(x2)
+            return y1, x2 + self.g(y1)
+
+    block = Doubled(nn.Linear(3, 3), nn.Linear(3, 3))
+    x = torch.randn(2, 3), torch.randn(2, 3)
+    for a, b in zip(propagate([block], x, strategy="reconstructed"), block(*x), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_eval_between_forward_and_backward_changes_nothing() -> None:

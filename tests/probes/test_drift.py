@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import revbench
 from revbench.case import Case
 from revbench.probes.drift import angle_degrees, measure_drift, relative_error
 from revbench.workload import build_workload
@@ -72,6 +74,21 @@ def test_each_dtype_errs_by_its_epsilon() -> None:
         assert all(0.02 * epsilon < error < 50 * epsilon for error in errors), (dtype, errors)
 
 
+def test_dropout_draws_the_same_masks_for_the_reference() -> None:
+    case = Case(model="tests.probes.test_drift:dropout_model", batch_size=8, dtype="float64")
+    assert measure_drift(build_workload(case), draws=2, **QUIET).metrics["angle_degrees"] == 0.0  # type: ignore[arg-type]
+    found = measure_drift(build_workload(case.replace(dtype="float32", strategy="reconstructed")), draws=2, **QUIET)  # type: ignore[arg-type]
+    assert found.metrics["angle_degrees"] < 1e-3  # type: ignore[operator]
+
+
+def test_a_gradient_that_is_not_a_number_is_no_good_one() -> None:
+    case = Case(model="tests.probes.test_drift:broken_model", batch_size=8)
+    found = measure_drift(build_workload(case), draws=1, **QUIET)  # type: ignore[arg-type]
+    assert math.isnan(found.metrics["angle_degrees"])  # type: ignore[arg-type]
+    assert math.isnan(found.metrics["worst_tensor_angle_degrees"])  # type: ignore[arg-type]
+    assert found.metrics["worst_tensor"] == "0.weight"
+
+
 def test_draws_of_another_launch_are_other_ones() -> None:
     workload = build_workload(Case(model="revnet-38", strategy="reconstructed", image_size=8, batch_size=4))
     both = measure_drift(workload, draws=2, **QUIET)  # type: ignore[arg-type]
@@ -79,15 +96,28 @@ def test_draws_of_another_launch_are_other_ones() -> None:
     assert list(second.samples["angle_degrees"]) == list(both.samples["angle_degrees"])[1:]
 
 
-def smooth_model() -> object:
-    from torch import nn
+def make_batch(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(count, 12, generator=generator), torch.randint(12, (count,), generator=generator)
 
-    from revbench import reversible
 
+def chain_of(*last: type[nn.Module]) -> object:
     def half() -> nn.Module:
-        return nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+        return nn.Sequential(nn.Linear(6, 6), nn.Tanh(), *(layer() for layer in last))
 
-    def make_batch(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.randn(count, 12, generator=generator), torch.randint(12, (count,), generator=generator)
+    return revbench.reversible([(half(), half()) for _ in range(3)]), make_batch, nn.functional.cross_entropy
 
-    return reversible([(half(), half()) for _ in range(3)]), make_batch, torch.nn.functional.cross_entropy
+
+def smooth_model() -> object:
+    return chain_of()
+
+
+def dropout_model() -> object:
+    return chain_of(nn.Dropout)
+
+
+def broken_model() -> object:
+    class Root(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x - 1e9).sqrt()
+
+    return nn.Sequential(nn.Linear(12, 12), Root()), make_batch, lambda out, _: out.sum()

@@ -51,6 +51,15 @@ def test_resized_storages_and_existing_tensors() -> None:
         assert live.live_bytes == 4000 + 40
 
 
+def test_sparse_gradients() -> None:
+    layer = nn.Embedding(50, 4, sparse=True)
+    live = LiveTensors()
+    live.track(layer)
+    with live:
+        layer(torch.tensor([1, 2])).sum().backward()
+    assert live.live_bytes == 4 * 200 + 8 * 2 + 4 * 8  # the weight; indices and values of its gradient
+
+
 def test_a_step_by_hand() -> None:
     """One linear layer without bias: output, its gradient and the weight's gradient, nothing else."""
     layer, x = nn.Linear(100, 50, bias=False), torch.randn(20, 100)
