@@ -116,7 +116,9 @@ def _cases(model: str, strategies: Any, nonreversible: str, fields: dict[str, An
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write. Default: into the run folder, if it is one.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write. Default: into the run folder, if it is one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Render runs as HTML, PDF and Markdown."""
@@ -141,7 +143,7 @@ def models(as_json: Json = False) -> None:
     from revbench.models import CATALOGUE, build_model
 
     printed = {row.model: row.parameters_millions for row in paper.TABLE_2}
-    found = []
+    found: list[dict[str, Any]] = []
     for name, a in CATALOGUE.items():
         for classes in (10, 100) if a.stem == "cifar" else (a.num_classes,):
             with torch.device("meta"):
@@ -168,7 +170,9 @@ def models(as_json: Json = False) -> None:
     for row in (header, *rows):
         cells = [c.rjust(w) if i >= 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         print("  ".join(cells).rstrip())
-    print(f"paper: Table 2 of {paper.GOMEZ_2017}; – not in it. It prints 45.2 M for revnet-104, whose rules give 45.4 M.")
+    print(
+        f"paper: Table 2 of {paper.GOMEZ_2017}; – not in it. It prints 45.2 M for revnet-104, whose rules give 45.4 M."
+    )
 
 
 @app.command()

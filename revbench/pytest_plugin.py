@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from revbench.pytest_support.fixture import Measurer
     from revbench.pytest_support.options import Invocation
 
-_INVOCATION = pytest.StashKey["Invocation"]()
-_DISPLAY = pytest.StashKey["Display"]()
+_INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
+_DISPLAY: pytest.StashKey[Display] = pytest.StashKey()
 _USED_SECONDS = pytest.StashKey[dict[str, list[float]]]()
 
 
@@ -111,7 +111,12 @@ def _default_plan(config: pytest.Config) -> Any:
     from revbench.tiers import Plan
 
     device = config.option.revbench_device
-    return Plan(tier=config.option.revbench_tier, device="cpu" if device == "auto" else device, data="digits", data_path="digits")
+    return Plan(
+        tier=config.option.revbench_tier,
+        device="cpu" if device == "auto" else device,
+        data="digits",
+        data_path="digits",
+    )
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -109,9 +109,9 @@ def drift_cases(plan: Plan) -> list[Case]:
     """Each RevNet of the tier, stored and reconstructed, in float32 and float64."""
     cases = []
     for case in step_cases(plan):
-        if CATALOGUE[case.model].family == "revnet" and case.strategy in ("stored", "reconstructed"):
-            if case.nonreversible == "kept":
-                cases += [case.replace(dtype=dtype) for dtype in ("float32", "float64")]
+        reversible = CATALOGUE[case.model].family == "revnet" and case.nonreversible == "kept"
+        if reversible and case.strategy in ("stored", "reconstructed"):
+            cases += [case.replace(dtype=dtype) for dtype in ("float32", "float64")]
     return cases
 
 

@@ -109,7 +109,7 @@ def build_workload(case: Case) -> Workload:
         make_batch = _normal_images(network.architecture.image_size, network.architecture.num_classes)
     model = model.to(case.device, getattr(torch, case.dtype))
     if case.memory_format == "channels_last":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if case.ulp:
         move_by_one_ulp(model, case.ulp)
     return Workload(case, model.train(), make_batch, loss, _optimizer(case, model))
@@ -132,7 +132,9 @@ def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
     made = factory()
     parts = made if isinstance(made, tuple) else (made, None, None)
     if len(parts) != 3 or not isinstance(parts[0], nn.Module):
-        raise UserError(f"model {case.model!r} returned {type(made).__name__}, not a module or (module, make_batch, loss)")
+        raise UserError(
+            f"model {case.model!r} returned {type(made).__name__}, not a module or (module, make_batch, loss)"
+        )
     model, make_batch, loss = parts
     chains = [m for m in model.modules() if isinstance(m, StrategyModule)]
     if not chains and case.strategy != "stored":

@@ -27,14 +27,34 @@ cases = st.builds(
 def test_ids_of_the_first_version_stay() -> None:
     """A field added later has a default, and so changes none of these."""
     assert Case(model="revnet-38").id == "revnet-38"
-    assert Case(model="revnet-38", strategy="reconstructed", batch_size=16).id == "revnet-38,strategy=reconstructed,batch_size=16"
+    assert (
+        Case(model="revnet-38", strategy="reconstructed", batch_size=16).id
+        == "revnet-38,strategy=reconstructed,batch_size=16"
+    )
     assert (
         Case(
-            model="resnet-32", nonreversible="recomputed", strategy="checkpointed", dtype="float64", autocast="bfloat16",
-            batch_size=1, image_size=8, num_classes=3, data="digits", device="cuda", optimizer="adamw",
-            memory_format="channels_last", tf32_matmul=True, tf32_convolution=True, cudnn_benchmark=True,
-            deterministic=True, allocator="default", threads=2, training_steps=5, ulp=1, seed=9,
-        ).id  # fmt: skip
+            model="resnet-32",
+            nonreversible="recomputed",
+            strategy="checkpointed",
+            dtype="float64",
+            autocast="bfloat16",
+            batch_size=1,
+            image_size=8,
+            num_classes=3,
+            data="digits",
+            device="cuda",
+            optimizer="adamw",
+            memory_format="channels_last",
+            tf32_matmul=True,
+            tf32_convolution=True,
+            cudnn_benchmark=True,
+            deterministic=True,
+            allocator="default",
+            threads=2,
+            training_steps=5,
+            ulp=1,
+            seed=9,
+        ).id
         == "resnet-32,strategy=checkpointed,nonreversible=recomputed,dtype=float64,autocast=bfloat16,batch_size=1,"
         "image_size=8,num_classes=3,data=digits,device=cuda,optimizer=adamw,memory_format=channels_last,tf32_matmul=True,"
         "tf32_convolution=True,cudnn_benchmark=True,deterministic=True,allocator=default,threads=2,training_steps=5,ulp=1,seed=9"

@@ -47,7 +47,17 @@ def test_run_then_report(tmp_path: Path) -> None:
 
 def test_nothing_measured_is_exit_code_3(tmp_path: Path) -> None:
     code, out, _ = cli(
-        "run", "revnet-38", "--strategy", "stored", "--probe", "time", "--batch-size", str(10**11), "--output", "out", cwd=tmp_path
+        "run",
+        "revnet-38",
+        "--strategy",
+        "stored",
+        "--probe",
+        "time",
+        "--batch-size",
+        str(10**11),
+        "--output",
+        "out",
+        cwd=tmp_path,
     )
     assert code == 3
     assert "oom" in out

@@ -27,24 +27,46 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_in_them(built: Path) -> None:
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("revbench/py.typed", "revbench/suites/bench_time.py", "revbench/suites/pytest.ini", "revbench/report/templates/report.html.j2"):
+    for wanted in (
+        "revbench/py.typed",
+        "revbench/suites/bench_time.py",
+        "revbench/suites/pytest.ini",
+        "revbench/report/templates/report.html.j2",
+    ):
         assert wanted in names
     assert not [n for n in names if n.startswith(("tests/", "reports/", "docs/"))]
     assert any(n.endswith("licenses/LICENSE") for n in names)
-    members = {n.partition("/")[2] for n in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        members = {n.partition("/")[2] for n in archive.getnames()}
     assert {"suites/bench_time.py", "tests/conftest.py", "README.md", "pyproject.toml", "tox.ini", "LICENSE"} <= members
 
 
 def test_an_installed_wheel_runs_its_suites_in_a_foreign_folder(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, timeout=120)
     where = "import revbench; print(revbench.__file__)"
     project = tmp_path / "project"
     project.mkdir()
     found = subprocess.run(
-        [sys.executable, "-c", where], cwd=project, env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", where],
+        cwd=project,
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert found.stdout.startswith(str(site))
     done = run_command(

@@ -47,12 +47,16 @@ def test_loading_the_plugin_imports_neither_torch_nor_pandas() -> None:
         "heavy = {'torch', 'pandas', 'numpy', 'matplotlib', 'revbench.case'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    empty = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd="/", timeout=60, check=False)
+    empty = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd="/", timeout=60, check=False
+    )
     assert "AssertionError" not in empty.stderr, empty.stderr
 
 
 def test_a_foreign_project_with_hostile_settings(tmp_path: Path) -> None:
-    project = write(tmp_path / "project", {**HOSTILE, "pytest.ini": HOSTILE["pytest.ini"].replace("-p no_such_plugin_at_all ", "")})
+    project = write(
+        tmp_path / "project", {**HOSTILE, "pytest.ini": HOSTILE["pytest.ini"].replace("-p no_such_plugin_at_all ", "")}
+    )
     done = run_command("--benchmark", *ONE, "--revbench-output=out", cwd=project, PYTEST_ADDOPTS="-k nothing")
     assert done.returncode == 0, done.stdout + done.stderr
     assert measured(project / "out") == ["revnet-38,batch_size=1"]
@@ -99,7 +103,12 @@ def make():
     assert without.returncode == 0
     assert "2 skipped" in without.stdout
     done = run_command(
-        "--benchmark", "test_suite.py", "--revbench-output=out", "--revbench-repeats=2", "--benchmark-min-rounds=7", cwd=project
+        "--benchmark",
+        "test_suite.py",
+        "--revbench-output=out",
+        "--revbench-repeats=2",
+        "--benchmark-min-rounds=7",
+        cwd=project,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = read_run(project / "out").rows
@@ -187,7 +196,10 @@ def test_mine(revbench):
 def test_a_wrong_case_in_a_users_suite_fails_its_test_in_one_line(tmp_path: Path) -> None:
     project = write(
         tmp_path,
-        {"test_s.py": "from revbench import Case\ndef test_m(revbench):\n    revbench.measure(Case(model='revnet-39'), 'time')\n"},
+        {
+            "test_s.py": "from revbench import Case\n"
+            "def test_m(revbench):\n    revbench.measure(Case(model='revnet-39'), 'time')\n"
+        },
     )
     done = run_command("--benchmark", "test_s.py", "--revbench-output=out", cwd=project)
     assert done.returncode == 1
@@ -240,8 +252,8 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
 def test_a_bare_working_tree_without_an_installation(tmp_path: Path) -> None:
     """Only what is in the tree is found: no entry point is read, as on a machine where nothing was installed."""
     done = run_command(
-        "-p", "revbench.pytest_plugin", "-p", "pytest_benchmark.plugin", "--benchmark", *ONE, f"--revbench-output={tmp_path / 'out'}",
-        cwd=ROOT, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+        "-p", "revbench.pytest_plugin", "-p", "pytest_benchmark.plugin", "--benchmark", *ONE,
+        f"--revbench-output={tmp_path / 'out'}", cwd=ROOT, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert measured(tmp_path / "out") == ["revnet-38,batch_size=1"]

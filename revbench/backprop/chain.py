@@ -32,6 +32,7 @@ class ReversibleBlock(nn.Module):
         self.g = g
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """``(y1, y2)``, of the halves' shape."""
         y1 = x1 + self.f(x2)
         return y1, x2 + self.g(y1)
 
@@ -57,7 +58,9 @@ def _pairs(blocks: Iterable[nn.Module], first_block: int = 0) -> list[tuple[nn.M
     for i, block in enumerate(blocks, first_block):
         assert isinstance(block, ReversibleBlock)
         if block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks:
-            raise RuntimeError(f"block {i} has hooks, but under 'reconstructed' only its f and g are called; hook those")
+            raise RuntimeError(
+                f"block {i} has hooks, but under 'reconstructed' only its f and g are called; hook those"
+            )
         pairs.append((block.f, block.g))
     return pairs
 
@@ -137,7 +140,9 @@ class ReversibleChain(StrategyModule):
         """
         if isinstance(x, Tensor):
             if x.shape[self.split_dim] % 2:
-                raise ValueError(f"size {x.shape[self.split_dim]} of dimension {self.split_dim} is odd: it can't be split in halves")
+                raise ValueError(
+                    f"size {x.shape[self.split_dim]} of dimension {self.split_dim} is odd: it can't be split in halves"
+                )
             x1, x2 = x.chunk(2, self.split_dim)
             join_dim = self.split_dim
         else:
@@ -150,7 +155,9 @@ class ReversibleChain(StrategyModule):
         reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
         if reconstruct and join_dim is not None:
             stream = FloatStream()
-            joined = reconstructed(_pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim)
+            joined = reconstructed(
+                _pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim
+            )
             assert isinstance(joined, Tensor)
             return joined
         y1, y2 = propagate(list(self.blocks), (x1, x2), strategy=self.strategy)

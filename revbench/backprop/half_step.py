@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.recording import Recording, refuse_strangers
@@ -79,7 +78,9 @@ class _HalfStep(torch.autograd.Function):
             raise ValueError(f"{recording.name} returned {found}; the half it is added to has shape {tuple(b.shape)}")
         out = tape.stream.add(b, value)
         if out.dtype != b.dtype:
-            raise ValueError(f"{recording.name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
+            raise ValueError(
+                f"{recording.name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}"
+            )
         ctx.tape, ctx.recording, ctx.index = tape, recording, tape.length
         if tape.first_with_gradient is None and any(ctx.needs_input_grad):
             tape.first_with_gradient = tape.length
@@ -103,7 +104,9 @@ class _HalfStep(torch.autograd.Function):
                 leaf = a.detach().requires_grad_(needs_a and differentiate)
                 # A view, because some observers (FlopCounterMode) want a tensor that has a history.
                 value = recording.module(leaf.view_as(leaf))
-            wanted = {id(p): aliases[id(p)] for p, need in zip(recording.parameters, needs_parameters, strict=True) if need}
+            wanted = {
+                id(p): aliases[id(p)] for p, need in zip(recording.parameters, needs_parameters, strict=True) if need
+            }
             if needs_a:
                 wanted[id(leaf)] = leaf
             # An edge instead of the value: the value is not needed once the half step is undone.

@@ -75,7 +75,11 @@ class Recording:
         device = inputs[0].device
         self._autocast: tuple[str, bool, torch.dtype] | None = None
         if torch.amp.is_autocast_available(device.type):
-            self._autocast = (device.type, torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type))
+            self._autocast = (
+                device.type,
+                torch.is_autocast_enabled(device.type),
+                torch.get_autocast_dtype(device.type),
+            )
         before = [
             (owner, key, buffer, buffer._version, buffer.clone())
             for owner in self._modules
@@ -227,5 +231,6 @@ def _set_rng_states(states: dict[torch.device, Tensor]) -> None:
 
 
 def _differ(before: dict[torch.device, Tensor], after: dict[torch.device, Tensor]) -> bool:
-    # Through bytes, not torch.equal: a dispatch mode that counts operations must not see this one.
-    return any(state.numpy().tobytes() != after[device].numpy().tobytes() for device, state in before.items())
+    # As bytes and past the dispatch modes: one that counts operations must not see this comparison.
+    with torch._C._DisableTorchDispatch():
+        return any(state.numpy().tobytes() != after[device].numpy().tobytes() for device, state in before.items())

@@ -68,7 +68,10 @@ def _differentiate(
         del inner
         return _differentiate(recordings[:middle], state, needs, grads, collected, halve=True)
 
-    leaves = tuple(x.detach().requires_grad_(need and (x.is_floating_point() or x.is_complex())) for x, need in zip(state, needs, strict=True))
+    leaves = tuple(
+        x.detach().requires_grad_(need and (x.is_floating_point() or x.is_complex()))
+        for x, need in zip(state, needs, strict=True)
+    )
     aliases: list[tuple[int, Tensor]] = []
     with torch.enable_grad():
         # Views, because some observers (FlopCounterMode) want tensors that have a history.

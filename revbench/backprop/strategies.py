@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+
 from torch import nn
 
 from revbench.errors import UserError, unknown
@@ -28,6 +29,7 @@ class StrategyModule(nn.Module):
 
     @property
     def strategy(self) -> Strategy:
+        """The strategy of the next call."""
         return self._strategy
 
     @strategy.setter
@@ -36,6 +38,7 @@ class StrategyModule(nn.Module):
 
     @property
     def nonreversible(self) -> Nonreversible:
+        """What the next call does with activations that can't be reconstructed."""
         return self._nonreversible
 
     @nonreversible.setter

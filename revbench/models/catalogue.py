@@ -7,6 +7,7 @@ RevNet-56 are configurations of the authors' code (github.com/renmengye/revnet-p
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -146,7 +147,7 @@ def _check(a: Architecture) -> None:
                 raise UserError(f"{a.name}: {field}={value} must be even, to be split in two halves")
     if not a.bottleneck:
         widths = (a.stem_channels, *a.channels)
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             if after < before or (after - before) % (2 * streams):
                 raise UserError(
                     f"{a.name}: channels {before} -> {after}: a basic unit pads its shortcut with zeros, half on"

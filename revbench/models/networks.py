@@ -26,6 +26,7 @@ class ResidualUnit(nn.Module):
         self.s = s
 
     def forward(self, x: Tensor) -> Tensor:
+        """``S(x) + F(x)``."""
         out: Tensor = self.s(x) + self.f(x)
         return out
 
@@ -41,6 +42,7 @@ class NonreversibleUnit(nn.Module):
         self.f, self.g, self.s1, self.s2 = f, g, s1, s2
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """``(y1, y2)``, in the new shape."""
         y1 = self.s1(x1) + self.f(x2)
         return y1, self.s2(x2) + self.g(y1)
 
@@ -120,6 +122,7 @@ class ResidualNetwork(StrategyModule):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, 3, H, W)``."""
         x = self._recomputed_or_kept(self.stem, images)
         state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
         state = propagate(list(self.trunk), state, strategy=self.strategy, nonreversible=self.nonreversible)

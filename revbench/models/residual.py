@@ -26,7 +26,13 @@ class ResidualFunction(nn.Sequential):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, bottleneck: bool = False, preactivate: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        bottleneck: bool = False,
+        preactivate: bool = True,
     ) -> None:
         middle = out_channels // 4
         convolutions = (
@@ -54,6 +60,7 @@ class PaddedPool(nn.Module):
         self.padding = (out_channels - in_channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Pool, then pad."""
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
         return F.pad(x, (0, 0, 0, 0, self.padding, self.padding))

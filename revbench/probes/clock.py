@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import time
@@ -95,7 +96,7 @@ class _HostMarks:
         self._times.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        return [b - a for a, b in zip(self._times, self._times[1:], strict=False)]
+        return [b - a for a, b in itertools.pairwise(self._times)]
 
 
 class _DeviceMarks:
@@ -108,11 +109,12 @@ class _DeviceMarks:
         self._events.append(event)
 
     def seconds(self) -> list[float]:
-        return [a.elapsed_time(b) / 1e3 for a, b in zip(self._events, self._events[1:], strict=False)]
+        return [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(self._events)]
 
 
 def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int = 3) -> float:
     """The share of a few steps, profiled in a pass of their own, in which at least one kernel ran."""
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
@@ -123,7 +125,7 @@ def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events() or []
-        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
     )
     return busy_share(spans)
 

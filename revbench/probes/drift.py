@@ -68,7 +68,9 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
     for draw in range(first_draw, first_draw + draws):
         ours = build_workload(case.replace(seed=case.seed + draw))
         exact = build_workload(
-            case.replace(seed=case.seed + draw, strategy="stored", nonreversible="kept", dtype="float64", autocast="none")
+            case.replace(
+                seed=case.seed + draw, strategy="stored", nonreversible="kept", dtype="float64", autocast="none"
+            )
         )
         exact.model.load_state_dict(ours.model.state_dict())
         batch = ours.batch()

@@ -36,7 +36,7 @@ class LiveTensors(TorchDispatchMode):
     """
 
     def __init__(self, *, timeline: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0
         self.peak_bytes = 0
         self.phase_peak_bytes: dict[str, int] = {}

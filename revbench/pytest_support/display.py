@@ -101,7 +101,9 @@ def figures(row: Row) -> str:
         phases = ", ".join(f"{p} {human_seconds(m[f'{p}_seconds'])}" for p in ("forward", "backward"))
         return f"{human_seconds(m['step_seconds'])} a step ({phases}; {m['rounds']} steps)"
     if row.probe == "memory":
-        return f"{human_bytes(m['peak_bytes'])} at peak, {human_bytes(m['activation_peak_bytes'])} above the steady state"
+        return (
+            f"{human_bytes(m['peak_bytes'])} at peak, {human_bytes(m['activation_peak_bytes'])} above the steady state"
+        )
     if row.probe == "flops":
         return f"{human_flops(m['step_flops'])} a step"
     if row.probe == "parameters":

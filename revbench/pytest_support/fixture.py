@@ -23,6 +23,7 @@ class ReplayClock:
         self._now = 0.0
 
     def __call__(self) -> float:
+        """The time, in seconds."""
         return self._now
 
     def reset(self) -> None:

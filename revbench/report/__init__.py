@@ -34,6 +34,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Written:
     """
     from revbench.errors import UserError
     from revbench.report.build import build_report
+    from revbench.report.document import Figure
     from revbench.report.html import render_html
     from revbench.report.markdown import render_markdown
     from revbench.report.pdf import render_pdf
@@ -44,7 +45,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Written:
         write_atomically(paths[0], render_html(report))
         for section in report.sections:
             for block in section.blocks:
-                if hasattr(block, "svg"):
+                if isinstance(block, Figure):
                     write_atomically(output / "figures" / f"{block.name}.svg", block.svg)
         write_atomically(paths[1], render_markdown(report))
         pdf, problem = render_pdf(report)

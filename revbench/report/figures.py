@@ -24,7 +24,7 @@ COLOURS = {
     "checkpointed": _PALETTE[2], "recursive": _PALETTE[4],
 }  # fmt: skip
 RESNET_COLOUR = (0.35, 0.35, 0.35)
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "path", "svg.hashsalt": "revbench", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "legend.frameon": False,
     "font.family": "DejaVu Sans", "axes.axisbelow": True,
@@ -58,7 +58,14 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
             for phase, width in PHASE_WIDTHS.items():
                 if edge:
                     axes.axvline(edge, color="#999999", linewidth=0.8)
-                axes.text(edge + width / 2, axes.get_ylim()[1], phase if width > 0.5 else "opt.", ha="center", va="bottom", color="#555555")
+                axes.text(
+                    edge + width / 2,
+                    axes.get_ylim()[1],
+                    phase if width > 0.5 else "opt.",
+                    ha="center",
+                    va="bottom",
+                    color="#555555",
+                )
                 edge += width
             axes.set_xlim(0, edge)
             axes.set_xticks([])
@@ -119,7 +126,9 @@ def training_figures(evidence: Evidence) -> list[Figure]:
             for c, _ in members
             if (s := evidence.value(c, "training", "validation_error"))
         )
-        figures.append(Figure(f"Training curves: {names} on {first.data}", f"training-{first.model}", svg, alternative, (note,)))
+        figures.append(
+            Figure(f"Training curves: {names} on {first.data}", f"training-{first.model}", svg, alternative, (note,))
+        )
     return figures
 
 
@@ -153,7 +162,12 @@ def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor
     length = min(len(columns["step"]) for columns in members)
     curves = np.stack([_smooth(_column(columns, name), window)[:length] for columns in members]) * factor
     axes.fill_between(
-        _column(members[0], "step")[:length], curves.min(0), curves.max(0), color=COLOURS["stored"], alpha=0.25, linewidth=0
+        _column(members[0], "step")[:length],
+        curves.min(0),
+        curves.max(0),
+        color=COLOURS["stored"],
+        alpha=0.25,
+        linewidth=0,
     )
 
 
@@ -180,4 +194,3 @@ def _svg(canvas: Canvas) -> str:
     canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
-

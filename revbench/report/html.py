@@ -16,5 +16,7 @@ def render_html(report: Report) -> str:
     )  # fmt: skip
     kinds = {Paragraph: "paragraph", Table: "table", Figure: "figure"}
     return environment.get_template("report.html.j2").render(
-        report=report, kind_of=lambda block: kinds[type(block)], picture=Markup  # figures are drawn by us
+        report=report,
+        kind_of=lambda block: kinds[type(block)],
+        picture=Markup,  # figures are drawn by us
     )

@@ -27,7 +27,9 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
     except ImportError:
         return None, "the package typst is not installed (pip install typst)"
     source = [_PREAMBLE.replace("{title}", _text(report.title))]
-    source.append(f"#text(20pt, weight: \"bold\")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n")
+    source.append(
+        f'#text(20pt, weight: "bold")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n'
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for section in report.sections:
             source.append(f"= #{_text(section.title)}\n")

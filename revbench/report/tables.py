@@ -54,7 +54,10 @@ def time_table(evidence: Evidence) -> Table | None:
         return [
             _cell(evidence, case, "time", "step_seconds", human_seconds, spread=True),
             _times(evidence.ratio(case, twin, "time", "step_seconds")),
-            *(_cell(evidence, case, "time", f"{p}_seconds", human_seconds) for p in ("forward", "backward", "optimizer")),
+            *(
+                _cell(evidence, case, "time", f"{p}_seconds", human_seconds)
+                for p in ("forward", "backward", "optimizer")
+            ),
             _cell(evidence, case, "flops", "step_flops", human_flops),
             _times(evidence.ratio(case, twin, "flops", "step_flops")),
         ]
@@ -73,8 +76,12 @@ def time_table(evidence: Evidence) -> Table | None:
     bound = [c for c in evidence.cases("time") if (s := evidence.value(c, "time", "launch_bound")) and s.median]
     if bound:
         names = ", ".join(f"{title_of(c.model)} {strategy_of(c)}" for c in bound)
-        notes.append(f"Launch-bound (a kernel ran in less than 80 % of the step, so the host is what is timed): {names}.")
-    return _strategy_table("Time and computation of a training step", columns, evidence, ("time", "flops"), cells, notes)
+        notes.append(
+            f"Launch-bound (a kernel ran in less than 80 % of the step, so the host is what is timed): {names}."
+        )
+    return _strategy_table(
+        "Time and computation of a training step", columns, evidence, ("time", "flops"), cells, notes
+    )
 
 
 def memory_table(evidence: Evidence) -> Table | None:
@@ -85,7 +92,10 @@ def memory_table(evidence: Evidence) -> Table | None:
         less = evidence.ratio(stored_twin(case), case, "memory", "activation_peak_bytes")
         process = ("nvml_process_bytes", "reserved_peak_bytes") if cuda else ("rss_peak_bytes",)
         return [
-            *(_cell(evidence, case, "memory", f"{p}_peak_bytes", human_bytes) for p in ("forward", "backward", "optimizer")),
+            *(
+                _cell(evidence, case, "memory", f"{p}_peak_bytes", human_bytes)
+                for p in ("forward", "backward", "optimizer")
+            ),
             _cell(evidence, case, "memory", "steady_bytes", human_bytes),
             _cell(evidence, case, "memory", "activation_peak_bytes", human_bytes),
             _times(less),
@@ -98,7 +108,7 @@ def memory_table(evidence: Evidence) -> Table | None:
         "Peak of live tensors in each phase of a step. Steady: parameters, buffers, optimizer state and batch. Above steady:"
         " the highest peak less the steady state, so activations, gradients and temporaries. Saving: stored's figure above the"
         " steady state over this one's.",
-        "RSS (on a GPU: NVML's figure for the process) is the high-water mark of a fresh worker, the interpreter and its libraries included.",
+        "RSS (on a GPU: NVML's figure for the process) is the high-water mark of a fresh worker, with interpreter and libraries.",
     ]
     return _strategy_table("Peak memory of a training step", columns, evidence, ("memory",), cells, notes)
 
@@ -108,7 +118,8 @@ def drift_table(evidence: Evidence) -> Table | None:
     cases = evidence.cases("drift")
     if not cases:
         return None
-    rows, breaks = [], []
+    rows: list[list[str]] = []
+    breaks = []
     for group in paired(case.replace(dtype="float32") for case in cases):
         breaks.append(len(rows))
         for twin in dict.fromkeys(group):
@@ -139,7 +150,9 @@ def drift_table(evidence: Evidence) -> Table | None:
 
 def table_two(evidence: Evidence) -> Table | None:
     """Table 2 of the paper, our counts beside its own."""
-    counts = {(c.model, c.num_classes): evidence.value(c, "parameters", "parameters") for c in evidence.cases("parameters")}
+    counts = {
+        (c.model, c.num_classes): evidence.value(c, "parameters", "parameters") for c in evidence.cases("parameters")
+    }
     if not counts:
         return None
     published = {row.model: row for row in paper.TABLE_2}
@@ -211,7 +224,10 @@ def environment_table(evidence: Evidence) -> Table:
     e = evidence.environment
     rows = [
         ["Environment", str(e.get("environment_id", MISSING))],
-        ["CPU", f"{e['cpu']['model']}, {e['cpu']['usable_cores']} of {e['cpu']['logical_cores']} cores, {e['cpu']['capability']}"],
+        [
+            "CPU",
+            f"{e['cpu']['model']}, {e['cpu']['usable_cores']} of {e['cpu']['logical_cores']} cores, {e['cpu']['capability']}",
+        ],
         ["Memory", human_bytes(e["memory_bytes"])],
     ]
     for a in e["accelerators"]:

@@ -39,4 +39,5 @@ def load_runs(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
             }
             for row in run.rows
         ]  # fmt: skip
-    return pd.DataFrame.from_records(records)
+    frame: pd.DataFrame = pd.DataFrame(records)
+    return frame

@@ -142,6 +142,7 @@ class Journal:
         return name
 
     def close(self) -> None:
+        """Let another process write."""
         os.close(self._file)
 
     def _append(self, record: Mapping[str, Any]) -> None:
@@ -158,7 +159,9 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"another process is writing to the run folder {self.folder}; wait for it to end") from error
+            raise UserError(
+                f"another process is writing to the run folder {self.folder}; wait for it to end"
+            ) from error
 
     def _cut_torn_line(self, path: Path) -> None:
         data = path.read_bytes()

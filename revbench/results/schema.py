@@ -58,6 +58,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
+        """Whether there are figures."""
         return self.status == "ok"
 
     def number(self, name: str) -> float | None:
@@ -86,7 +87,9 @@ class Row:
         for name in ("options", "metrics", "samples"):
             _expect(isinstance(fields.get(name, {}), dict), f"{name} must be an object")
         for name, value in fields.get("metrics", {}).items():
-            _expect(value is None or type(value) in (int, float, str), f"metric {name} must be a number, a string or null")
+            _expect(
+                value is None or type(value) in (int, float, str), f"metric {name} must be a number, a string or null"
+            )
         for name, values in fields.get("samples", {}).items():
             numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
             _expect(numbers, f"samples of {name} must be a list of numbers")

@@ -56,9 +56,7 @@ class Session:
             return known
         check_device(case.device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-        answer = self._server.measure(
-            case, probe, options=options, timeout_seconds=timeout_seconds, progress=progress
-        )
+        answer = self._server.measure(case, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
         elapsed = time.perf_counter() - clock
         key = (case.id, probe, repeat)
         series = self.journal.add_series(key, answer["series"]) if answer.get("series") else None

@@ -148,7 +148,9 @@ def _torchvision(name: str) -> tuple[Any, Any]:
         return makers[name](True), makers[name](False)
     except Exception as error:  # torchvision and urllib raise many kinds
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"data set {name!r} can't be had in {root}: {first}; put it there by hand, or give a folder") from error
+        raise UserError(
+            f"data set {name!r} can't be had in {root}: {first}; put it there by hand, or give a folder"
+        ) from error
 
 
 def _decode(dataset: Any, size: int, limit: int) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,8 @@ def measure_training(
     steps = case.training_steps
     evaluate_at = {round((i + 1) * steps / evaluations) for i in range(evaluations)}
     series: dict[str, list[Metric]] = {
-        name: [] for name in ("step", "loss", "error", "learning_rate", "step_seconds", "validation_loss", "validation_error")
+        name: []
+        for name in ("step", "loss", "error", "learning_rate", "step_seconds", "validation_loss", "validation_error")
     }
     stream = batches(images, case.batch_size, case.seed)
     began = time.perf_counter()

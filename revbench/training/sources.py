@@ -43,4 +43,6 @@ def check_images(folder: Path) -> None:
     for root in [train[0], validation[0]] if train and validation else [folder]:
         classes = [c for c in root.iterdir() if c.is_dir()]
         if not any(f.suffix.lower() in IMAGE_SUFFIXES for c in classes for f in c.rglob("*")):
-            raise UserError(f"--revbench-data: {str(root)!r} holds no images; it needs a subfolder of images for each class")
+            raise UserError(
+                f"--revbench-data: {str(root)!r} holds no images; it needs a subfolder of images for each class"
+            )

@@ -11,7 +11,9 @@ from revbench.backprop import ReversibleChain, reversible
 from revbench.models.residual import ResidualFunction
 
 
-def basic_chain(blocks: int, channels: int = 64, *, bottleneck: bool = False, strategy: str = "reconstructed") -> ReversibleChain:
+def basic_chain(
+    blocks: int, channels: int = 64, *, bottleneck: bool = False, strategy: str = "reconstructed"
+) -> ReversibleChain:
     half = channels // 2
 
     def function() -> ResidualFunction:

@@ -194,7 +194,11 @@ def test_is_recomputing_tells_the_passes_apart() -> None:
     chain = reversible([(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2)])
     seen: list[bool] = []
     chain.blocks[0].f.register_forward_hook(lambda *_: seen.append(revbench.is_recomputing()))
-    for strategy, expected in (("stored", [False]), ("reconstructed", [False, True]), ("recursive", [False, True, True])):
+    for strategy, expected in (
+        ("stored", [False]),
+        ("reconstructed", [False, True]),
+        ("recursive", [False, True, True]),
+    ):
         seen.clear()
         chain.strategy = strategy  # type: ignore[assignment]
         chain(torch.randn(3, 4, requires_grad=True)).sum().backward()

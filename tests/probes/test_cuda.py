@@ -37,7 +37,9 @@ def test_gradients_and_dropout_masks() -> None:
     for strategy in ("stored", "reconstructed", "checkpointed", "recursive"):
         chain.strategy = strategy  # type: ignore[assignment]
         torch.manual_seed(3)
-        found.append([*torch.autograd.grad(chain(x).square().sum(), list(chain.parameters())), torch.cuda.get_rng_state()])
+        found.append(
+            [*torch.autograd.grad(chain(x).square().sum(), list(chain.parameters())), torch.cuda.get_rng_state()]
+        )
     for other in found[1:]:
         assert relative_difference(other[:-1], found[0][:-1]) < 1e-9
         assert torch.equal(other[-1], found[0][-1])

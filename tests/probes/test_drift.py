@@ -16,7 +16,7 @@ from revbench.case import Case
 from revbench.probes.drift import angle_degrees, measure_drift, relative_error
 from revbench.workload import build_workload
 
-QUIET = dict(progress=lambda _: None)
+QUIET = {"progress": lambda _: None}
 
 
 def exact_angle(u: torch.Tensor, v: torch.Tensor) -> float:
@@ -39,7 +39,8 @@ def test_angle_against_mpmath(seed: int, exponent: float, n: int) -> None:
 def test_angles_are_resolved(degrees: float) -> None:
     with mpmath.workdps(40):
         v = torch.tensor(
-            [float(mpmath.cos(mpmath.radians(degrees))), float(mpmath.sin(mpmath.radians(degrees)))], dtype=torch.float64
+            [float(mpmath.cos(mpmath.radians(degrees))), float(mpmath.sin(mpmath.radians(degrees)))],
+            dtype=torch.float64,
         )
     u = torch.tensor([1.0, 0.0], dtype=torch.float64)
     assert angle_degrees(u, v) == pytest.approx(degrees, abs=1e-9 * max(degrees, 1.0), rel=1e-7)

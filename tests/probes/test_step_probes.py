@@ -16,7 +16,7 @@ from revbench.probes.parameters import measure_parameters
 from revbench.workload import build_workload
 
 SMALL = Case(model="revnet-38", image_size=8, batch_size=4)
-QUIET = dict(progress=lambda _: None)
+QUIET = {"progress": lambda _: None}
 
 
 def test_time_keeps_every_sample_and_its_phases() -> None:
@@ -81,7 +81,8 @@ def test_reconstruction_needs_less_memory_and_a_third_more_operations() -> None:
 def test_recomputing_the_rest_saves_more() -> None:
     kept, recomputed = (
         measure_memory(
-            build_workload(SMALL.replace(strategy="reconstructed", nonreversible=n, image_size=32)), **QUIET  # type: ignore[arg-type]
+            build_workload(SMALL.replace(strategy="reconstructed", nonreversible=n, image_size=32)),
+            **QUIET,  # type: ignore[arg-type]
         ).metrics["activation_peak_bytes"]
         for n in ("kept", "recomputed")
     )
@@ -89,7 +90,9 @@ def test_recomputing_the_rest_saves_more() -> None:
 
 
 def test_flops_of_a_convolution_by_hand() -> None:
-    found = measure_flops(build_workload(Case(model="tests.probes.test_step_probes:one_convolution", batch_size=2)), **QUIET)  # type: ignore[arg-type]
+    found = measure_flops(
+        build_workload(Case(model="tests.probes.test_step_probes:one_convolution", batch_size=2)), **QUIET
+    )  # type: ignore[arg-type]
     forward = 2 * 2 * 5 * 3 * 9 * 8 * 8  # 2 images, 5 outputs, 3 inputs, 3x3, 8x8 pixels, twice for multiply and add
     assert found.metrics["forward_flops"] == forward
     assert found.metrics["backward_flops"] == forward  # the weight's gradient; the image needs none

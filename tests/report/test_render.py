@@ -37,7 +37,13 @@ def timed(seconds: float) -> dict[str, Any]:
 
 def memory(activations: int) -> dict[str, Any]:
     phases = {f"{p}_peak_bytes": 1000 + activations for p in ("forward", "backward", "optimizer")}
-    return {**phases, "peak_bytes": 1000 + activations, "steady_bytes": 1000, "activation_peak_bytes": activations, "rss_peak_bytes": 9000}
+    return {
+        **phases,
+        "peak_bytes": 1000 + activations,
+        "steady_bytes": 1000,
+        "activation_peak_bytes": activations,
+        "rss_peak_bytes": 9000,
+    }
 
 
 def make_run(folder: Path) -> Path:
@@ -75,7 +81,9 @@ def make_run(folder: Path) -> Path:
         }  # fmt: skip
         journal.add_row(make_row(case=trained, probe="training", metrics=ended, samples={}, series=series))
     for name, count in (("revnet-38", 464_890), ("revnet-104", 45_428_072)):
-        journal.add_row(make_row(case=Case(model=name, batch_size=1), probe="parameters", metrics={"parameters": count}, samples={}))
+        journal.add_row(
+            make_row(case=Case(model=name, batch_size=1), probe="parameters", metrics={"parameters": count}, samples={})
+        )
     evil = Case(model=f"{EVIL}:{EVIL}", batch_size=1)
     journal.add_row(make_row(case=evil, status="crashed", metrics={}, samples={}, message=EVIL))
     journal.close()
@@ -171,7 +179,9 @@ def test_without_typst_there_is_a_word_and_no_pdf(run: Path, tmp_path: Path, mon
 
 @given(st.text(max_size=60))
 def test_any_text_stays_text(text: str) -> None:
-    report = Report(text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])])
+    report = Report(
+        text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])]
+    )
     page = Page()
     page.feed(render_html(report))
     assert page.tags.count("td") == 2
@@ -182,7 +192,9 @@ def test_any_text_stays_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", [EVIL, "\\u{41} \u2028 é 漢字", '"])#eval("1")', "\x00\x1b\ud800"])
 def test_typst_takes_any_text(text: str) -> None:
-    report = Report(text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])])
+    report = Report(
+        text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])]
+    )
     pdf, problem = render_pdf(report)
     assert problem == ""
     assert pdf is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -125,7 +126,9 @@ def test_a_strangers_line_is_checked(tmp_path: Path, change: dict[str, Any], wor
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "[]\n", '{"schema_version": 2}\n', "\x80abc\n", "null\n", '{"schema_version": 1}\n\n'])
+@pytest.mark.parametrize(
+    "text", ["", "{}\n", "[]\n", '{"schema_version": 2}\n', "\x80abc\n", "null\n", '{"schema_version": 1}\n\n']
+)
 def test_what_is_no_run_is_said_so(tmp_path: Path, text: str) -> None:
     (tmp_path / ROWS).write_bytes(text.encode("latin-1"))
     if text:
@@ -144,10 +147,8 @@ json_values = st.recursive(
 
 @given(record=st.dictionaries(st.sampled_from([*LINE, "other"]), json_values))
 def test_no_line_makes_a_traceback(record: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(UserError):
         Row.from_json({**LINE, **record})
-    except UserError as error:
-        assert str(error)
 
 
 def test_series_files(tmp_path: Path) -> None:
