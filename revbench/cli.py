@@ -60,21 +60,20 @@ def run(
         raise UserError(f"--repeats={repeats} must be at least 1")
     if resume is not None and output is not None:
         raise UserError("--resume names the run folder already; leave --output away")
-    common = {
+    common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast,
     }  # fmt: skip
+    if device != "auto":
+        common["device"] = device
+    cases = [case.check() for model in models for case in _cases(model, strategy or (), nonreversible, common)]
     folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
     with WorkerServer() as server:
         environment = server.environment()
         if device == "auto":
             device = "cuda" if environment["accelerators"] else "cpu"
-        cases = [
-            case.check()
-            for model in models
-            for case in _cases(model, strategy or (), nonreversible, {**common, "device": device})
-        ]
         check_device(device, environment)
+        cases = [case.replace(device=device) for case in cases]
         for case in {case.model: case for case in cases if ":" in case.model}.values():
             server.measure(case, "parameters")  # a factory that can't be built is found before anything is written
         journal = Journal(folder, resume=resume is not None)

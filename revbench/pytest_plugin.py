@@ -185,8 +185,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     try:
         written = write_report([invocation.journal.folder], invocation.journal.folder)
-    except UserError as error:
-        terminalreporter.write_line(f"no report: {error}", red=True)
+    except (UserError, ImportError) as error:
+        again = f"; render it elsewhere with: revbench report {invocation.journal.folder}"
+        terminalreporter.write_line(f"no report: {error}{again if isinstance(error, ImportError) else ''}", red=True)
         return
     for note in written.notes:
         terminalreporter.write_line(note, yellow=True)
