@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,9 +112,18 @@ class Case:
                 allowed = (int, type(None)) if default is None else (int,)
             if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
                 raise UserError(f"field {name} of a case can't be {value!r}")
+            if isinstance(value, str) and not value.isprintable():
+                raise UserError(f"field {name} of a case holds unprintable characters: {value!r}")
         if "model" not in fields:
             raise UserError("a case needs the field model")
-        return cls(**fields)
+        case = cls(**fields)
+        case._check_choices()
+        return case
+
+    def _check_choices(self) -> None:
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                raise unknown(field, getattr(self, field), known)
 
     def check(self) -> Case:
         """Say what is wrong with this case, as far as can be told without building it.
@@ -126,17 +136,29 @@ class Case:
         """
         from revbench.models.catalogue import CATALOGUE, architecture
 
-        for field, known in _CHOICES.items():
-            if getattr(self, field) not in known:
-                raise unknown(field, getattr(self, field), known)
-        if self.device.partition(":")[0] not in ("cpu", "cuda"):
-            raise unknown("device", self.device, ("cpu", "cuda"))
-        for field, least in (("batch_size", 1), ("threads", 0), ("training_steps", 0), ("ulp", 0), ("seed", 0)):
+        self._check_choices()
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise unknown("device", self.device, ("cpu", "cuda", "cuda:N"))
+        if not self.data.isprintable():
+            raise UserError(f"data={self.data!r} holds unprintable characters")
+        for field, least in (
+            ("batch_size", 1),
+            ("threads", 0),
+            ("training_steps", 0),
+            ("ulp", 0),
+            ("seed", 0),
+            ("image_size", 1),
+            ("num_classes", 1),
+        ):
             value = getattr(self, field)
+            if value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{field}={value!r} must be an integer of at least {least}")
         if self.strategy == "stored" and self.nonreversible == "recomputed":
             raise UserError("strategy=stored keeps every activation; nonreversible must be kept")
+        if ":" in self.model and not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.model):
+            raise UserError(f"model {self.model!r} is no package.module:factory")
         if ":" not in self.model:
             overrides = {k: getattr(self, k) for k in ("image_size", "num_classes") if getattr(self, k) is not None}
             found = architecture(self.model, **overrides)

@@ -5,6 +5,7 @@ Exit codes: 0; 2 the user's mistake, in one line; 3 no case could be measured; 1
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from datetime import datetime, timezone
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_PROBES = ("time", "memory", "flops", "drift")
+DRAWS = 6  # of weights and batch, in each launch of drift
 
 
 @app.command()
@@ -51,11 +53,10 @@ def run(
     from revbench.results.journal import Journal
     from revbench.runner.client import WorkerServer
     from revbench.runner.session import Session, check_device
-    from revbench.runner.worker import PROBES
 
     for name in probe or ():
-        if name not in PROBES:
-            raise unknown("probe", name, DEFAULT_PROBES)
+        if name not in (*DEFAULT_PROBES, "parameters"):
+            raise unknown("probe", name, (*DEFAULT_PROBES, "parameters"))
     if repeats < 1:
         raise UserError(f"--repeats={repeats} must be at least 1")
     if resume is not None and output is not None:
@@ -82,9 +83,13 @@ def run(
             for repeat in range(1, repeats + 1):
                 for name in probe or DEFAULT_PROBES:
                     for case in cases:
-                        row = session.measure(case, name, repeat=repeat)
+                        options = {"draws": DRAWS, "first_draw": (repeat - 1) * DRAWS} if name == "drift" else None
+                        row = session.measure(case, name, repeat=repeat, options=options)
                         if not as_json:
                             print(f"{name:<8} {describe(case):<58} {figures(row)}", flush=True)
+        except KeyboardInterrupt:
+            print(f"interrupted; go on with --resume {folder}", file=sys.stderr)
+            raise
         finally:
             rows = list(journal.run.rows)
             journal.close()
@@ -187,12 +192,15 @@ def env(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the contract."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no degree sign is no reason to fail
     try:
         code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; go on with --resume", 130)
+        sys.exit(130)
     except Exception as error:
         # The parser's own complaints; their class lives in click or in typer, depending on typer's version.
         if not hasattr(error, "format_message"):

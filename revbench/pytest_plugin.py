@@ -63,13 +63,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "revbench_cases(of=function): parametrise `case` by function(plan); see revbench.tiers"
     )
-    if not config.option.benchmark or config.option.collectonly or config.option.help:
+    option = config.option
+    if not option.benchmark or option.help:
         return
     from revbench.errors import UserError
+
+    if any(
+        getattr(option, name, False) for name in ("collectonly", "showfixtures", "show_fixtures_per_test", "markers")
+    ):
+        from revbench.pytest_support.options import check_tier_and_device
+
+        try:
+            check_tier_and_device(option)
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
+        return
     from revbench.pytest_support.display import Display
     from revbench.pytest_support.options import open_invocation
 
-    if not config.pluginmanager.hasplugin("benchmark"):
+    if not hasattr(option, "benchmark_min_rounds"):
         raise pytest.UsageError("--benchmark needs pytest-benchmark; install it, or leave -p no:benchmark away")
     try:
         invocation = open_invocation(config.option, [str(a) for a in config.invocation_params.args])
@@ -160,7 +172,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if invocation is None:
         return
     invocation.server.close()
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+    measured = invocation.journal.run.rows
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED or (exitstatus == pytest.ExitCode.OK and not measured):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         session.config.stash[_DISPLAY].line("ERROR: no case was selected; look at -k, -m and the paths given", red=True)
 

@@ -63,12 +63,14 @@ class Plan:
         device: ``cpu`` or ``cuda``.
         data: label of the data set that is trained on.
         data_path: where it is; see `revbench.training.data.load_images`.
+        num_classes: of the data.
     """
 
     tier: str
     device: str
     data: str
     data_path: str
+    num_classes: int = 10
 
     @property
     def size(self) -> Tier:
@@ -121,7 +123,7 @@ def training_cases(plan: Plan) -> list[Case]:
     for resnet in plan.size.training_pairs:
         case = Case(
             model=resnet, batch_size=plan.size.training_batch_size, device=plan.device, data=plan.data,
-            training_steps=plan.size.training_steps,
+            training_steps=plan.size.training_steps, num_classes=None if plan.num_classes == 10 else plan.num_classes,
         )  # fmt: skip
         revnet = case.replace(model=CATALOGUE[resnet].pair)
         nulls = [revnet.replace(ulp=i + 1) for i in range(plan.size.nulls)]

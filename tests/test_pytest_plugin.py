@@ -39,7 +39,7 @@ def names(folder: Path) -> list[str]:
     return [b["fullname"] for b in json.loads((folder / "benchmark.json").read_text())["benchmarks"]]
 
 
-def test_loading_the_plugin_imports_neither_torch_nor_pandas() -> None:
+def test_loading_the_plugin_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     script = (
         "import sys, pytest\n"
         "pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', '.'])\n"
@@ -48,7 +48,7 @@ def test_loading_the_plugin_imports_neither_torch_nor_pandas() -> None:
         "assert not heavy, heavy\n"
     )
     empty = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd="/", timeout=60, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
     )
     assert "AssertionError" not in empty.stderr, empty.stderr
 
@@ -156,6 +156,8 @@ def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
         (["--revbench-resume=a", "--revbench-output=b"], "leave --revbench-output away"),
         (["--revbench-repeats=0"], "at least 1"),
         (["--benchmark-disable"], "can't apply"),
+        (["--benchmark-only"], "can't apply"),
+        (["--collect-only", "--revbench-tier=huge"], "unknown tier"),
         (["--benchmark-timer=time.perf_counter"], "can't apply"),
         (["-n", "2"], "pytest-xdist"),
         (["-p", "no:benchmark"], "pytest-benchmark"),
@@ -176,6 +178,10 @@ def test_no_case_selected_is_a_mistake(tmp_path: Path) -> None:
     done = run_command("--benchmark", "-k", "nothing_is_called_so", "--revbench-output=out", cwd=tmp_path)
     assert done.returncode == 4
     assert "no case was selected" in done.stdout
+    write(tmp_path, {"test_none.py": "def test_none():\n    pass\n"})
+    done = run_command("--benchmark", "test_none.py", "--revbench-output=out", cwd=tmp_path)
+    assert done.returncode == 4
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_row_that_is_not_ok_is_shown_and_fails_nothing(tmp_path: Path) -> None:
@@ -246,7 +252,7 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
     assert after.rows[: len(before.rows)] == before.rows
     keys = [row.key for row in after.rows]
     assert len(keys) == len(set(keys)) == 17
-    assert done.stdout.count("from the resumed run") == len(before.rows)
+    assert done.stdout.count("measured before") == len(before.rows)
 
 
 def test_a_bare_working_tree_without_an_installation(tmp_path: Path) -> None:
@@ -265,7 +271,7 @@ def test_the_plugin_named_twice_is_registered_once(tmp_path: Path) -> None:
 
 
 def test_collect_only_and_help_measure_nothing(tmp_path: Path) -> None:
-    done = run_command("--benchmark", "--collect-only", "-q", cwd=tmp_path)
+    done = run_command("--benchmark", "--collect-only", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bench_drift.py::test_drift[revnet-38,strategy=reconstructed,dtype=float64,batch_size=16]" in done.stdout
     assert run_command("--benchmark", "--help", cwd=tmp_path).returncode == 0

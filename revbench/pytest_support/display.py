@@ -42,7 +42,7 @@ class Display:
         width = len(str(self.total))
         count = f"[{self.done:>{width}}/{self.total}]"
         text = f"{count} {row.probe:<8} {describe(row.case):<58} {figures(row)}"
-        text += "  (from the resumed run)" if replayed else f"  {row.elapsed_seconds:.1f} s"
+        text += "  (measured before)" if replayed else f"  {row.elapsed_seconds:.1f} s"
         self.line(text, red=not row.ok)
 
     @contextmanager
@@ -96,6 +96,13 @@ def figures(row: Row) -> str:
     """The figures of a row for a person, or why there are none."""
     if not row.ok:
         return f"{row.status}: {row.message}"
+    try:
+        return _figures(row)
+    except (KeyError, TypeError):
+        return "; ".join(f"{k}: {v}" for k, v in row.metrics.items() if k.endswith("_reason")) or "no figures"
+
+
+def _figures(row: Row) -> str:
     m: Mapping[str, Any] = row.metrics
     if row.probe == "time":
         phases = ", ".join(f"{p} {human_seconds(m[f'{p}_seconds'])}" for p in ("forward", "backward"))

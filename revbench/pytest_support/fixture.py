@@ -69,13 +69,16 @@ class Measurer:
         if probe == "time":
             options |= self._invocation.time_options
         replayed = session.replayed
+        problem: str | None = None
         try:
             with self._display.bar(case) if probe == "training" else _no_bar() as progress:
                 row = session.measure(
                     case, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
                 )
         except UserError as error:
-            pytest.fail(str(error), pytrace=False)
+            problem = str(error)
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
         self._display.row(row, replayed=session.replayed > replayed)
         if probe == "time" and row.ok and not self._in_table:
             self._show_in_table(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,19 +14,20 @@ from revbench.results.journal import Journal
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from revbench.tiers import TIERS, Plan
-from revbench.training.sources import split_data_option
+from revbench.training.sources import count_classes, split_data_option
 
 # pytest-benchmark's options that can't apply: the steps are timed in worker processes, by the device's clock.
 REFUSED = {
     "--benchmark-disable": "leave --benchmark away instead",
     "--benchmark-skip": "leave --benchmark away instead",
+    "--benchmark-only": "every test that measures is one already; choose with -k",
     "--benchmark-timer": "the worker's clock is used: device events, or the monotonic clock on the CPU",
     "--benchmark-calibration-precision": "every round is one training step",
     "--benchmark-min-time": "every round is one training step; use --benchmark-min-rounds or --benchmark-max-time",
     "--benchmark-disable-gc": "the worker does nothing but the steps",
     "--benchmark-cprofile": "the worker is another process; use torch.profiler on revbench.workload.build_workload",
 }
-PASSED_ON = ("--benchmark-min-rounds", "--benchmark-max-time", "--benchmark-warmup", "--benchmark-warmup-iterations")
+SWITCHES = ("--benchmark-disable", "--benchmark-skip", "--benchmark-only")  # a project's addopts may hold them, too
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
     if getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no":
         raise UserError("--benchmark can't run under pytest-xdist: timings in parallel are of no use; leave -n away")
     for name, instead in REFUSED.items():
-        if _given(arguments, name):
+        attribute = name.lstrip("-").replace("-", "_")
+        if _given(arguments, name) or (name in SWITCHES and getattr(option, attribute, False)):
             raise UserError(f"{name} can't apply with --benchmark: {instead}")
-    if option.revbench_tier not in TIERS:
-        raise unknown("tier", option.revbench_tier, TIERS)
+    check_tier_and_device(option)
     if option.revbench_repeats < 1:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
     time_options = _time_options(option, arguments)
@@ -78,16 +80,24 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         device = option.revbench_device
         if device == "auto":
             device = "cuda" if environment["accelerators"] else "cpu"
-        if device.partition(":")[0] not in ("cpu", "cuda"):
-            raise unknown("device", device, ("auto", "cpu", "cuda"))
         check_device(device, environment)
         journal = Journal(folder, resume=bool(resume))
     except BaseException:
         server.close()
         raise
-    plan = Plan(tier=option.revbench_tier, device=device, data=data, data_path=data_path)
+    plan = Plan(
+        tier=option.revbench_tier, device=device, data=data, data_path=data_path, num_classes=count_classes(data_path)
+    )
     session = Session(journal, server, environment)
     return Invocation(plan, option.revbench_repeats, time_options, session, journal, server)
+
+
+def check_tier_and_device(option: Any) -> None:
+    """Raise a `UserError` for names that mean nothing anywhere."""
+    if option.revbench_tier not in TIERS:
+        raise unknown("tier", option.revbench_tier, TIERS)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", option.revbench_device):
+        raise unknown("device", option.revbench_device, ("auto", "cpu", "cuda", "cuda:N"))
 
 
 def _given(arguments: Sequence[str], name: str) -> bool:

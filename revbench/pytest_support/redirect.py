@@ -7,6 +7,7 @@ user's settings take the command line only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +42,13 @@ def run_suites(arguments: Sequence[str]) -> int:
         "-p", "no:cacheprovider", "-q",
     ]  # fmt: skip
     inherited = os.environ.pop("PYTEST_ADDOPTS", None)
+    storage = Path(".benchmarks")  # pytest-benchmark makes it whether or not anything is saved
+    there = storage.exists()
     try:
         return int(pytest.main([*ours, *arguments, str(suites)]))
     finally:
+        if not there:
+            with contextlib.suppress(OSError):
+                storage.rmdir()
         if inherited is not None:
             os.environ["PYTEST_ADDOPTS"] = inherited

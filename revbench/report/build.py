@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +38,17 @@ def build_report(folders: Sequence[Path]) -> Report:
             subtitles.append(where)
             prefix = "" if len(folders) == len(ids) == 1 else f"{folder.name} · {key} · "
             sections += [Section(prefix + s.title, s.blocks) for s in _sections(evidence)]
-    return Report("Stored or reconstructed activations", " | ".join(subtitles), sections)
+    return Report("Stored or reconstructed activations", " | ".join(subtitles), _number_figures(sections))
+
+
+def _number_figures(sections: Sequence[Section]) -> list[Section]:
+    """Give each figure's file a name of its own, made of nothing that a stranger chose."""
+    count = itertools.count(1)
+
+    def named(block: Block) -> Block:
+        return dataclasses.replace(block, name=f"{next(count)}-{block.name}") if isinstance(block, Figure) else block
+
+    return [Section(section.title, [named(block) for block in section.blocks]) for section in sections]
 
 
 def _sections(evidence: Evidence) -> list[Section]:

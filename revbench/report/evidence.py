@@ -94,9 +94,10 @@ def paired(cases: Iterable[Case]) -> list[list[Case]]:
 
 
 def title_of(model: str) -> str:
-    """A model's name as the paper writes it: ``RevNet-38``; a factory as it is."""
-    known = CATALOGUE.get(model)
-    return model.replace("resnet", "ResNet").replace("revnet", "RevNet") if known else model
+    """A model's name as the paper writes it: ``RevNet-38``; a factory as it is, cut if it is very long."""
+    if model in CATALOGUE:
+        return model.replace("resnet", "ResNet").replace("revnet", "RevNet")
+    return model if len(model) <= 60 else f"{model[:59]}…"
 
 
 def strategy_of(case: Case) -> str:

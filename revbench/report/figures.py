@@ -13,6 +13,8 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.figure import Figure as Canvas
 
+from revbench.case import Case
+from revbench.models.catalogue import CATALOGUE
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence, circumstances, paired, strategy_of, title_of
 from revbench.units import human_bytes
@@ -39,7 +41,7 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
     for group in paired(evidence.cases("memory")):
         shown = [(case, evidence.series(case, "memory")) for case in group]
         shown = [(case, columns) for case, columns in shown if columns and case.strategy != "recursive"]
-        shown = [(c, s) for c, s in shown if c.model.startswith("revnet") or c.strategy == "stored"]
+        shown = [(c, s) for c, s in shown if not _is_resnet(c) or c.strategy == "stored"]
         if not shown:
             continue
         names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in shown))
@@ -47,11 +49,13 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
         with _canvas(8.2, 3.7) as (canvas, axes):
             for case, columns in shown:
                 x, y = _over_phases(columns)
-                colour = RESNET_COLOUR if case.model.startswith("resnet") else COLOURS[strategy_of(case)]
-                style = "--" if case.model.startswith("resnet") else "-"
+                colour = RESNET_COLOUR if _is_resnet(case) else COLOURS.get(strategy_of(case), COLOURS[case.strategy])
+                style = "--" if _is_resnet(case) else "-"
                 peak = int(np.argmax(y))
                 peaks.append(f"{title_of(case.model)} {strategy_of(case)} {human_bytes(y[peak])}")
-                (line,) = axes.plot(x, y / 2**20, style, color=colour, linewidth=1.5, label=peaks[-1])
+                (line,) = axes.plot(
+                    x, y / 2**20, style, color=colour, linewidth=1.5, label=peaks[-1].replace("$", r"\$")
+                )
                 axes.plot(x[peak], y[peak] / 2**20, "o", color=line.get_color(), markersize=4.5)
             edge = 0.0
             axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.08)
@@ -75,7 +79,7 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
         title = f"Memory over one training step: {names}"
         alternative = f"Lines of live bytes through forward, backward and optimizer. Peaks: {'; '.join(peaks)}."
         note = f"{circumstances(shown[0][0])}. Live tensors after each operation; each phase is drawn to a fixed width."
-        figures.append(Figure(title, f"memory-{group[0].model}", svg, alternative, (note,)))
+        figures.append(Figure(title, "memory", svg, alternative, (note,)))
     return figures
 
 
@@ -96,8 +100,8 @@ def training_figures(evidence: Evidence) -> list[Figure]:
         spread = [columns for case, columns in [*members, *nulls] if (case.replace(ulp=0) in twins) and columns]
         with _canvas(9.6, 3.6, 2) as (canvas, (left, right)):
             for case, columns in members:
-                label = f"{title_of(case.model)} {case.strategy}"
-                colour = RESNET_COLOUR if case.model.startswith("resnet") else COLOURS[case.strategy]
+                label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
+                colour = RESNET_COLOUR if _is_resnet(case) else COLOURS[case.strategy]
                 steps = _column(columns, "step")
                 window = max(len(steps) // 20, 1)
                 left.plot(steps, _smooth(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
@@ -126,10 +130,13 @@ def training_figures(evidence: Evidence) -> list[Figure]:
             for c, _ in members
             if (s := evidence.value(c, "training", "validation_error"))
         )
-        figures.append(
-            Figure(f"Training curves: {names} on {first.data}", f"training-{first.model}", svg, alternative, (note,))
-        )
+        figures.append(Figure(f"Training curves: {names} on {first.data}", "training", svg, alternative, (note,)))
     return figures
+
+
+def _is_resnet(case: Case) -> bool:
+    known = CATALOGUE.get(case.model)
+    return known is not None and known.family == "resnet"
 
 
 def _over_phases(columns: dict[str, list[Any]]) -> tuple[Array, Array]:

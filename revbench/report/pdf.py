@@ -37,7 +37,10 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
                 source.append(_block(block, Path(scratch)))
         main = Path(scratch) / "report.typ"
         main.write_text("\n".join(source), encoding="utf-8")
-        pdf: bytes = typst.compile(str(main), root=scratch)
+        try:
+            pdf: bytes = typst.compile(str(main), root=scratch)
+        except typst.TypstError as error:
+            return None, f"typst: {' '.join(str(error).split())[:300]}"
     return pdf, ""
 
 

@@ -26,7 +26,7 @@ def findings(evidence: Evidence) -> list[Paragraph]:
         twin = stored_twin(case)
         parts = []
         ours, theirs = (evidence.value(c, "memory", "activation_peak_bytes") for c in (case, twin))
-        if ours and theirs:
+        if ours and theirs and ours.median:
             parts.append(
                 f"needs {human_bytes(ours.median)} above the steady state at its peak where stored needs"
                 f" {human_bytes(theirs.median)} ({theirs.median / ours.median:.1f} × less)"
@@ -191,23 +191,42 @@ def training_table(evidence: Evidence) -> Table | None:
         percent: Callable[[float], str] = lambda v: f"{v:.1%}"  # noqa: E731
         rows.append(
             [
-                title_of(case.model), strategy, case.data, str(case.training_steps),
+                title_of(case.model), strategy, case.data, _images(evidence, case), str(case.batch_size),
+                str(case.training_steps),
                 evidence.failure(case, "training") or _cell(evidence, case, "training", "train_loss", lambda v: f"{v:.3f}"),
                 _cell(evidence, case, "training", "train_error", percent),
                 _cell(evidence, case, "training", "validation_error", percent),
                 _cell(evidence, case, "training", "step_seconds", human_seconds),
             ]
         )  # fmt: skip
-    used = [evidence.launches(c, "training") for c in cases]
-    first = next((rows_[0].metrics for rows_ in used if rows_), {})
     notes = [
-        f"Batch {cases[0].batch_size}; {first.get('train_images', 0):,} of {first.get('train_images_available', 0):,} training"
-        f" and {first.get('validation_images', 0):,} validation images. Training figures are means over the last tenth of the"
+        "Training figures are means over the last tenth of the"
         " steps. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within its spread"
         " is not a difference of strategy.",
     ]
-    columns = ("Network", "Strategy", "Data", "Steps", "Training loss", "Training error", "Validation error", "Step")
+    columns = (
+        "Network",
+        "Strategy",
+        "Data",
+        "Images",
+        "Batch",
+        "Steps",
+        "Training loss",
+        "Training error",
+        "Validation error",
+        "Step",
+    )
     return Table("Where each training run ended", columns, rows, 3, notes)
+
+
+def _images(evidence: Evidence, case: Case) -> str:
+    """How many training images of how many, and how many for validation."""
+    names = ("train_images", "train_images_available", "validation_images")
+    used, there, held_out = (evidence.value(case, "training", name) for name in names)
+    if used is None or there is None or held_out is None:
+        return MISSING
+    of = f" of {there.median:,.0f}" if there.median != used.median else ""
+    return f"{used.median:,.0f}{of}, {held_out.median:,.0f} to validate"
 
 
 def failure_table(evidence: Evidence) -> Table | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from revbench.errors import UserError
-from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row
+from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row, check_environment, is_figure
 
 ROWS = "rows.jsonl"
 SERIES = "series"
@@ -44,10 +45,13 @@ class Run:
             return {}
         try:
             columns = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON ({error}); delete it to do without this series") from error
         if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
             raise UserError(f"{path}: not an object of lists; delete it to do without this series")
+        values = [value for name, column in columns.items() for value in column if name != "phase"]
+        if len({len(column) for column in columns.values()}) != 1 or not all(is_figure(value) for value in values):
+            raise UserError(f"{path}: its columns are not numbers of one length; delete it to do without this series")
         return columns
 
 
@@ -57,8 +61,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: no run there, another schema version, or a line that is not a record.
     """
-    path = folder / ROWS if folder.is_dir() else folder
-    if not path.is_file():
+    path = folder if _is_file(folder) else folder / ROWS
+    if not _is_file(path):
         raise UserError(f"{folder} is not a run folder: it holds no {ROWS}")
     run = Run(path.parent)
     lines = path.read_bytes().split(b"\n")
@@ -70,17 +74,25 @@ def read_run(folder: Path) -> Run:
                 raise UserError("not an object")
             if number == 1:
                 _check_version(record)
-            elif record.get("kind") == "environment" and isinstance(record.get("environment_id"), str):
+            elif record.get("kind") == "environment":
+                check_environment(record)
                 run.environments[record["environment_id"]] = {k: v for k, v in record.items() if k != "kind"}
             elif record.get("kind") == "row":
                 run.rows.append(Row.from_json(record))
             else:
                 raise UserError("neither a row nor an environment")
-        except (json.JSONDecodeError, UnicodeDecodeError, UserError) as error:
+        except (ValueError, RecursionError) as error:  # a UserError is a ValueError, as is what json raises
             raise UserError(f"{path}, line {number}: {error}") from error
     if not lines and torn:
         raise UserError(f"{path}, line 1: the first line, with the schema version, is torn; start a new run")
     return run
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, say
+        return False
 
 
 def _check_version(record: Mapping[str, Any]) -> None:
@@ -103,11 +115,13 @@ class Journal:
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
         path = folder / ROWS
-        if resume and not path.is_file():
+        there = _is_file(path)
+        if resume and not there:
             raise UserError(f"{folder} holds no {ROWS} to resume; give the folder of an earlier run")
-        if not resume and path.exists():
+        if not resume and there:
             raise UserError(f"{folder} holds a run already; resume it, or name another folder")
         try:
+            self._made = [p for p in (folder, *folder.parents) if not p.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -138,18 +152,35 @@ class Journal:
         case_id, probe, repeat = key
         stem = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
         name = f"{probe}-{stem}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}.json"
-        write_atomically(self.folder / SERIES / name, json.dumps(columns))
+        try:
+            write_atomically(self.folder / SERIES / name, json.dumps(columns, allow_nan=False))
+        except OSError as error:
+            raise UserError(
+                f"can't write to the run folder {self.folder}: {error.strerror}; make room and resume"
+            ) from error
         return name
 
     def close(self) -> None:
-        """Let another process write."""
+        """Let another process write. A run without a row leaves nothing behind."""
         os.close(self._file)
+        if not self.run.rows:
+            (self.folder / ROWS).unlink(missing_ok=True)
+            for made in self._made:
+                with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                    made.rmdir()
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        data = (json.dumps(record) + "\n").encode()
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        data = (json.dumps(record, allow_nan=False) + "\n").encode()
+        size = os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, size)  # half a line would make all the others unreadable
+            raise UserError(
+                f"can't write to the run folder {self.folder}: {error.strerror}; make room and resume"
+            ) from error
 
     def _lock(self) -> None:
         try:

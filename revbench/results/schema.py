@@ -87,12 +87,11 @@ class Row:
         for name in ("options", "metrics", "samples"):
             _expect(isinstance(fields.get(name, {}), dict), f"{name} must be an object")
         for name, value in fields.get("metrics", {}).items():
-            _expect(
-                value is None or type(value) in (int, float, str), f"metric {name} must be a number, a string or null"
-            )
+            allowed = is_figure(value) or isinstance(value, str)
+            _expect(allowed, f"metric {name} must be a finite number, a string or null")
         for name, values in fields.get("samples", {}).items():
-            numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
-            _expect(numbers, f"samples of {name} must be a list of numbers")
+            numbers = isinstance(values, list) and all(v is not None and is_figure(v) for v in values)
+            _expect(numbers, f"samples of {name} must be a list of finite numbers")
         series, message = fields.get("series"), fields.get("message")
         _expect(series is None or (isinstance(series, str) and SERIES_NAME.fullmatch(series) is not None),
                 "series must be the name of a file in the folder series")  # fmt: skip
@@ -100,6 +99,29 @@ class Row:
         unknown = set(fields) - set(cls.__dataclass_fields__)
         _expect(not unknown, f"unknown field {', '.join(sorted(unknown))}")
         return cls(**{**fields, "case": Case.from_json(fields["case"])})
+
+
+def is_figure(value: object) -> bool:
+    """Whether a value from a file is None or a number that arithmetic can be done with."""
+    return value is None or (type(value) in (int, float) and -1e300 < value < 1e300)  # type: ignore[operator]
+
+
+def check_environment(record: Mapping[str, Any]) -> None:
+    """Raise a `UserError` unless an environment record holds what a report shows of it."""
+    shape: dict[str, type] = {
+        "environment_id": str, "cpu": dict, "memory_bytes": int, "accelerators": list, "system": str, "python": str,
+        "packages": dict, "torch": dict,
+    }  # fmt: skip
+    for name, kind in shape.items():
+        _expect(type(record.get(name)) is kind, f"environment: {name} is missing or of the wrong type")
+    for name in ("model", "logical_cores", "usable_cores", "capability"):
+        _expect(name in record["cpu"], f"environment: cpu has no {name}")
+    _expect("torch" in record["packages"], "environment: packages has no torch")
+    _expect("threads" in record["torch"], "environment: torch has no threads")
+    _expect(is_figure(record["memory_bytes"]), "environment: memory_bytes is no size")
+    for accelerator in record["accelerators"]:
+        whole = isinstance(accelerator, dict) and {"name", "memory_bytes", "driver"} <= accelerator.keys()
+        _expect(whole and is_figure(accelerator["memory_bytes"]), "environment: an accelerator is not described")
 
 
 def _expect(condition: bool, problem: str) -> None:

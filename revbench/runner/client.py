@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from revbench.errors import UserError
 Progress = Callable[[Mapping[str, Any]], None]
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+# As `python -m revbench.runner.server`, but the current folder's files must not shadow what the server imports.
+_START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from revbench.runner.server import main; main()"
 
 
 class WorkerServer:
@@ -37,7 +40,7 @@ class WorkerServer:
         """The fingerprint of this machine, taken in a worker."""
         answer = self._ask({"task": "environment", "timeout_seconds": DEFAULT_TIMEOUT_SECONDS}, lambda _: None)
         if answer["status"] != "ok":
-            raise RuntimeError(f"the environment can't be described: {answer['message']}\n{answer.get('log_tail', '')}")
+            raise UserError(f"PyTorch can't be used on this machine: {answer['message']}")
         environment: dict[str, Any] = answer["environment"]
         return environment
 
@@ -82,7 +85,8 @@ class WorkerServer:
             return
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -94,7 +98,7 @@ class WorkerServer:
         if self._process is None:
             # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "revbench.runner.server"],
+                [sys.executable, "-c", _START],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), start_new_session=True,
             )  # fmt: skip
         assert self._process.stdin is not None

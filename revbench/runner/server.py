@@ -90,15 +90,32 @@ def _relay(
     poll = select.poll()
     poll.register(messages, select.POLLIN)
     poll.register(requests, select.POLLIN)
+    ended = os.pidfd_open(worker) if hasattr(os, "pidfd_open") else None
+    try:
+        if ended is not None:
+            poll.register(ended, select.POLLIN)
+        return _relay_until(deadline, poll, request, messages, requests, answers)
+    finally:
+        if ended is not None:
+            os.close(ended)
+
+
+def _relay_until(
+    deadline: float, poll: select.poll, request: Mapping[str, Any], messages: int, requests: int, answers: int
+) -> tuple[dict[str, Any] | None, bool]:
     pending = b""
     while True:
         left = deadline - time.monotonic()
-        ready = dict(poll.poll(max(left, 0) * 1000)) if left > 0 else {}
-        if not ready:
+        ready = dict(poll.poll(min(left, 3600) * 1000)) if left > 0 else {}
+        if not ready and left <= 3600:
             seconds = request["timeout_seconds"]
             return {"kind": "result", "status": "timeout", "message": f"no result within {seconds:g} seconds"}, True
+        if not ready:
+            continue
         if requests in ready:  # the parent sends nothing while it waits: this is the end of its input
             return None, False
+        if messages not in ready:  # the worker ended, while a child of its own holds the pipe
+            return None, True
         chunk = os.read(messages, 1 << 16)
         if not chunk:
             return None, True
@@ -192,9 +209,14 @@ def _write(descriptor: int, message: Mapping[str, Any]) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve on standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     protocol_out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up among the answers
     torch.set_num_interop_threads(1)
     serve(0, protocol_out)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -59,12 +60,22 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     found = measure(
         build_workload(case), progress=lambda message: send({"kind": "progress", **message}), **request["options"]
     )
+    metrics: dict[str, Any] = {}
+    for name, value in found.metrics.items():
+        metrics[name] = _finite(value)
+        if metrics[name] is None and value is not None:
+            metrics[f"{name}_reason"] = f"the value is {value}"
     return {
         "status": "ok",
-        "metrics": dict(found.metrics),
-        "samples": {name: list(values) for name, values in found.samples.items()},
-        "series": {name: list(values) for name, values in found.series.items()},
+        "metrics": metrics,
+        "samples": {name: [v for v in values if math.isfinite(v)] for name, values in found.samples.items()},
+        "series": {name: [_finite(value) for value in values] for name, values in found.series.items()},
     }
+
+
+def _finite(value: Any) -> Any:
+    """The value, or None where it is NaN or infinite, which JSON can't hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def apply_settings(case: Case) -> None:

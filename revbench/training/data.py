@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from revbench.errors import UserError
-from revbench.training.sources import DIGITS, TORCHVISION, TRAIN_FOLDERS, VALIDATION_FOLDERS
+from revbench.training.sources import DIGITS, HELD_OUT, TORCHVISION, split_folders
 
 TRAIN_LIMIT = 10_000
 VALIDATION_LIMIT = 1_000
@@ -97,7 +97,7 @@ def _digits(name: str, size: int) -> Images:
 
 def _held_out(count: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[: count // 5], order[count // 5 :]
+    return order[: count // HELD_OUT], order[count // HELD_OUT :]
 
 
 class _Subset:
@@ -116,10 +116,15 @@ class _Subset:
 def _folder(path: Path) -> tuple[Any, Any]:
     if not path.is_dir():
         raise UserError(f"data path {str(path)!r} is not a folder")
-    train = next((path / n for n in TRAIN_FOLDERS if (path / n).is_dir()), None)
-    validation = next((path / n for n in VALIDATION_FOLDERS if (path / n).is_dir()), None)
-    if train is not None and validation is not None:
-        return _image_folder(train), _image_folder(validation)
+    roots = split_folders(path)
+    if len(roots) == 2:
+        train, validation = (_image_folder(root) for root in roots)
+        if set(validation.classes) - set(train.classes):
+            strange = sorted(set(validation.classes) - set(train.classes))[0]
+            raise UserError(f"data path {str(path)!r}: only the validation images have a class {strange!r}")
+        numbers = [train.class_to_idx[name] for name in validation.classes]
+        validation.target_transform = numbers.__getitem__  # a class means the same in both
+        return train, validation
     whole = _image_folder(path)
     held_out, kept = _held_out(len(whole))
     return _Subset(whole, kept.tolist()), _Subset(whole, held_out.tolist())

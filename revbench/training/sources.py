@@ -8,6 +8,8 @@ from revbench.errors import UserError
 
 DIGITS = "digits"
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
+CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
+HELD_OUT = 5  # one image in so many is held out where a folder has no split
 TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 
@@ -22,7 +24,11 @@ def split_data_option(option: str) -> tuple[str, str]:
         UserError: a path that does not exist or holds no images.
     """
     label, equals, source = option.rpartition("=")
-    if option in (DIGITS, *TORCHVISION):
+    if not option.isprintable():
+        raise UserError(
+            f"--revbench-data: {option!r} holds unprintable characters; give the folder a label: LABEL=PATH"
+        )
+    if option in CLASSES:
         return option, option
     if not equals or Path(option).exists():
         label, source = "", option
@@ -33,16 +39,39 @@ def split_data_option(option: str) -> tuple[str, str]:
             f" or one of {', '.join((DIGITS, *TORCHVISION))}"
         )
     check_images(path)
-    return label or path.resolve().name, str(path.resolve())
+    label = label or path.resolve().name
+    if label in (*CLASSES, "normal"):
+        raise UserError(f"--revbench-data: the label {label!r} means something else; give another: LABEL={source}")
+    return label, str(path.resolve())
+
+
+def count_classes(source: str) -> int:
+    """The number of classes of what `split_data_option` returned as a source."""
+    if source in CLASSES:
+        return CLASSES[source]
+    return sum(child.is_dir() for child in split_folders(Path(source))[0].iterdir())
 
 
 def check_images(folder: Path) -> None:
     """Raise a `UserError` unless the folder holds images, one subfolder a class, with or without a split above."""
-    train = [folder / name for name in TRAIN_FOLDERS if (folder / name).is_dir()]
-    validation = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
-    for root in [train[0], validation[0]] if train and validation else [folder]:
-        classes = [c for c in root.iterdir() if c.is_dir()]
-        if not any(f.suffix.lower() in IMAGE_SUFFIXES for c in classes for f in c.rglob("*")):
+    roots = split_folders(folder)
+    for root in roots:
+        classes = sorted(c for c in root.iterdir() if c.is_dir())
+        counts = [sum(f.suffix.lower() in IMAGE_SUFFIXES for f in c.rglob("*")) for c in classes]
+        if not sum(counts):
             raise UserError(
                 f"--revbench-data: {str(root)!r} holds no images; it needs a subfolder of images for each class"
             )
+        if 0 in counts:
+            raise UserError(f"--revbench-data: the class {str(classes[counts.index(0)])!r} holds no images; remove it")
+        if len(roots) == 1 and sum(counts) < HELD_OUT:
+            raise UserError(
+                f"--revbench-data: {str(root)!r} holds {sum(counts)} images; at least {HELD_OUT} are needed"
+            )
+
+
+def split_folders(folder: Path) -> list[Path]:
+    """The folders for training and validation, or the one folder that is both."""
+    train = [folder / name for name in TRAIN_FOLDERS if (folder / name).is_dir()]
+    validation = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
+    return [train[0], validation[0]] if train and validation else [folder]

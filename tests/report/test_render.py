@@ -17,7 +17,7 @@ from revbench.case import Case
 from revbench.errors import UserError
 from revbench.report import write_report
 from revbench.report.build import build_report
-from revbench.report.document import Paragraph, Report, Section, Table
+from revbench.report.document import Figure, Paragraph, Report, Section, Table
 from revbench.report.html import render_html
 from revbench.report.markdown import render_markdown
 from revbench.report.pdf import render_pdf
@@ -209,6 +209,34 @@ def test_runs_without_rows_or_environment(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(UserError, match="environment"):
         build_report([tmp_path / "lost"])
+
+
+def test_a_strangers_model_name_names_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run")
+    journal.add_environment(ENVIRONMENT)
+    columns: dict[str, list[Any]] = {"operation": [1], "live_bytes": [5], "phase": ["forward"]}
+    for model in ("../../../../escaped/x", 'q"uote)(', "$\\frac{", "x" * 400):
+        case = Case(model=model, batch_size=1)
+        series = journal.add_series((case.id, "memory", 1), columns)
+        journal.add_row(make_row(case=case, probe="memory", metrics=memory(0), samples={}, series=series))
+    journal.close()
+    written = write_report([tmp_path / "run"], tmp_path / "out")
+    assert written.notes == []
+    assert sorted(p.name for p in (tmp_path / "out" / "figures").iterdir()) == [f"{i}-memory.svg" for i in range(1, 5)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_the_strategies_of_a_users_network_are_drawn(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_environment(ENVIRONMENT)
+    columns: dict[str, list[Any]] = {"operation": [1], "live_bytes": [5], "phase": ["forward"]}
+    for strategy, nonreversible in (("stored", "kept"), ("reconstructed", "kept"), ("checkpointed", "recomputed")):
+        case = Case(model="resnets.mine:make", strategy=strategy, nonreversible=nonreversible)
+        series = journal.add_series((case.id, "memory", 1), columns)
+        journal.add_row(make_row(case=case, probe="memory", metrics=memory(7), samples={}, series=series))
+    journal.close()
+    (figure,) = [b for s in build_report([tmp_path]).sections for b in s.blocks if isinstance(b, Figure)]
+    assert all(word in figure.alternative for word in ("stored", "reconstructed", "checkpointed, rest recomputed"))
 
 
 def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,64 @@ def test_a_journal_cut_at_any_byte_is_readable_and_resumable(tmp_path: Path, cut
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
+    journal.add_environment(ENVIRONMENT)
+    journal.add_row(make_row())
     with pytest.raises(UserError, match="another process"):
         Journal(tmp_path, resume=True)
     journal.close()
     Journal(tmp_path, resume=True).close()
+
+
+def test_a_run_without_a_row_leaves_nothing_behind(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "new" / "run")
+    journal.add_environment(ENVIRONMENT)
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    Journal(tmp_path / "kept").close()
+    assert [p.name for p in tmp_path.rglob("*")] == ["kept"]
+
+
+def test_a_full_disk_costs_one_row_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal_with(tmp_path, 2)
+    journal = Journal(tmp_path, resume=True)
+    write = os.write
+    with monkeypatch.context() as patch:
+
+        def half(descriptor: int, data: bytes) -> int:
+            if len(data) > 50:
+                return write(descriptor, data[:50])
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(os, "write", half)
+        with pytest.raises(UserError, match="No space left"):
+            journal.add_row(make_row(repeat=3))
+    journal.add_row(make_row(repeat=4))
+    journal.close()
+    assert [row.repeat for row in read_run(tmp_path).rows] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("field", [k for k in ENVIRONMENT if k != "environment_id"])
+def test_a_strangers_environment_is_checked(tmp_path: Path, field: str) -> None:
+    for broken in ({k: v for k, v in ENVIRONMENT.items() if k != field}, {**ENVIRONMENT, field: None}):
+        lines = [{"schema_version": 1}, {"kind": "environment", **broken}]
+        (tmp_path / ROWS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(UserError, match=field):
+            read_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 100_000, '{"a": NaN}'])
+def test_hostile_json(tmp_path: Path, text: str) -> None:
+    (tmp_path / ROWS).write_text('{"schema_version": 1}\n' + text + "\n")
+    with pytest.raises(UserError, match="line 2"):
+        read_run(tmp_path)
+
+
+def test_a_name_too_long_for_the_system(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        read_run(tmp_path / ("x" * 300))
+    with pytest.raises(UserError, match="can't write"):
+        Journal(tmp_path / ("x" * 300))
 
 
 def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path: Path) -> None:
@@ -100,6 +155,9 @@ LINE = {"kind": "row", **json.loads(json.dumps(make_row().to_json()))}
         ({"metrics": {"a": [1]}}, "metric a"),
         ({"metrics": {"a": True}}, "metric a"),
         ({"metrics": []}, "metrics"),
+        ({"metrics": {"a": 10**400}}, "metric a"),
+        ({"case": {"model": "x", "strategy": "guess"}}, "strategy"),
+        ({"case": {"model": "a\u0000b"}}, "unprintable"),
         ({"samples": {"a": ["x"]}}, "samples of a"),
         ({"series": "../../etc/passwd"}, "series"),
         ({"series": "a/b.json"}, "series"),
@@ -157,6 +215,8 @@ def test_series_files(tmp_path: Path) -> None:
     name = journal.add_series(row.key, {"step": [1, 2], "loss": [0.5, None]})
     other = journal.add_series((row.case.id + "/", *row.key[1:]), {"step": [1]})
     assert name != other
+    journal.add_environment(ENVIRONMENT)
+    journal.add_row(make_row(series=name))
     journal.close()
     run = read_run(tmp_path)
     assert run.series(make_row(series=name)) == {"step": [1, 2], "loss": [0.5, None]}
@@ -165,6 +225,10 @@ def test_series_files(tmp_path: Path) -> None:
     (tmp_path / "series" / name).write_text("[]")
     with pytest.raises(UserError, match="not an object"):
         run.series(make_row(series=name))
+    for columns in ({"a": ["x"]}, {"a": [1], "b": [1, 2]}, {"a": [1e999]}):
+        (tmp_path / "series" / name).write_text(json.dumps(columns))
+        with pytest.raises(UserError, match="not numbers of one length"):
+            run.series(make_row(series=name))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

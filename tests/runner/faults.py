@@ -37,6 +37,12 @@ def exits_hard() -> nn.Module:
     os._exit(5)
 
 
+def dies_with_a_child_left() -> nn.Module:
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(6)
+
+
 def raises() -> nn.Module:
     raise RuntimeError("a fault\nof two lines")
 

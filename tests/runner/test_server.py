@@ -33,6 +33,7 @@ def case(name: str, **fields: object) -> Case:
         ("raises", "crashed", "RuntimeError: a fault"),
         ("out_of_memory", "oom", "can't allocate memory"),
         ("unsupported", "unsupported", "no kernel"),
+        ("dies_with_a_child_left", "crashed", "exit code 6"),
     ],
 )
 def test_a_fault_is_a_status(server: WorkerServer, name: str, status: str, message: str) -> None:
@@ -55,6 +56,33 @@ def test_a_hanging_worker_is_killed(server: WorkerServer) -> None:
     assert "0.5 seconds" in found["message"]
     assert time.monotonic() - began < 30
     assert server.measure(case("healthy"), "parameters")["status"] == "ok"
+
+
+def test_a_server_that_was_killed_is_started_again() -> None:
+    with WorkerServer() as own:
+        assert own.measure(case("healthy"), "parameters")["status"] == "ok"
+        assert own._process is not None
+        own._process.kill()
+        own._process.wait()
+        assert own.measure(case("healthy"), "parameters")["status"] == "crashed"
+        assert own.measure(case("healthy"), "parameters", timeout_seconds=1e12)["status"] == "ok"
+
+
+def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "statistics", "json"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a stranger was imported')\n")
+    monkeypatch.chdir(tmp_path)
+    with WorkerServer() as own:
+        assert own.measure(Case(model="revnet-38", batch_size=1), "parameters")["status"] == "ok"
+
+
+def test_what_is_not_a_number_is_null_with_its_reason(server: WorkerServer) -> None:
+    found = server.measure(
+        Case(model="tests.probes.test_drift:broken_model", batch_size=4), "drift", options={"draws": 2}
+    )
+    assert found["metrics"]["angle_degrees"] is None
+    assert "nan" in found["metrics"]["angle_degrees_reason"]
+    assert found["samples"]["angle_degrees"] == []
 
 
 @pytest.mark.parametrize(

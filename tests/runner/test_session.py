@@ -51,8 +51,8 @@ def test_mistakes_leave_no_row(tmp_path: Path, server: WorkerServer) -> None:
     ):
         with pytest.raises(UserError):
             session.measure(case, probe)
-    journal.close()
     assert read_run(tmp_path).rows == []
+    journal.close()
 
 
 def test_check_device() -> None:

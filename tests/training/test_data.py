@@ -9,7 +9,7 @@ from PIL import Image
 
 from revbench.errors import UserError
 from revbench.training.data import load_images
-from revbench.training.sources import split_data_option
+from revbench.training.sources import count_classes, split_data_option
 
 
 def make_folder(root: Path, classes: int = 3, images: int = 10, size: tuple[int, int] = (32, 32)) -> Path:
@@ -55,7 +55,9 @@ def test_bad_folders(tmp_path: Path) -> None:
     (tmp_path / "text" / "a" / "x.txt").write_text("no image")
     make_folder(tmp_path / "half" / "train")
     (tmp_path / "half" / "val").mkdir()
-    for bad in ("absent", "empty", "text", "half"):
+    make_folder(tmp_path / "few", classes=2, images=2)
+    (make_folder(tmp_path / "hole") / "class9").mkdir()
+    for bad in ("absent", "empty", "text", "half", "few", "hole"):
         with pytest.raises(UserError) as caught:
             split_data_option(str(tmp_path / bad))
         assert "\n" not in str(caught.value)
@@ -65,6 +67,22 @@ def test_bad_folders(tmp_path: Path) -> None:
         load_images(str(broken), name="broken", image_size=32, train_limit=30)
 
 
+def test_classes_mean_the_same_in_both_parts(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train")
+    for c in (2, 1):
+        folder = tmp_path / "val" / f"class{c}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (32, 32), (60 * c, 0, 255)).save(folder / "x.png")
+    found = load_images(str(tmp_path), name="f", image_size=32)
+    assert found.validation_labels.tolist() == [1, 2]
+    assert [image[0, 0, 0].item() for image in found.validation_images] == [60, 120]
+    assert count_classes(str(tmp_path)) == 3
+    (tmp_path / "val" / "other").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "val" / "other" / "x.png")
+    with pytest.raises(UserError, match="only the validation images have a class 'other'"):
+        load_images(str(tmp_path), name="f", image_size=32)
+
+
 def test_labels_of_data_options(tmp_path: Path) -> None:
     make_folder(tmp_path / "my images")
     path = str((tmp_path / "my images").resolve())
@@ -72,6 +90,10 @@ def test_labels_of_data_options(tmp_path: Path) -> None:
     assert split_data_option("cifar10") == ("cifar10", "cifar10")
     assert split_data_option(path) == ("my images", path)
     assert split_data_option(f"CIFAR-10 (JPEG)={path}") == ("CIFAR-10 (JPEG)", path)
+    for taken in ("digits", "normal", "a\udcffb"):
+        with pytest.raises(UserError, match="label"):
+            split_data_option(f"{taken}={path}")
+    assert (count_classes(path), count_classes("cifar100")) == (3, 100)
 
 
 def test_a_set_that_can_not_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
