@@ -274,5 +274,6 @@ def test_collect_only_and_help_measure_nothing(tmp_path: Path) -> None:
     done = run_command("--benchmark", "--collect-only", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bench_drift.py::test_drift[revnet-38,strategy=reconstructed,dtype=float64,batch_size=16]" in done.stdout
-    assert run_command("--benchmark", "--help", cwd=tmp_path).returncode == 0
     assert list(tmp_path.iterdir()) == []
+    assert run_command("--benchmark", "--help", cwd=tmp_path).returncode == 0
+    assert not (tmp_path / "reports").exists()
