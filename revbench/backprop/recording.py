@@ -120,7 +120,7 @@ class Recording:
         }
         parameters = [(owner, key, owner._parameters.get(key)) for owner, key, _ in self._slots]
         buffers = [(owner, dict(owner._buffers)) for owner in self._modules if owner._buffers]
-        training = [module.training for module in self._modules]
+        toggled = [m for m, flag in zip(self._modules, self._training, strict=True) if m.training != flag]
         rng = None if self._rng is None else {device: _get_rng_state(device) for device in self._rng}
         _thread.depth = getattr(_thread, "depth", 0) + 1
         try:
@@ -130,8 +130,8 @@ class Recording:
                 for key, buffer in found.items():
                     value = self._changed.get((id(owner), key), buffer)
                     owner._buffers[key] = None if value is None else value.clone()
-            for module, flag in zip(self._modules, self._training, strict=True):
-                module.training = flag
+            for module in toggled:
+                module.training = not module.training
             if self._rng is not None:
                 _set_rng_states(self._rng)
             with self._autocast_again(), _without_parametrization_cache():
@@ -145,8 +145,8 @@ class Recording:
                     owner._parameters[key] = there
             for owner, found in buffers:
                 owner._buffers.update(found)
-            for module, flag in zip(self._modules, training, strict=True):
-                module.training = flag
+            for module in toggled:
+                module.training = not module.training
             if rng is not None:
                 _set_rng_states(rng)
 
