@@ -13,12 +13,17 @@ from revbench.probes.live_tensors import LiveTensors
 from revbench.workload import Workload
 
 
-def measure_memory(workload: Workload, *, progress: Progress) -> Found:
+def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True) -> Found:
     """Measure a step's memory in passes of their own: first the untouched process, then the tracker.
 
     Each pass takes one step to create the optimizer's state, then the step that is measured. Parameters,
     buffers, optimizer state and the batch are alive throughout (``steady_bytes``); gradients are made by each
     step, since it begins with ``zero_grad(set_to_none=True)``.
+
+    Args:
+        workload: what to measure.
+        progress: not called: the probe is over in two steps.
+        timeline: keep the live bytes after each operation.
 
     Returns:
         Metrics ``peak_bytes`` and ``forward_peak_bytes``, ``backward_peak_bytes``, ``optimizer_peak_bytes`` of live
@@ -37,7 +42,7 @@ def measure_memory(workload: Workload, *, progress: Progress) -> Found:
         _step(workload, inputs, targets)
     metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
 
-    live = LiveTensors(timeline=True)
+    live = LiveTensors(timeline=timeline)
     workload.optimizer.zero_grad(set_to_none=True)
     live.track(workload.model, workload.optimizer.state, inputs, targets)
     steady = live.live_bytes
@@ -52,7 +57,7 @@ def measure_memory(workload: Workload, *, progress: Progress) -> Found:
     metrics |= {f"{phase}_peak_bytes": live.phase_peak_bytes[phase] for phase in PHASES}
     peak = max(live.phase_peak_bytes.values())
     metrics |= {"peak_bytes": peak, "steady_bytes": steady, "activation_peak_bytes": peak - steady}
-    return Found(metrics, series=_timeline(live))
+    return Found(metrics, series=_timeline(live) if timeline else {})
 
 
 def _step(workload: Workload, inputs: Any, targets: Any) -> None:
