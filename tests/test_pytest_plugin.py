@@ -255,6 +255,24 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
     assert done.stdout.count("measured before") == len(before.rows)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [i * 0.35 for i in range(30)])
+def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, delay: float) -> None:
+    """From before the first byte of the journal to the last row and the report."""
+    out = tmp_path / "out"
+    process = start(tmp_path, out)
+    time.sleep(delay)
+    process.kill()
+    process.communicate(timeout=60)
+    before = read_run(out).rows if (out / ROWS).exists() else []
+    how = f"--revbench-{'resume' if (out / ROWS).exists() else 'output'}={out}"
+    done = run_command("--benchmark", "-k", "parameters", how, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = read_run(out).rows
+    assert after[: len(before)] == before
+    assert len({row.key for row in after}) == len(after) == 17
+
+
 def test_a_bare_working_tree_without_an_installation(tmp_path: Path) -> None:
     """Only what is in the tree is found: no entry point is read, as on a machine where nothing was installed."""
     done = run_command(

@@ -15,13 +15,13 @@ from tests.backprop.chains import PeersNet, basic_chain
 MIB = 2**20
 
 
-def peak_above_steady(blocks: int, strategy: str, *, bottleneck: bool = False) -> int:
-    """Of forward and backward: 32 images, 32x32, 64 channels (bottleneck 128), gradients allocated beforehand."""
+def peak_above_steady(blocks: int, strategy: str, *, bottleneck: bool = False, batch_size: int = 32) -> int:
+    """Of forward and backward: 32 images (or `batch_size`), 32x32, 64 channels (bottleneck 128), gradients allocated beforehand."""
     model = PeersNet(blocks, 128 if bottleneck else 64, bottleneck=bottleneck)
     model.chain.strategy = strategy  # type: ignore[assignment]
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    x = torch.randn(32, 3, 32, 32)
+    x = torch.randn(batch_size, 3, 32, 32)
     live = LiveTensors()
     live.track(model, x)
     steady = live.live_bytes
