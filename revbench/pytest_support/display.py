@@ -48,7 +48,7 @@ class Display:
     @contextmanager
     def bar(self, case: Case) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         """A progress bar with the time left, where the terminal is one; else nothing."""
-        if not sys.__stdout__ or not sys.__stdout__.isatty():
+        if not getattr(self._terminal, "isatty", False):
             yield lambda _: None
             return
         from rich.console import Console
@@ -58,7 +58,8 @@ class Display:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
         )  # fmt: skip
-        with self._uncaptured(), Progress(*columns, console=Console(file=sys.__stdout__), transient=True) as progress:
+        console = Console(file=sys.__stdout__, force_terminal=True)
+        with self._uncaptured(), Progress(*columns, console=console, transient=True, refresh_per_second=2) as progress:
             task = progress.add_task(describe(case), total=None, figures="")
 
             def show(message: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +16,10 @@ from revbench.results.benchmark_json import benchmark_name
 from revbench.results.schema import Row
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS
 from revbench.tiers import Plan
+
+
+def _ignore(_: Mapping[str, Any]) -> None:
+    """Take a message of a probe that is over soon."""
 
 
 class ReplayClock:
@@ -71,7 +77,7 @@ class Measurer:
         replayed = session.replayed
         problem: str | None = None
         try:
-            with self._display.bar(case) if probe == "training" else _no_bar() as progress:
+            with self._display.bar(case) if probe == "training" else nullcontext(_ignore) as progress:
                 row = session.measure(
                     case, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
                 )
@@ -96,11 +102,3 @@ class Measurer:
         samples = list(row.samples["step_seconds"])
         left = iter(samples)
         benchmark.pedantic(lambda: clock.advance(next(left)), setup=clock.reset, rounds=len(samples), iterations=1)
-
-
-class _no_bar:
-    def __enter__(self) -> Any:
-        return lambda _: None
-
-    def __exit__(self, *exception: object) -> None:
-        pass

@@ -55,7 +55,9 @@ class Evidence:
         return Statistic(statistics.median(found), min(found), max(found), len(found))
 
     def samples(self, case: Case, probe: str, metric: str) -> list[float]:
-        """Every sample of a metric, of all launches together."""
+        """Every sample of a metric, of all launches together; none if one launch has no finite figure for it."""
+        if any(row.number(metric) is None for row in self.launches(case, probe)):
+            return []
         return [float(value) for row in self.launches(case, probe) for value in row.samples.get(metric, ())]
 
     def ratio(self, case: Case, base: Case, probe: str, metric: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 
@@ -125,14 +126,17 @@ def drift_table(evidence: Evidence) -> Table | None:
         for twin in dict.fromkeys(group):
             for case in (c for c in cases if c.replace(dtype="float32") == twin):
                 failure = evidence.failure(case, "drift")
-                launches = evidence.launches(case, "drift")
-                worst = max(launches, key=lambda row: row.number("worst_tensor_angle_degrees") or 0.0, default=None)
+                angles = [
+                    (math.inf if (angle := row.number("worst_tensor_angle_degrees")) is None else angle, row)
+                    for row in evidence.launches(case, "drift")
+                ]
+                angle, worst = max(angles, key=lambda found: found[0], default=(math.inf, None))
                 rows.append(
                     [
                         title_of(case.model), strategy_of(case), case.dtype,
                         failure or _drift_cell(evidence, case, "angle_degrees", human_degrees),
                         _drift_cell(evidence, case, "relative_error", lambda v: f"{v:.1e}" if v else "0"),
-                        human_degrees(worst.number("worst_tensor_angle_degrees") or 0.0) if worst else MISSING,
+                        human_degrees(angle) if math.isfinite(angle) else MISSING,
                         str((worst.metrics.get("worst_tensor") if worst else None) or MISSING),
                     ]
                 )  # fmt: skip
@@ -141,8 +145,8 @@ def drift_table(evidence: Evidence) -> Table | None:
     notes = [
         "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Median"
         f" (5 % to 95 %) over {' or '.join(map(str, sorted(draws)))} draws of weights and batch.{few}",
-        "stored in float64 is the reference itself, so its angle is 0. In float32 much of the angle is ReLU units whose sign"
-        " flips, for stored and reconstructed alike.",
+        "stored in float64 is the reference itself, so its angle is 0. A ReLU unit whose sign differs from the reference's"
+        " moves the angle more than rounding does; these figures hold both, for stored and reconstructed alike.",
     ]
     columns = ("Network", "Strategy", "dtype", "Angle", "Relative error", "Worst tensor", "which")
     return Table("Angle and error of the gradient, against float64", columns, rows, 3, notes, breaks[1:])
@@ -297,7 +301,7 @@ def _spread(found: Statistic, show: Callable[[float], str]) -> str:
 def _drift_cell(evidence: Evidence, case: Case, metric: str, show: Callable[[float], str]) -> str:
     samples = evidence.samples(case, "drift", metric)
     if not samples:
-        return MISSING
+        return "not finite" if evidence.launches(case, "drift") else MISSING
     low, middle, high = np.quantile(samples, (0.05, 0.5, 0.95)).tolist()
     return show(middle) + (f" ({show(low)} to {show(high)})" if high > 0 else "")
 

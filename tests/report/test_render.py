@@ -64,7 +64,13 @@ def make_run(folder: Path) -> Path:
         journal.add_row(make_row(case=case, probe="flops", metrics=counted, samples={}))
     for case, angle in ((stored, 0.1), (ours, 0.2)):
         found = {"angle_degrees": [angle] * 5, "relative_error": [angle / 60] * 5}
-        metrics = {"draws": 5, "worst_tensor_angle_degrees": 1.5, "worst_tensor": "head.4.bias"}
+        metrics = {
+            "angle_degrees": angle,
+            "relative_error": angle / 60,
+            "draws": 5,
+            "worst_tensor_angle_degrees": 1.5,
+            "worst_tensor": "head.4.bias",
+        }
         journal.add_row(make_row(case=case, probe="drift", metrics=metrics, samples=found))
     steps = {"batch_size": 16, "training_steps": 4, "data": "digits"}
     for case in (resnet, stored, ours, stored.replace(ulp=1)):
@@ -237,6 +243,22 @@ def test_the_strategies_of_a_users_network_are_drawn(tmp_path: Path) -> None:
     journal.close()
     (figure,) = [b for s in build_report([tmp_path]).sections for b in s.blocks if isinstance(b, Figure)]
     assert all(word in figure.alternative for word in ("stored", "reconstructed", "checkpointed, rest recomputed"))
+
+
+def test_an_angle_that_is_not_a_number_is_not_shown_as_a_good_one(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_environment(ENVIRONMENT)
+    metrics = {
+        "draws": 3,
+        "angle_degrees": None,
+        "relative_error": None,
+        "worst_tensor_angle_degrees": None,
+        "worst_tensor": "w",
+    }
+    journal.add_row(make_row(probe="drift", metrics=metrics, samples={"angle_degrees": [0.1], "relative_error": [0.1]}))
+    journal.close()
+    (row,) = tables(build_report([tmp_path]))["Angle and error of the gradient, against float64"].rows
+    assert row[3:6] == ["not finite", "not finite", "–"]
 
 
 def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""What the documents promise is what there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+
+import pytest
+
+from revbench.case import Case
+from revbench.pytest_support.options import REFUSED
+from revbench.runner.worker import PROBES
+from revbench.words import STATUSES, STRATEGIES
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+
+
+def test_the_readme_begins_with_the_two_commands_that_ci_runs() -> None:
+    blocks = re.findall(r"^```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert blocks[0].rstrip().endswith(".venv/bin/python -m pytest --benchmark")
+    assert blocks[1].rstrip().endswith(".venv/bin/python -m pytest")
+    for block in blocks[:2]:
+        assert block.startswith("python3 -m venv .venv && ")
+        assert len(block.splitlines()) == 1
+    awk = next(line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "awk" in line).strip()
+    program = re.search(r"'(.*)'", awk)
+    assert program is not None
+    for number, block in enumerate(blocks[:2], 1):
+        command = ["awk", "-v", f"want={number}", program.group(1), "README.md"]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == block
+
+
+def test_the_readmes_example_runs() -> None:
+    (example,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "revbench.reversible" in b]
+    namespace: dict[str, object] = {}
+    exec(example, namespace)
+    assert namespace["chain"].strategy == "stored"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f.name for f in dataclasses.fields(Case)),
+        *PROBES,
+        *STRATEGIES,
+        *STATUSES,
+        *(n.replace("--benchmark", "") for n in REFUSED),
+    ],
+)
+def test_the_reference_names(word: str) -> None:
+    assert word in REFERENCE
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), (document.name, link)
