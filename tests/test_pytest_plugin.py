@@ -256,7 +256,7 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay", [i * 0.35 for i in range(30)])
+@pytest.mark.parametrize("delay", [i * 0.8 for i in range(12)])
 def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, delay: float) -> None:
     """From before the first byte of the journal to the last row and the report."""
     out = tmp_path / "out"

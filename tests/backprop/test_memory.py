@@ -16,7 +16,7 @@ MIB = 2**20
 
 
 def peak_above_steady(blocks: int, strategy: str, *, bottleneck: bool = False, batch_size: int = 32) -> int:
-    """Of forward and backward: 32 images (or `batch_size`), 32x32, 64 channels (bottleneck 128), gradients allocated beforehand."""
+    """Of forward and backward: 32x32 pixels, 64 channels (bottleneck 128), gradients allocated beforehand."""
     model = PeersNet(blocks, 128 if bottleneck else 64, bottleneck=bottleneck)
     model.chain.strategy = strategy  # type: ignore[assignment]
     for p in model.parameters():
