@@ -255,6 +255,40 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
     assert done.stdout.count("measured before") == len(before.rows)
 
 
+def test_a_terminal_shows_a_bar_while_something_trains(tmp_path: Path) -> None:
+    import pty
+
+    suite = """
+from revbench import Case
+
+def test_mine(revbench):
+    case = Case(model="revnet-38", batch_size=2, image_size=8, training_steps=4, data="digits")
+    revbench.measure(case, "training", data_path="digits", evaluations=1)
+"""
+    write(tmp_path, {"test_suite.py": suite})
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--benchmark", "test_suite.py", "--revbench-output=out"], cwd=tmp_path,
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            chunk = os.read(ours, 1 << 16)
+        except OSError:  # Linux's way to say that the other end was closed
+            break
+        if not chunk:
+            break
+        said += chunk
+    os.close(ours)
+    assert process.wait(timeout=60) == 0, said.decode(errors="replace")
+    text = said.decode(errors="replace")
+    assert "4/4" in text
+    assert "loss" in text
+    assert "validation error" in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [i * 0.8 for i in range(12)])
 def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, delay: float) -> None:

@@ -22,10 +22,13 @@ class Display:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self._capture = config.pluginmanager.getplugin("capturemanager")
-        self._terminal = config.pluginmanager.getplugin("terminalreporter")
+        self._plugins = config.pluginmanager
         self.total = 0
         self.done = 0
+
+    @property
+    def _terminal(self) -> Any:
+        return self._plugins.getplugin("terminalreporter")  # asked late: it is registered after us
 
     def line(self, text: str, **markup: bool) -> None:
         """One line of its own."""
@@ -70,10 +73,11 @@ class Display:
 
     @contextmanager
     def _uncaptured(self) -> Iterator[None]:
-        if self._capture is None:
+        capture = self._plugins.getplugin("capturemanager")
+        if capture is None:
             yield
             return
-        with self._capture.global_and_fixture_disabled():
+        with capture.global_and_fixture_disabled():
             yield
 
 

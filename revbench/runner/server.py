@@ -216,6 +216,7 @@ def main() -> None:
     os.dup2(2, 1)  # a stray print must not end up among the answers
     torch.set_num_interop_threads(1)
     serve(0, protocol_out)
+    os._exit(0)  # nothing is left to do, and PyTorch takes its time to unload
 
 
 if __name__ == "__main__":
