@@ -115,7 +115,7 @@ def training_figures(evidence: Evidence) -> list[Figure]:
                 _shade(right, spread, "error", 100.0)
             left.set(title="Training cross-entropy", xlabel="step", ylabel="nats")
             right.set(title="Error, dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
-            left.legend(loc="lower left")
+            left.legend(loc="best")
             svg = _svg(canvas)
         first = members[0][0]
         names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in members))
