@@ -167,7 +167,7 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Render the report of what was measured, also after Ctrl-C."""
+    """End the worker server, also after Ctrl-C; a session that measured nothing is a mistake."""
     invocation = session.config.stash.get(_INVOCATION, None)
     if invocation is None:
         return

@@ -24,7 +24,6 @@ class Images:
     """A data set in memory.
 
     Attributes:
-        name: how figures call it.
         train_images, validation_images: uint8, ``(N, 3, S, S)``.
         train_labels, validation_labels: int64, ``(N,)``.
         num_classes: number of classes.
@@ -32,7 +31,6 @@ class Images:
         train_available: images that the whole training set holds; `train_images` may be fewer.
     """
 
-    name: str
     train_images: Tensor
     train_labels: Tensor
     validation_images: Tensor
@@ -45,7 +43,6 @@ class Images:
 def load_images(
     source: str,
     *,
-    name: str,
     image_size: int,
     train_limit: int = TRAIN_LIMIT,
     validation_limit: int = VALIDATION_LIMIT,
@@ -57,7 +54,6 @@ def load_images(
             variable ``REVBENCH_DATA_ROOT`` names (the CIFAR sets are downloaded there if absent); or the path
             of an image folder, one subfolder a class, with or without ``train`` and ``test`` (or ``val``)
             above them. Without, a fifth is held out for validation.
-        name: how figures call it.
         image_size: height and width in pixels.
         train_limit, validation_limit: at most so many images are decoded, drawn with a fixed seed.
 
@@ -66,7 +62,7 @@ def load_images(
             can't be had.
     """
     if source == DIGITS:
-        return _digits(name, image_size)
+        return _digits(image_size)
     if source in TORCHVISION:
         train, validation = _torchvision(source)
     else:
@@ -75,12 +71,12 @@ def load_images(
     train_images, train_labels = _decode(train, image_size, train_limit)
     validation_images, validation_labels = _decode(validation, image_size, validation_limit)
     return Images(
-        name, train_images, train_labels, validation_images, validation_labels, classes, flip=True,
+        train_images, train_labels, validation_images, validation_labels, classes, flip=True,
         train_available=len(train),
     )  # fmt: skip
 
 
-def _digits(name: str, size: int) -> Images:
+def _digits(size: int) -> Images:
     """Handwritten digits of the UCI repository (Alpaydin & Kaynak 1998), 8x8, enlarged; a fifth for validation."""
     from sklearn.datasets import load_digits
 
@@ -91,7 +87,7 @@ def _digits(name: str, size: int) -> Images:
     labels = torch.from_numpy(digits.target).long()
     held_out, kept = _held_out(len(labels))
     return Images(
-        name, images[kept], labels[kept], images[held_out], labels[held_out], 10, flip=False, train_available=len(kept)
+        images[kept], labels[kept], images[held_out], labels[held_out], 10, flip=False, train_available=len(kept)
     )
 
 

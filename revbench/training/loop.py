@@ -74,7 +74,7 @@ def measure_training(
     """
     case = workload.case
     size = getattr(getattr(workload.model, "architecture", None), "image_size", None) or case.image_size or 32
-    images = load_images(data_path, name=case.data, image_size=size)
+    images = load_images(data_path, image_size=size)
     normalise = _Normalise(images, workload)
     steps = case.training_steps
     evaluate_at = {round((i + 1) * steps / evaluations) for i in range(evaluations)}

@@ -22,7 +22,7 @@ def make_folder(root: Path, classes: int = 3, images: int = 10, size: tuple[int,
 
 
 def test_digits_are_real_and_split_the_same_way_every_time() -> None:
-    a, b = (load_images("digits", name="digits", image_size=32) for _ in range(2))
+    a, b = (load_images("digits", image_size=32) for _ in range(2))
     assert a.train_images.shape == (1438, 3, 32, 32)
     assert a.validation_images.shape == (359, 3, 32, 32)
     assert torch.equal(a.train_images, b.train_images)
@@ -33,7 +33,7 @@ def test_digits_are_real_and_split_the_same_way_every_time() -> None:
 
 
 def test_a_folder_without_split_holds_out_a_fifth(tmp_path: Path) -> None:
-    found = load_images(str(make_folder(tmp_path / "f")), name="f", image_size=16)
+    found = load_images(str(make_folder(tmp_path / "f")), image_size=16)
     assert (len(found.train_labels), len(found.validation_labels)) == (24, 6)
     assert found.num_classes == 3
     assert found.flip
@@ -44,7 +44,7 @@ def test_a_folder_without_split_holds_out_a_fifth(tmp_path: Path) -> None:
 def test_a_folder_with_split_and_limits(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", size=(40, 30))
     make_folder(tmp_path / "test", images=4)
-    found = load_images(str(tmp_path), name="f", image_size=20, train_limit=7)
+    found = load_images(str(tmp_path), image_size=20, train_limit=7)
     assert found.train_images.shape == (7, 3, 20, 20)
     assert (found.train_available, len(found.validation_labels)) == (30, 12)
 
@@ -64,7 +64,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     broken = make_folder(tmp_path / "broken")
     (broken / "class0" / "0.png").write_bytes(b"not a png")
     with pytest.raises(UserError, match="can't be read"):
-        load_images(str(broken), name="broken", image_size=32, train_limit=30)
+        load_images(str(broken), image_size=32, train_limit=30)
 
 
 def test_classes_mean_the_same_in_both_parts(tmp_path: Path) -> None:
@@ -73,14 +73,14 @@ def test_classes_mean_the_same_in_both_parts(tmp_path: Path) -> None:
         folder = tmp_path / "val" / f"class{c}"
         folder.mkdir(parents=True)
         Image.new("RGB", (32, 32), (60 * c, 0, 255)).save(folder / "x.png")
-    found = load_images(str(tmp_path), name="f", image_size=32)
+    found = load_images(str(tmp_path), image_size=32)
     assert found.validation_labels.tolist() == [1, 2]
     assert [image[0, 0, 0].item() for image in found.validation_images] == [60, 120]
     assert count_classes(str(tmp_path)) == 3
     (tmp_path / "val" / "other").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "val" / "other" / "x.png")
     with pytest.raises(UserError, match="only the validation images have a class 'other'"):
-        load_images(str(tmp_path), name="f", image_size=32)
+        load_images(str(tmp_path), image_size=32)
 
 
 def test_labels_of_data_options(tmp_path: Path) -> None:
@@ -99,11 +99,12 @@ def test_labels_of_data_options(tmp_path: Path) -> None:
 def test_a_set_that_can_not_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVBENCH_DATA_ROOT", str(tmp_path))
     with pytest.raises(UserError, match="imagenet"):
-        load_images("imagenet", name="imagenet", image_size=32)
+        load_images("imagenet", image_size=32)
 
 
 @pytest.mark.skipif("REVBENCH_TEST_CIFAR10_JPEG" not in os.environ, reason="REVBENCH_TEST_CIFAR10_JPEG names no folder")
 def test_cifar10_as_jpeg() -> None:
     label, path = split_data_option(f"CIFAR-10 (JPEG)={os.environ['REVBENCH_TEST_CIFAR10_JPEG']}")
-    found = load_images(path, name=label, image_size=32, train_limit=500, validation_limit=100)
+    assert label == "CIFAR-10 (JPEG)"
+    found = load_images(path, image_size=32, train_limit=500, validation_limit=100)
     assert (found.train_available, found.num_classes, len(found.train_labels)) == (50_000, 10, 500)

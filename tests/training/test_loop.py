@@ -24,7 +24,7 @@ def test_the_schedule_is_the_papers() -> None:
 
 
 def test_batches_are_the_same_for_everybody() -> None:
-    images = load_images("digits", name="digits", image_size=16)
+    images = load_images("digits", image_size=16)
     a, b, other = batches(images, 100, 0), batches(images, 100, 0), batches(images, 100, 1)
     for _ in range(20):  # beyond one epoch
         (x, y), (u, v) = next(a), next(b)
@@ -34,7 +34,7 @@ def test_batches_are_the_same_for_everybody() -> None:
 
 
 def test_an_epoch_shows_every_image_once() -> None:
-    images = load_images("digits", name="digits", image_size=16)
+    images = load_images("digits", image_size=16)
     stream = batches(images, len(images.train_labels), 0)
     for _ in range(2):
         assert torch.equal(next(stream)[1].bincount(), images.train_labels.bincount())
@@ -68,7 +68,7 @@ def test_training_learns() -> None:
 
 def test_evaluation_leaves_the_model_in_training_mode() -> None:
     workload = build_workload(CASE)
-    images = load_images("digits", name="digits", image_size=16)
+    images = load_images("digits", image_size=16)
     before = {n: b.clone() for n, b in workload.model.named_buffers()}
     loss, error = evaluate(workload, images, lambda x: workload.place(x.double() / 255))  # type: ignore[arg-type]
     assert math.isfinite(loss)
