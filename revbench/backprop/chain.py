@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop import segments
+from revbench.backprop.certificate import Notary
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.strategies import StrategyModule
 from revbench.backprop.stream import FloatStream
@@ -71,6 +72,8 @@ def propagate(
     *,
     strategy: Strategy,
     nonreversible: Nonreversible = "kept",
+    kept_half_blocks: int = 0,
+    notary: Notary | None = None,
 ) -> State:
     """Run units one after the other so that backward works by the given strategy.
 
@@ -81,6 +84,9 @@ def propagate(
         strategy: see `revbench.backprop.strategies`.
         nonreversible: under `reconstructed`, whether units that can't be inverted keep their activations
             or are recomputed from their input.
+        kept_half_blocks: under `reconstructed`, half blocks at the end of each run of reversible blocks that keep
+            their activations.
+        notary: under `reconstructed`, certifies the activations.
 
     Returns:
         The tensors that leave the last unit.
@@ -101,7 +107,10 @@ def propagate(
             stop += 1
         if stop > start:
             pairs = _pairs(units[start:stop], start)
-            state = tuple(reconstructed(pairs, *state, stream=stream, first_block=start))
+            halves = reconstructed(
+                pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, notary=notary
+            )
+            state = tuple(halves)
         else:
             stop += 1
             unit = units[start]
@@ -156,11 +165,15 @@ class ReversibleChain(StrategyModule):
         if reconstruct and join_dim is not None:
             stream = FloatStream()
             joined = reconstructed(
-                _pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim
-            )
+                _pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim,
+                kept_half_blocks=self.kept_half_blocks, notary=self._next_notary(),
+            )  # fmt: skip
             assert isinstance(joined, Tensor)
             return joined
-        y1, y2 = propagate(list(self.blocks), (x1, x2), strategy=self.strategy)
+        y1, y2 = propagate(
+            list(self.blocks), (x1, x2), strategy=self.strategy, kept_half_blocks=self.kept_half_blocks,
+            notary=self._next_notary(),
+        )  # fmt: skip
         return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
 
     @torch.no_grad()
@@ -174,7 +187,12 @@ class ReversibleChain(StrategyModule):
 
 
 def reversible(
-    pairs: Iterable[tuple[nn.Module, nn.Module]], *, split_dim: int = 1, strategy: Strategy = "reconstructed"
+    pairs: Iterable[tuple[nn.Module, nn.Module]],
+    *,
+    split_dim: int = 1,
+    strategy: Strategy = "reconstructed",
+    kept_half_blocks: int = 0,
+    certify: bool = False,
 ) -> ReversibleChain:
     """A chain of additive coupling blocks over anybody's F and G.
 
@@ -182,6 +200,10 @@ def reversible(
         pairs: ``(F, G)`` of each block: modules that map a half to a tensor of the same shape.
         split_dim: the dimension along which a single tensor is split in halves.
         strategy: ``stored``, ``reconstructed``, ``checkpointed`` or ``recursive``; settable later.
+        kept_half_blocks: under ``reconstructed``, how many half blocks at the end keep their activations; settable
+            later. Each spares the recomputation of one F or G and costs its activations.
+        certify: under ``reconstructed``, compare checksums of the activations; settable later. What was found is
+            in the module's ``certificate`` after backward.
 
     Returns:
         A module called with one tensor, or with a pair ``(x1, x2)`` as one tuple; it returns the same kind.
@@ -197,4 +219,7 @@ def reversible(
     for i, pair in enumerate(pairs):
         if len(pair) != 2 or not all(isinstance(module, nn.Module) for module in pair):
             raise UserError(f"block {i} of a reversible chain must be a pair (F, G) of torch.nn.Module")
-    return ReversibleChain(pairs, split_dim=split_dim, strategy=strategy)
+    chain = ReversibleChain(pairs, split_dim=split_dim, strategy=strategy)
+    chain.kept_half_blocks = kept_half_blocks
+    chain.certify = certify
+    return chain

@@ -18,8 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import get_gradient_edge
 
+from revbench.backprop.certificate import Notary, checksum
+from revbench.backprop.ownership import memory_is_ours
 from revbench.backprop.recording import Recording, refuse_strangers
 from revbench.backprop.stream import FloatStream
 
@@ -32,8 +35,9 @@ NO_SECOND_DERIVATIVE = (
 class _Tape:
     """What the half steps of one forward call share: in backward, the pair that the next one starts from."""
 
-    def __init__(self, stream: FloatStream) -> None:
+    def __init__(self, stream: FloatStream, notary: Notary | None) -> None:
         self.stream = stream
+        self.notary = notary
         self.length = 0
         self.first_with_gradient: int | None = None
         self._pair: tuple[Tensor, Tensor] | None = None
@@ -52,15 +56,19 @@ class _Tape:
             raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
         return self._pair
 
-    def undo(self, value: Tensor, *, observed: bool) -> None:
+    def undo(self, value: Tensor, *, spare: bool, observed: bool) -> None:
         """Go from a half step's ``(a, out)`` to those of the half step before it.
 
         Args:
             value: the half step's residual, ``m(a)``.
+            spare: it was computed for this, and may be written over if nothing else lies on its memory.
             observed: somebody may have kept ``a``, so that it must not be written over later.
         """
         a, out = self.pair()
-        b = self.stream.subtract(out, value, in_place=self._owned[1])
+        into = out if self._owned[1] else None
+        if into is None and spare and value.dtype == out.dtype and memory_is_ours(value):
+            into = value
+        b = self.stream.subtract(out, value, into=into)
         self._pair = (b, a)
         self._owned = (True, self._owned[0] and not observed)
 
@@ -72,15 +80,9 @@ class _HalfStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tape: _Tape, recording: Recording, a: Tensor, b: Tensor, *parameters: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
-        value = recording.first(a)
-        if not isinstance(value, Tensor) or value.shape != b.shape:
-            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{recording.name} returned {found}; the half it is added to has shape {tuple(b.shape)}")
-        out = tape.stream.add(b, value)
-        if out.dtype != b.dtype:
-            raise ValueError(
-                f"{recording.name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}"
-            )
+        if tape.notary is not None:
+            tape.notary.note(recording.name, b)
+        out = _add(tape.stream, recording.name, a, b, recording.first(a), certified=tape.notary is not None)
         ctx.tape, ctx.recording, ctx.index = tape, recording, tape.length
         if tape.first_with_gradient is None and any(ctx.needs_input_grad):
             tape.first_with_gradient = tape.length
@@ -111,19 +113,49 @@ class _HalfStep(torch.autograd.Function):
                 wanted[id(leaf)] = leaf
             # An edge instead of the value: the value is not needed once the half step is undone.
             edge = get_gradient_edge(value) if value.requires_grad else None
+            value = value.detach()
             dtype = value.dtype
+            value_sum = checksum(value) if tape.notary is not None else None
             if not last:
-                tape.undo(value.detach(), observed=recording.observed)
+                tape.undo(value, spare=edge is not None, observed=recording.observed)
             del value
             if edge is not None and differentiate:
                 assert grad_out is not None
-                refuse_strangers([edge], [leaf, *aliases.values()], recording.name)
+                if not recording.plain:
+                    refuse_strangers([edge], [leaf, *aliases.values()], recording.name)
                 found = torch.autograd.grad([edge], list(wanted.values()), grad_out.to(dtype), allow_unused=True)
                 grads = dict(zip(wanted, found, strict=True))
                 grad_a = grads.get(id(leaf))
+            if tape.notary is not None and value_sum is not None and not last:
+                tape.notary.compare(recording.name, tape.pair()[0], value_sum, lambda: recording.once_more(a))
         if last:
             tape.end()
         return (None, None, grad_a, grad_out if needs_b else None, *(grads.get(id(p)) for p in recording.parameters))
+
+
+def _add(stream: FloatStream, name: str, a: Tensor, b: Tensor, value: Any, *, certified: bool) -> Tensor:
+    """``b + value``, if that is another activation of the stream.
+
+    Raises:
+        ValueError: `value` has another shape, or a dtype that would change the stream's.
+        FloatingPointError: something is not finite. On a GPU, where looking means waiting for the device, only if
+            the chain is certified.
+    """
+    if not isinstance(value, Tensor) or value.shape != b.shape:
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} returned {found}; the half it is added to has shape {tuple(b.shape)}")
+    out = stream.add(b, value)
+    if out.dtype != b.dtype:
+        raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
+    look = (out.device.type == "cpu" or certified) and not isinstance(out, FakeTensor)
+    # One sum first: it is finite if all is, but for a sum that overflows.
+    if look and not out.detach().sum().isfinite() and not out.detach().isfinite().all():
+        which = next((what for what, x in (("is given", a), ("is added to", b)) if not x.isfinite().all()), "returned")
+        raise FloatingPointError(
+            f"{name} {which} values that are NaN or infinite, so activations before it can't be reconstructed; look at the"
+            " input, the weights and the learning rate, or go on with strategy 'stored'"
+        )
+    return out
 
 
 class _End(torch.autograd.Function):
@@ -177,6 +209,8 @@ def reconstructed(
     stream: FloatStream,
     first_block: int = 0,
     join_dim: int | None = None,
+    kept_half_blocks: int = 0,
+    notary: Notary | None = None,
 ) -> tuple[Tensor, Tensor] | Tensor:
     """Run additive coupling blocks, keeping only their last pair for backward.
 
@@ -186,22 +220,33 @@ def reconstructed(
         stream: how a half step is added and undone.
         first_block: number of the first block, for error messages.
         join_dim: return one tensor, the halves joined along this dimension.
+        kept_half_blocks: the last so many half steps keep their activations, and are not run again.
+        notary: certifies that the reconstructed activations are the stored ones.
 
     Returns:
         ``(y1, y2)``, or one tensor if `join_dim` is given.
 
     Raises:
         ValueError: a block returns another shape, or a dtype that would change the stream's.
+        FloatingPointError: an activation is NaN or infinite (on the CPU, or with a notary).
 
     Reference: Gomez et al. 2017, equations 6 to 8 and Algorithm 1.
     """
-    tape = _Tape(stream)
-    for i, (f, g) in enumerate(pairs, first_block):
-        step_f, step_g = Recording(f, f"block {i}'s F"), Recording(g, f"block {i}'s G")
-        x1 = _HalfStep.apply(tape, step_f, x2, x1, *step_f.parameters)
-        x2 = _HalfStep.apply(tape, step_g, x1, x2, *step_g.parameters)
-    if join_dim is not None:
-        joined: Tensor = _EndJoined.apply(tape, x1, x2, join_dim)
+    tape = _Tape(stream, notary)
+    functions = [
+        (m, f"block {i}'s {x}") for i, pair in enumerate(pairs, first_block) for m, x in zip(pair, "FG", strict=True)
+    ]
+    # Half step by half step ``a, b <- b + m(a), a``: F takes x2 and adds to x1, G takes that and adds to x2.
+    a, b = x2, x1
+    kept = min(kept_half_blocks, len(functions))
+    for module, name in functions[: len(functions) - kept]:
+        recording = Recording(module, name)
+        a, b = _HalfStep.apply(tape, recording, a, b, *recording.parameters), a
+    if join_dim is not None and not kept:
+        joined: Tensor = _EndJoined.apply(tape, b, a, join_dim)
         return joined
-    y1, y2 = _End.apply(tape, x1, x2)
-    return y1, y2
+    if tape.length:
+        b, a = _End.apply(tape, b, a)
+    for module, name in functions[len(functions) - kept :]:
+        a, b = _add(stream, name, a, b, module(a), certified=notary is not None), a
+    return (b, a) if join_dim is None else torch.cat((b, a), join_dim)

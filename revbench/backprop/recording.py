@@ -4,8 +4,9 @@ What a second call would see or change differently from the first, and what is d
 
 - random numbers: the generators' states are kept if the first call drew from them, and put back
   around the second, so that dropout masks are equal and the global state is untouched;
-- buffers (batch-norm statistics, counters, anything): the second call works on copies, of the values from
-  before the first call where that changed them, and the copies are dropped;
+- buffers (batch-norm statistics, counters, anything): the second call works on copies of the values from before
+  the first call, and the copies are dropped; batch norms themselves reuse what the first call computed
+  (`revbench.backprop.replay`);
 - ``train()`` or ``eval()`` called in between: the flags of the first call are put back;
 - autocast: the first call's setting is entered again, without the weight cache (a cached cast made
   without gradient would be taken by a later call that wants one);
@@ -27,6 +28,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.nn.utils import parametrize
 
+from revbench.backprop.replay import Savings
+
+# Numbers in a buffer that is kept whether it seems changed or not: batch norm's kernels change running values
+# without raising their version. A larger one that no version says is changed is taken to be only read.
+_SMALL = 4096
 _thread = threading.local()
 
 
@@ -49,12 +55,13 @@ class Recording:
     Attributes:
         parameters: those of the module, each once; what a node of autograd takes as inputs.
         observed: whether forward hooks may keep what they are shown.
+        plain: whether it is made of PyTorch's own layers, one after the other, and nothing else.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self.module = module
         self.name = name
-        self._modules = list(module.modules())
+        self._modules = _walk(module)
         self._slots = [
             (owner, key, parameter)
             for owner in self._modules
@@ -63,6 +70,11 @@ class Recording:
         ]
         self.parameters: list[nn.Parameter] = list({id(p): p for _, _, p in self._slots}.values())
         self.observed = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
+        # Only PyTorch's own layers, called one after the other: nothing else can read a buffer or bring a tensor along.
+        self.plain = not self.observed and all(_is_plain(m) for m in self._modules)
+        # Compiled code computes its batch norms itself (`_orig_mod`: what `torch.compile` calls the module that it wraps).
+        compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self._modules)
+        self._savings = Savings(() if compiled else self._modules, private=self.plain)
 
     def first(self, *inputs: Tensor) -> Any:
         """Run the module and record the circumstances. Call it without gradient.
@@ -80,27 +92,29 @@ class Recording:
                 torch.is_autocast_enabled(device.type),
                 torch.get_autocast_dtype(device.type),
             )
-        before = [
-            (owner, key, buffer, buffer._version, buffer.clone())
-            for owner in self._modules
-            for key, buffer in owner._buffers.items()
-            if buffer is not None
-        ]
         versions = [x._version for x in inputs]
         rng = _rng_states(device)
-        with self._autocast_again(), _without_parametrization_cache():
+        with self._savings.noting() as untouched, self._autocast_again(), _without_parametrization_cache():
+            self._stateful = [m for m in self._modules if m._buffers and m not in untouched]
+            before = [
+                (owner, key, buffer, buffer._version, buffer.clone())
+                for owner in self._stateful
+                for key, buffer in owner._buffers.items()
+                if buffer is not None
+            ]
             outputs = self.module(*inputs)
         self._rng = rng if _differ(rng, _rng_states(device)) else None
         if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
         self._versions = [parameter._version for parameter in self.parameters]
-        self._changed: dict[tuple[int, str], Tensor] = {}
+        self._before: dict[tuple[int, str], Tensor] = {}
         self._unchanged: dict[tuple[int, str], tuple[Tensor, int]] = {}
         for owner, key, buffer, version, value in before:
-            if owner._buffers.get(key) is buffer and buffer._version == version:
+            same = owner._buffers.get(key) is buffer and buffer._version == version
+            if same and buffer.numel() > _SMALL:
                 self._unchanged[id(owner), key] = (buffer, version)
             else:
-                self._changed[id(owner), key] = value
+                self._before[id(owner), key] = value
         return outputs
 
     @contextmanager
@@ -119,7 +133,7 @@ class Recording:
             id(p): p.detach().requires_grad_(need) for p, need in zip(self.parameters, self._requires_grad, strict=True)
         }
         parameters = [(owner, key, owner._parameters.get(key)) for owner, key, _ in self._slots]
-        buffers = [(owner, dict(owner._buffers)) for owner in self._modules if owner._buffers]
+        buffers = [(owner, dict(owner._buffers)) for owner in self._stateful]
         toggled = [m for m, flag in zip(self._modules, self._training, strict=True) if m.training != flag]
         rng = None if self._rng is None else {device: _get_rng_state(device) for device in self._rng}
         _thread.depth = getattr(_thread, "depth", 0) + 1
@@ -128,13 +142,13 @@ class Recording:
                 owner._parameters[key] = aliases[id(parameter)]  # type: ignore[assignment]
             for owner, found in buffers:
                 for key, buffer in found.items():
-                    value = self._changed.get((id(owner), key), buffer)
+                    value = self._before.get((id(owner), key), buffer)
                     owner._buffers[key] = None if value is None else value.clone()
             for module in toggled:
                 module.training = not module.training
             if self._rng is not None:
                 _set_rng_states(self._rng)
-            with self._autocast_again(), _without_parametrization_cache():
+            with self._savings.replaying(), self._autocast_again(), _without_parametrization_cache():
                 yield aliases
         finally:
             _thread.depth -= 1
@@ -150,6 +164,11 @@ class Recording:
             if rng is not None:
                 _set_rng_states(rng)
 
+    def once_more(self, *inputs: Tensor) -> Any:
+        """Run the module as `first` did, without gradient and without a trace."""
+        with self.again(), torch.no_grad():
+            return self.module(*inputs)
+
     def _check_unchanged(self) -> None:
         for parameter, version in zip(self.parameters, self._versions, strict=True):
             if parameter._version != version:
@@ -157,7 +176,7 @@ class Recording:
                     f"a parameter of {self.name} (shape {tuple(parameter.shape)}) was changed in place between its use in"
                     " forward and backward, so its gradient can't be computed; change it after backward"
                 )
-        for owner in self._modules:
+        for owner in self._stateful:
             for key, buffer in owner._buffers.items():
                 read = self._unchanged.get((id(owner), key))
                 if read is not None and (buffer is not read[0] or read[0]._version != read[1]):
@@ -170,6 +189,8 @@ class Recording:
         if self._autocast is None:
             return nullcontext()
         device, enabled, dtype = self._autocast
+        if not enabled and not torch.is_autocast_enabled(device):
+            return nullcontext()
         return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
@@ -196,8 +217,31 @@ def refuse_strangers(edges: Sequence[GradientEdge], known: Iterable[Tensor], nam
                 pending.append(following)
 
 
+def _walk(root: nn.Module) -> list[nn.Module]:
+    """As `nn.Module.modules`, without the names that this builds for each."""
+    found: dict[nn.Module, None] = {}
+    pending = [root]
+    while pending:
+        module = pending.pop()
+        if module not in found:
+            found[module] = None
+            pending += [child for child in module._modules.values() if child is not None]
+    return list(found)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    kind = type(module)
+    own = kind.__module__.startswith("torch.nn.modules.") or kind.forward is nn.Sequential.forward
+    # A weight that is a plain attribute (a hypernetwork's, say) is a tensor from outside.
+    return own and not ("forward" in module.__dict__ or "weight" in module.__dict__ or "bias" in module.__dict__)
+
+
+def _without_parametrization_cache() -> AbstractContextManager[None]:
+    return _parametrization_cache_aside() if parametrize._cache_enabled else nullcontext()
+
+
 @contextmanager
-def _without_parametrization_cache() -> Iterator[None]:
+def _parametrization_cache_aside() -> Iterator[None]:
     """Inside `parametrize.cached()`, compute parametrized weights anew: the cache holds those of the other pass."""
     kept = parametrize._cache_enabled, parametrize._cache
     parametrize._cache_enabled, parametrize._cache = 0, {}

@@ -60,10 +60,8 @@ def _differentiate(
     if halve and len(recordings) > 1:
         middle = len(recordings) // 2
         inner = state
-        with torch.no_grad():
-            for recording in recordings[:middle]:
-                with recording.again():
-                    inner = _as_state(recording.module(*inner))
+        for recording in recordings[:middle]:
+            inner = _as_state(recording.once_more(*inner))
         grads = _differentiate(recordings[middle:], inner, [True] * len(inner), grads, collected, halve=True)
         del inner
         return _differentiate(recordings[:middle], state, needs, grads, collected, halve=True)
@@ -87,7 +85,8 @@ def _differentiate(
         return (None,) * len(state)
     edges = [get_gradient_edge(y) for y, _ in roots]
     names = recordings[0].name if len(recordings) == 1 else f"{recordings[0].name} to {recordings[-1].name}"
-    refuse_strangers(edges, [*leaves, *(alias for _, alias in aliases)], names)
+    if not all(recording.plain for recording in recordings):
+        refuse_strangers(edges, [*leaves, *(alias for _, alias in aliases)], names)
     root_grads = [g.to(y.dtype) for y, g in roots]
     del roots
     gradients = torch.autograd.grad(edges, wanted + [a for _, a in aliases], root_grads, allow_unused=True)

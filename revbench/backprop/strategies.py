@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 
+from revbench.backprop.certificate import Certificate, Notary
 from revbench.errors import UserError, unknown
 from revbench.words import NONREVERSIBLE, STRATEGIES, Nonreversible, Strategy
 
@@ -18,6 +20,10 @@ class StrategyModule(nn.Module):
         strategy: one of them, readable and settable; a call already made keeps the strategy it ran under.
         nonreversible: what becomes of the activations of units that can't be reconstructed: ``kept`` for
             the backward pass or ``recomputed`` in it. ``stored`` keeps everything and accepts only ``kept``.
+        kept_half_blocks: under ``reconstructed``, how many half blocks at the end of each reversible chain keep
+            their activations and are not run again; 0 at first.
+        certify: whether the next calls under ``reconstructed`` certify their activations; False at first.
+        certificate: of the last call that was certified and back-propagated; None before that.
     """
 
     def __init__(self, strategies: Iterable[Strategy], strategy: Strategy, nonreversible: Nonreversible) -> None:
@@ -25,6 +31,9 @@ class StrategyModule(nn.Module):
         self.strategies = tuple(strategies)
         self._strategy: Strategy = "stored"
         self._nonreversible: Nonreversible = "kept"
+        self._kept_half_blocks = 0
+        self._notary: Notary | None = None
+        self.certify = False
         self.set_strategy(strategy, nonreversible)
 
     @property
@@ -44,6 +53,29 @@ class StrategyModule(nn.Module):
     @nonreversible.setter
     def nonreversible(self, value: Nonreversible) -> None:
         self.set_strategy(self._strategy, value)
+
+    @property
+    def kept_half_blocks(self) -> int:
+        """Half blocks at the end of a chain that the next call keeps."""
+        return self._kept_half_blocks
+
+    @kept_half_blocks.setter
+    def kept_half_blocks(self, value: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise UserError(f"kept_half_blocks={value!r} must be an integer of at least 0")
+        self._kept_half_blocks = value
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """Whether the reconstructed activations of the last certified call were the stored ones, bit for bit."""
+        return self._notary.certificate() if self._notary is not None else None
+
+    def _next_notary(self) -> Notary | None:
+        """For one call: takes the checksums, if this module certifies."""
+        if not (self.certify and self.strategy == "reconstructed" and torch.is_grad_enabled()):
+            return None
+        self._notary = Notary()
+        return self._notary
 
     def set_strategy(self, strategy: Strategy, nonreversible: Nonreversible) -> None:
         """Set both choices at once.

@@ -29,6 +29,6 @@ class FloatStream:
         """``half + residual`` in a new tensor."""
         return half + residual
 
-    def subtract(self, half: Tensor, residual: Tensor, *, in_place: bool) -> Tensor:
-        """``half - residual``, written over `half` where nobody else can see it."""
-        return half.sub_(residual) if in_place else half - residual
+    def subtract(self, half: Tensor, residual: Tensor, *, into: Tensor | None) -> Tensor:
+        """``half - residual``, written into one of the two if nobody else sees it, else into a new tensor."""
+        return torch.sub(half, residual, out=into)

@@ -125,7 +125,10 @@ class ResidualNetwork(StrategyModule):
         """Logits ``(N, num_classes)`` of images ``(N, 3, H, W)``."""
         x = self._recomputed_or_kept(self.stem, images)
         state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
-        state = propagate(list(self.trunk), state, strategy=self.strategy, nonreversible=self.nonreversible)
+        state = propagate(
+            list(self.trunk), state, strategy=self.strategy, nonreversible=self.nonreversible,
+            kept_half_blocks=self.kept_half_blocks, notary=self._next_notary(),
+        )  # fmt: skip
         return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
 
     def _recomputed_or_kept(self, module: nn.Module, x: Tensor) -> Tensor:

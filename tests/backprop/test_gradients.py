@@ -105,6 +105,24 @@ def test_random_residual_functions(
         assert relative_difference(run(strategy), reference) < 1e-9
 
 
+@pytest.mark.parametrize("kept", range(8))
+@pytest.mark.parametrize("as_pair", [True, False])
+def test_kept_half_blocks(kept: int, as_pair: bool) -> None:
+    chain = reversible([(Bounded(3, ["linear", "dropout"]), Bounded(3, ["norm", "linear"])) for _ in range(3)]).double()
+    chain.kept_half_blocks = kept
+    x = torch.randn(2, 6, dtype=torch.float64)
+
+    def run(strategy: str) -> list[Tensor]:
+        torch.manual_seed(1)
+        chain.strategy = strategy  # type: ignore[assignment]
+        leaf = x.clone().requires_grad_()
+        out = chain(tuple(leaf.chunk(2, 1)) if as_pair else leaf)
+        out = torch.cat(out, 1) if as_pair else out
+        return list(torch.autograd.grad(out.square().sum(), [leaf, *chain.parameters()]))
+
+    assert relative_difference(run("reconstructed"), run("stored")) < 1e-12
+
+
 def test_against_finite_differences() -> None:
     chain = reversible([(Bounded(2, ["linear"]), Bounded(2, ["linear", "gelu"])) for _ in range(2)]).double()
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)

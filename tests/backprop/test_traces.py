@@ -105,21 +105,32 @@ def test_every_way_to_keep_a_running_value() -> None:
             assert torch.equal(a, b), (strategy, name)
 
 
-def test_a_buffer_that_is_only_read_and_changed_before_backward_raises() -> None:
-    class Reading(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("scale", torch.ones(3))
+class Reading(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(size))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return x * self.scale
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale[:3]
 
-    f = Reading()
-    for strategy in STRATEGIES[1:]:
-        out = reversible([(f, nn.Linear(3, 3))], strategy=strategy)(torch.randn(2, 6, requires_grad=True))
-        f.scale.fill_(3.0)
-        with pytest.raises(RuntimeError, match="buffer 'scale'"):
-            out.sum().backward()
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_a_small_buffer_changed_before_backward_counts_as_it_was(strategy: str) -> None:
+    f, x = Reading(3), torch.randn(2, 6, requires_grad=True)
+    out = reversible([(f, nn.Identity())], strategy=strategy)(x)  # type: ignore[arg-type]
+    f.scale.fill_(3.0)
+    out[:, :3].sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.ones(2, 6))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_a_large_buffer_that_is_only_read_and_changed_before_backward_raises(strategy: str) -> None:
+    f = Reading(5000)
+    out = reversible([(f, nn.Linear(3, 3))], strategy=strategy)(torch.randn(2, 6, requires_grad=True))  # type: ignore[arg-type]
+    f.scale.fill_(3.0)
+    with pytest.raises(RuntimeError, match="buffer 'scale'"):
+        out.sum().backward()
 
 
 def test_what_a_hook_keeps_is_not_written_over() -> None:
@@ -236,10 +247,43 @@ class Inplace(nn.Module):
         return x.relu_()
 
 
+class Widening(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double()
+
+
+class Dividing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0
+
+
+def test_values_that_are_not_finite_are_named() -> None:
+    x = torch.randn(2, 6)
+    chain = reversible([(nn.Linear(3, 3), nn.Linear(3, 3)), (Dividing(), nn.Linear(3, 3))])
+    with pytest.raises(FloatingPointError, match="block 1's F returned values that are NaN or infinite"):
+        chain(x)
+    x[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="block 0's F is added to values that are NaN"):
+        chain(x)
+    with pytest.raises(FloatingPointError, match="block 0's F is given values that are NaN"):
+        chain(x.flip(1))
+    chain.strategy = "stored"
+    chain(x).sum().backward()
+    large = torch.full((1, 6), 3e38)  # finite, though its sum is not
+    assert reversible([(nn.Identity(), nn.Identity())])(large / 4).isfinite().all()
+    assert reversible([(nn.ReLU(), nn.ReLU())])(-large).isfinite().all()
+
+
 def test_bad_blocks_and_inputs_are_named() -> None:
     x = torch.randn(2, 6)
     with pytest.raises(ValueError, match="block 1's G"):
         reversible([(nn.Identity(), nn.Identity()), (nn.Identity(), Shrinking())])(x)
+    with pytest.raises(
+        ValueError, match=r"block 0's F returned torch.float64, which would turn the torch.float32 stream"
+    ):
+        reversible([(Widening(), nn.Identity())])(x)
+    with pytest.raises(UserError, match="kept_half_blocks=-1"):
+        reversible([], kept_half_blocks=-1)
     with pytest.raises(RuntimeError, match="block 0's F changes its input in place"):
         reversible([(Inplace(), nn.Identity())])(x)
     with pytest.raises(ValueError, match="odd"):

@@ -1,0 +1,135 @@
+"""A proof that a gradient was computed from the stored activations' bits, for 8 bytes a half step.
+
+Forward takes a checksum of every activation that backward will reconstruct; backward takes it again of what it
+reconstructed. Equal sums certify equal bits. The first unequal one names the block, and a further call of the
+residual function tells rounding from a function that is not deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first reconstructed activation that is not the stored one.
+
+    Attributes:
+        name: the half step that it enters, e.g. ``block 3's G``.
+        net_ulps: the sum over all elements of the change in magnitude, in units in the last place, modulo 2 to the
+            32nd: changes up and down cancel, so it says of which order the difference is, and no more.
+        elements: how many numbers the activation has.
+    """
+
+    name: str
+    net_ulps: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What backward found when it compared the reconstructed activations with the stored ones.
+
+    Attributes:
+        compared: activations that were compared: one a half step, but for the first of each chain, which no gradient needs.
+        identical: those of them whose bits were equal.
+        difference: the first on the way back that was not equal; None if there is none.
+        not_deterministic: the half steps whose function, called twice on one input, gave unequal bits. Looked
+            for where an activation differs.
+    """
+
+    compared: int
+    identical: int
+    difference: Difference | None
+    not_deterministic: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.difference is None:
+            return f"this gradient was computed from activations bit-identical to the stored ones ({self.compared} half steps)"
+        d = self.difference
+        cause = (
+            f"not deterministic: {', '.join(self.not_deterministic)}"
+            if self.not_deterministic
+            else "all functions gave equal bits when called twice, so this is the rounding of (b + m(a)) - m(a)"
+        )
+        return (
+            f"{self.identical} of {self.compared} activations were bit-identical to the stored ones; the first that was not"
+            f" enters {d.name} and differs by a net {d.net_ulps:+,} units in the last place over {d.elements:,} elements; {cause}"
+        )
+
+
+class Notary:
+    """Takes the checksums of one forward call and compares them in its backward pass."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._equal: dict[str, bool] = {}
+        self._difference: Difference | None = None
+        self._not_deterministic: dict[str, None] = {}
+
+    def note(self, name: str, half: Tensor) -> None:
+        """Forward: the activation that enters a half step, any shape."""
+        self._sums[name] = checksum(half)
+
+    def compare(self, name: str, half: Tensor, value_sum: Tensor, call_again: Callable[[], Tensor]) -> None:
+        """Backward: look at the same activation, reconstructed.
+
+        Args:
+            name: of the half step, as in `note`.
+            half: the activation.
+            value_sum: checksum of what the half step's function gave when backward ran it.
+            call_again: calls that function on the same input.
+        """
+        before, now = int(self._sums[name]), int(checksum(half))
+        self._equal[name] = before == now
+        if before == now:
+            return
+        if not torch.equal(value_sum, checksum(call_again())):
+            self._not_deterministic[name] = None
+        if self._difference is None:
+            net = ((now & _WORD) - (before & _WORD)) & _WORD
+            net -= (net >> 31) << 32  # as a signed number of 32 bits
+            self._difference = Difference(name, net, half.numel())
+
+    def certificate(self) -> Certificate | None:
+        """What was found; None before a backward pass."""
+        if not self._equal:
+            return None
+        equal = sum(self._equal.values())
+        return Certificate(len(self._equal), equal, self._difference, tuple(self._not_deterministic))
+
+
+@torch.no_grad()
+def checksum(tensor: Tensor) -> Tensor:
+    """A checksum of a tensor's bits that does not depend on the order in which a device adds.
+
+    The lower 32 bits are the sum of the elements' bit patterns modulo 2 to the 32nd; their difference between two
+    tensors is, signs being equal, the net change of magnitude in units in the last place. The upper 32 bits are
+    the sum of a mixing function of the patterns (multiplication and shifts, as in MurmurHash3's finaliser,
+    Appleby 2011), which tells changes apart that cancel in the first sum. Both are sums of integers, hence exact
+    and the same in any order. Elements that change places are not told apart.
+
+    Args:
+        tensor: floating point or complex, any shape, strides and device.
+
+    Returns:
+        A tensor of no dimensions, int64: 8 bytes.
+    """
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    words = {8: torch.int64, 4: torch.int32, 2: torch.int16}[real.element_size()]
+    patterns = real.detach().view(words)
+    if words == torch.int16:
+        patterns = patterns.to(torch.int32)
+    total = patterns.sum(dtype=patterns.dtype)
+    factor, half = (-7046029254386353131, 32) if words == torch.int64 else (-1640531527, 15)  # 2**bits / golden ratio
+    mixed = patterns * factor
+    mixed ^= mixed >> half
+    mixed *= -2048144777
+    mixed ^= mixed >> half
+    return (mixed.sum(dtype=mixed.dtype).to(torch.int64) << 32) | (total.to(torch.int64) & _WORD)

@@ -1,0 +1,196 @@
+"""What a second call of a module need not do over again, and what its backward pass may write over.
+
+Two savings, made in PyTorch's own `BatchNorm` and `ReLU` modules wherever they stand in the module that runs again:
+
+- **batch statistics**: the first call notes the mean and the inverse standard deviation of each batch norm, 2C
+  numbers; the second normalises with them, which spares the reduction, most of what batch norm costs on
+  a CPU. The gradient is batch norm's own, with the derivatives of the statistics.
+- **ReLU**: the gradient that enters it is written over with the one that leaves, if nobody else holds it: one
+  tensor less at the worst moment of a half step.
+
+Both give the bits that PyTorch's own operations give. On other devices than the CPU batch statistics are
+computed again: the kernels there differ, and no measurement has shown yet that it pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revbench.backprop.ownership import gradient_is_ours
+
+Forward = Callable[[Tensor], Tensor]
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class BatchStatistics(NamedTuple):
+    """Of one batch norm in training: what it divided by, and the running values that it left behind.
+
+    Attributes:
+        mean, inverse_deviation: of each channel, ``(C,)``; the latter is ``1 / sqrt(var + eps)``.
+        running_mean, running_var: after the call; None where nobody could read them.
+    """
+
+    mean: Tensor
+    inverse_deviation: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+
+class Savings:
+    """The batch norms and ReLUs of a module, and the statistics that one call of it had.
+
+    Args:
+        modules: all modules of the one that is called twice.
+        private: nobody but the batch norms themselves reads their running values.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], *, private: bool) -> None:
+        known = [m for m in modules if "forward" not in m.__dict__]  # else somebody else replaced it already
+        self._norms: list[Any] = [m for m in known if type(m) in _BATCH_NORMS]
+        self._relus = [m for m in known if type(m) is nn.ReLU]
+        self._private = private
+        self._untouched: frozenset[nn.Module] = frozenset()
+        self._noted: list[list[BatchStatistics]] = [[] for _ in self._norms]
+
+    @contextmanager
+    def noting(self) -> Iterator[frozenset[nn.Module]]:
+        """Around the first call: batch norms note their statistics.
+
+        Yields:
+            Batch norms whose buffers no later call will read or change.
+        """
+        self._untouched = frozenset(norm for norm in self._norms if self._private and norm.training)
+        for norm, noted in zip(self._norms, self._noted, strict=True):
+            noted.clear()
+            norm.__dict__["forward"] = self._noting(norm, noted)
+        try:
+            yield self._untouched
+        finally:
+            for norm in self._norms:
+                del norm.__dict__["forward"]
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Around a later call: batch norms take the statistics that they noted, ReLUs back-propagate in place."""
+        for norm, noted in zip(self._norms, self._noted, strict=True):
+            norm.__dict__["forward"] = self._replaying(norm, iter(noted))
+        for relu in self._relus:
+            relu.__dict__["forward"] = _thrifty(relu)
+        try:
+            yield
+        finally:
+            for module in (*self._norms, *self._relus):
+                del module.__dict__["forward"]
+
+    def _noting(self, norm: Any, noted: list[BatchStatistics]) -> Forward:
+        plain: Forward = type(norm).forward.__get__(norm)
+
+        def forward(x: Tensor) -> Tensor:
+            # One value a channel has no deviation: PyTorch raises.
+            if not norm.training or x.device.type != "cpu" or x.dim() < 2 or x.numel() <= x.shape[1]:
+                return plain(x)
+            norm._check_input_dim(x)
+            mean, var, momentum = None, None, norm.momentum
+            if norm.track_running_stats:
+                mean, var = norm.running_mean, norm.running_var
+                norm.num_batches_tracked.add_(1)
+                if momentum is None:
+                    momentum = 1.0 / float(norm.num_batches_tracked)
+            out, *found = torch.native_batch_norm(x, norm.weight, norm.bias, mean, var, True, momentum or 0.0, norm.eps)
+            running = (None if x is None or norm in self._untouched else x.clone() for x in (mean, var))
+            noted.append(BatchStatistics(*found, *running))
+            return out
+
+        return forward
+
+    def _replaying(self, norm: Any, left: Iterator[BatchStatistics]) -> Forward:
+        plain: Forward = type(norm).forward.__get__(norm)
+
+        def forward(x: Tensor) -> Tensor:
+            noted = next(left, None) if norm.training else None
+            if noted is None or not _fit(noted, x, norm.weight):
+                if norm in self._untouched:
+                    return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+                return plain(x)
+            if noted.running_mean is not None:
+                norm.running_mean.copy_(noted.running_mean)
+                norm.running_var.copy_(noted.running_var)
+                norm.num_batches_tracked.add_(1)
+            out: Tensor = _KnownStatistics.apply(
+                x, norm.weight, norm.bias, noted.mean, noted.inverse_deviation, norm.eps
+            )
+            return out
+
+        return forward
+
+
+def _fit(noted: BatchStatistics, x: Tensor, weight: Tensor | None) -> bool:
+    """Whether these are the statistics of such an input, in a dtype in which `_KnownStatistics` rounds as PyTorch does."""
+    kinds = {noted.mean.dtype} | ({weight.dtype} if weight is not None else set())
+    return noted.mean.numel() == x.shape[1] and kinds in ({torch.float32}, {torch.float64})
+
+
+class _KnownStatistics(torch.autograd.Function):
+    """Batch norm in training whose forward pass is told the statistics; its backward is PyTorch's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        inverse_deviation: Tensor,
+        eps: float,
+    ) -> Tensor:
+        ctx.eps = eps
+        ctx.save_for_backward(x, weight, mean, inverse_deviation)
+        # The kernel of eval(), told a variance of 1: it multiplies by `scale` as that of train() does, bit for bit.
+        scale = inverse_deviation if weight is None else inverse_deviation * weight
+        out: Tensor = torch.native_batch_norm(x, scale, bias, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse_deviation = ctx.saved_tensors
+        grads = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, None, None, mean, inverse_deviation, True, ctx.eps, list(ctx.needs_input_grad[:3])
+        )
+        return *grads, None, None, None
+
+
+def _thrifty(relu: nn.ReLU) -> Forward:
+    plain: Forward = nn.ReLU.forward.__get__(relu)
+
+    def forward(x: Tensor) -> Tensor:
+        if not (x.requires_grad and torch.is_grad_enabled()) or (relu.inplace and x._is_view()):
+            return plain(x)
+        out: Tensor = _Relu.apply(x, relu.inplace)
+        return out
+
+    return forward
+
+
+class _Relu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(x)
+        out = x.relu_() if in_place else x.relu()
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        same_layout = grad.stride() == out.stride() and grad.dtype == out.dtype
+        if same_layout and gradient_is_ours(grad) and not torch.is_grad_enabled():
+            torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+            return grad, None
+        return torch.ops.aten.threshold_backward(grad, out, 0), None
