@@ -1,6 +1,6 @@
 """How a chain of blocks is back-propagated: the strategies, for anybody's blocks."""
 
-from revbench.backprop.chain import ReversibleBlock, ReversibleChain, propagate, reversible
+from revbench.backprop.chain import ReversibleBlock, ReversibleChain, pieces_of, propagate, reversible
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
 from revbench.backprop.strategies import StrategyModule
@@ -10,6 +10,7 @@ __all__ = [
     "ReversibleChain",
     "StrategyModule",
     "is_recomputing",
+    "pieces_of",
     "propagate",
     "reversible",
     "segment",

@@ -49,6 +49,14 @@ def is_reversible(unit: nn.Module) -> bool:
     return isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
 
 
+def pieces_of(units: Iterable[nn.Module]) -> list[nn.Module]:
+    """What a strategy calls of these units: F and G of an additive coupling, the others whole."""
+    pieces: list[nn.Module] = []
+    for unit in units:
+        pieces += [unit.f, unit.g] if isinstance(unit, ReversibleBlock) and is_reversible(unit) else [unit]
+    return pieces
+
+
 def _pairs(blocks: Iterable[nn.Module], first_block: int = 0) -> list[tuple[nn.Module, nn.Module]]:
     """F and G of each block.
 
@@ -175,6 +183,10 @@ class ReversibleChain(StrategyModule):
             notary=self._next_notary(),
         )  # fmt: skip
         return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
+
+    def pieces(self) -> list[nn.Module]:
+        """F and G of each block."""
+        return pieces_of(self.blocks)
 
     @torch.no_grad()
     def inverse(self, y: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:

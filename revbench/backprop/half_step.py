@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.certificate import Notary, checksum
+from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.ownership import memory_is_ours
 from revbench.backprop.recording import Recording, refuse_strangers
 from revbench.backprop.stream import FloatStream
@@ -201,6 +202,7 @@ class _EndJoined(torch.autograd.Function):
         return None, grad1, grad2, None
 
 
+@outside_graphs
 def reconstructed(
     pairs: Sequence[tuple[nn.Module, nn.Module]],
     x1: Tensor,

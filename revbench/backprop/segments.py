@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.half_step import NO_SECOND_DERIVATIVE
 from revbench.backprop.recording import Recording, refuse_strangers
 
@@ -97,6 +98,7 @@ def _differentiate(
     return tuple(next(of_state) if x.requires_grad else None for x in leaves)
 
 
+@outside_graphs
 def segment(units: Sequence[nn.Module], state: State, *, halve: bool = False, first_unit: int = 0) -> State:
     """Run units one after the other, keeping only the state before them; backward runs them again.
 

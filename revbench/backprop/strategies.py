@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from revbench.backprop.certificate import Certificate, Notary
+from revbench.backprop.compiling import compile_pieces
 from revbench.errors import UserError, unknown
 from revbench.words import NONREVERSIBLE, STRATEGIES, Nonreversible, Strategy
 
@@ -69,6 +71,14 @@ class StrategyModule(nn.Module):
     def certificate(self) -> Certificate | None:
         """Whether the reconstructed activations of the last certified call were the stored ones, bit for bit."""
         return self._notary.certificate() if self._notary is not None else None
+
+    def pieces(self) -> list[nn.Module]:
+        """What the strategies call: F and G of each additive coupling, and the other units whole."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it calls")
+
+    def compile_pieces(self, *, backend: str | Callable[..., Any] = "inductor") -> int:
+        """Compile each of the `pieces`; see `revbench.backprop.compiling`. Returns how many."""
+        return compile_pieces(self.pieces(), backend=backend)
 
     def _next_notary(self) -> Notary | None:
         """For one call: takes the checksums, if this module certifies."""

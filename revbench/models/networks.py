@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revbench.backprop import ReversibleBlock, StrategyModule, propagate, segment
+from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, propagate, segment
 from revbench.models.catalogue import Architecture, architecture
 from revbench.models.residual import ResidualFunction, batch_norm, convolution, initialise, shortcut
 from revbench.words import Nonreversible, Strategy
@@ -130,6 +130,10 @@ class ResidualNetwork(StrategyModule):
             kept_half_blocks=self.kept_half_blocks, notary=self._next_notary(),
         )  # fmt: skip
         return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
+
+    def pieces(self) -> list[nn.Module]:
+        """Stem, F and G of each reversible block, the other units, head."""
+        return pieces_of([self.stem, *self.trunk, self.head])
 
     def _recomputed_or_kept(self, module: nn.Module, x: Tensor) -> Tensor:
         if self.nonreversible == "recomputed":
