@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from revbench import words
 from revbench.errors import UserError, unknown
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "strategy": words.STRATEGIES,
+    "strategy": words.ALL_STRATEGIES,
     "nonreversible": words.NONREVERSIBLE,
     "dtype": words.DTYPES,
     "autocast": words.AUTOCASTS,
@@ -29,8 +30,11 @@ class Case:
     The constructor only stores; `check` says what is wrong with a case.
 
     Attributes:
-        model: a catalogue name, or ``package.module:factory`` (see `revbench.workload`).
-        strategy: ``stored``, ``reconstructed``, ``checkpointed`` or ``recursive``.
+        model: a catalogue name, ``package.module:factory``, or ``package.module:factory(depth=9,width=64)`` with
+            plain values (see `revbench.workload`).
+        strategy: ``stored``, ``reconstructed``, ``checkpointed``, ``recursive``, or one of PyTorch's own ways,
+            ``torch_checkpoint``, ``torch_selective``, ``torch_budget``, ``torch_offload``
+            (see `revbench.backprop.alternatives`).
         nonreversible: ``kept`` or ``recomputed``: activations of stem, head and shape-changing units.
         dtype: of weights and activations: ``float32``, ``float64`` or ``bfloat16``.
         autocast: ``none``, ``bfloat16`` or ``float16``.
@@ -48,6 +52,10 @@ class Case:
         allocator: glibc's malloc on the CPU: ``pinned`` (memory is not given back to the system, so a
             step takes no page faults) or ``default``.
         threads: of one operation on the CPU; PyTorch's own choice if 0.
+        compile: `torch.compile` on each F, G and unit.
+        kept_half_blocks: under ``reconstructed``, half blocks at the end of each reversible chain that keep their
+            activations.
+        certify: under ``reconstructed``, compare checksums of the activations.
         training_steps: steps of a training case.
         ulp: if not 0, one weight, chosen by this number, is moved by one unit in the last place.
         seed: of weights and batches.
@@ -71,6 +79,9 @@ class Case:
     deterministic: bool = False
     allocator: str = "pinned"
     threads: int = 0
+    compile: bool = False
+    kept_half_blocks: int = 0
+    certify: bool = False
     training_steps: int = 0
     ulp: int = 0
     seed: int = 0
@@ -88,6 +99,10 @@ class Case:
     def replace(self, **changes: Any) -> Case:
         """A copy with fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def stored(self) -> Case:
+        """The same case with all activations stored: what its strategy is compared with."""
+        return self.replace(strategy="stored", nonreversible="kept", kept_half_blocks=0, certify=False)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a plain dict."""
@@ -144,6 +159,7 @@ class Case:
         for field, least in (
             ("batch_size", 1),
             ("threads", 0),
+            ("kept_half_blocks", 0),
             ("training_steps", 0),
             ("ulp", 0),
             ("seed", 0),
@@ -157,8 +173,12 @@ class Case:
                 raise UserError(f"{field}={value!r} must be an integer of at least {least}")
         if self.strategy == "stored" and self.nonreversible == "recomputed":
             raise UserError("strategy=stored keeps every activation; nonreversible must be kept")
-        if ":" in self.model and not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.model):
-            raise UserError(f"model {self.model!r} is no package.module:factory")
+        if self.strategy != "reconstructed" and (self.kept_half_blocks or self.certify):
+            raise UserError("kept_half_blocks and certify are of strategy=reconstructed; leave them away")
+        if self.compile and self.strategy == "torch_budget":
+            raise UserError("strategy=torch_budget compiles all units as one graph; leave compile away")
+        if ":" in self.model:
+            parse_factory(self.model)
         if ":" not in self.model:
             overrides = {k: getattr(self, k) for k in ("image_size", "num_classes") if getattr(self, k) is not None}
             found = architecture(self.model, **overrides)
@@ -168,3 +188,28 @@ class Case:
                     f" its pair {CATALOGUE[self.model].pair} has them"
                 )
         return self
+
+
+def parse_factory(model: str) -> tuple[str, str, dict[str, Any]]:
+    """Module, attribute and keyword arguments of ``package.module:factory(name=value,...)``.
+
+    A value is an integer, a number, True, False, or else a word as it is.
+
+    Raises:
+        UserError: it has another form.
+    """
+    dotted, word = r"\w+(?:\.\w+)*", r"\w+=[\w.+-]+"
+    found = re.fullmatch(rf"({dotted}):({dotted})(?:\(((?:{word}(?:,{word})*)?)\))?", model)
+    if found is None:
+        raise UserError(f"model {model!r} is no package.module:factory or package.module:factory(name=value,...)")
+    module, attribute, listed = found.groups()
+    arguments: dict[str, Any] = {}
+    for entry in listed.split(",") if listed else ():
+        name, _, text = entry.partition("=")
+        if name in arguments:
+            raise UserError(f"model {model!r} gives {name} twice")
+        try:
+            arguments[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            arguments[name] = text
+    return module, attribute, arguments

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from revbench.case import Case
+from revbench.case import Case, parse_factory
 from revbench.models.catalogue import CATALOGUE
+from revbench.words import CHAIN_KINDS, PEERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,10 @@ class Tier:
         nulls: training runs that differ by one unit in the last place of one weight.
         draws: of weights and batch, for drift.
         max_seconds: how long the steps of one timed case may take.
+        chain_blocks: of the chains by which libraries are compared.
+        chain_batch_size: images a step of these.
+        chain_rounds: interleaved steps of each.
+        chain_compiled: whether the compiled ways are among them; compilation takes a minute or more each.
     """
 
     pairs: tuple[str, ...]
@@ -31,6 +37,10 @@ class Tier:
     nulls: int
     draws: int
     max_seconds: float
+    chain_blocks: int
+    chain_batch_size: int
+    chain_rounds: int
+    chain_compiled: bool
 
 
 _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
@@ -40,16 +50,19 @@ TIERS: Mapping[str, Tier] = {
     "quick": Tier(
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
         training_pairs=("resnet-32",), training_steps=80, training_batch_size=16, nulls=1, draws=6, max_seconds=1.2,
+        chain_blocks=4, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
         pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
         training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100, nulls=3, draws=30, max_seconds=10.0,
+        chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
     ),
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
         pairs=(*_CIFAR, "resnet-101"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64)},
         training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100, nulls=3, draws=30, max_seconds=30.0,
+        chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
     ),
 }  # fmt: skip
 
@@ -129,3 +142,39 @@ def training_cases(plan: Plan) -> list[Case]:
         nulls = [revnet.replace(ulp=i + 1) for i in range(plan.size.nulls)]
         cases += [case, revnet, revnet.replace(strategy="reconstructed"), *nulls]
     return cases
+
+
+def chain_case(plan: Plan, kind: str, library: str = "revbench") -> Case:
+    """The chain by which libraries are compared, stored by plain autograd."""
+    named = f"library={library},kind={kind},blocks={plan.size.chain_blocks}"
+    return Case(model=f"revbench.peers:chain({named})", batch_size=plan.size.chain_batch_size, device=plan.device)
+
+
+def chain_cases(plan: Plan) -> list[Case]:
+    """Our strategies and PyTorch's own ways on both kinds of chain."""
+    cases = []
+    for kind in CHAIN_KINDS:
+        stored = chain_case(plan, kind)
+        reconstructed = stored.replace(strategy="reconstructed")
+        cases += [stored, reconstructed, reconstructed.replace(kept_half_blocks=1), reconstructed.replace(certify=True)]
+        names = ["checkpointed", "recursive", "torch_checkpoint", "torch_selective"]
+        if plan.device != "cpu":
+            names.append("torch_offload")
+        if plan.size.chain_compiled:
+            names.append("torch_budget")
+            cases += [stored.replace(compile=True), reconstructed.replace(compile=True)]
+        cases += [stored.replace(strategy=name) for name in names]
+    return cases
+
+
+def chain_leads(plan: Plan) -> list[Case]:
+    """One case for each kind of chain: what a group of contenders is named by."""
+    return [chain_case(plan, kind) for kind in CHAIN_KINDS]
+
+
+def contenders(plan: Plan, lead: Case) -> list[Case]:
+    """All that are timed together with this lead: our strategies, PyTorch's ways, and the libraries that are installed."""
+    kind = parse_factory(lead.model)[2]["kind"]
+    ours = [case for case in chain_cases(plan) if case.model == lead.model]
+    peers = [name for name in PEERS if importlib.util.find_spec(name)]
+    return ours + [chain_case(plan, kind, name).replace(strategy="reconstructed") for name in peers]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Strategy = Literal["stored", "reconstructed", "checkpointed", "recursive"]
+OwnStrategy = Literal["stored", "reconstructed", "checkpointed", "recursive"]
+TorchStrategy = Literal["torch_checkpoint", "torch_selective", "torch_budget", "torch_offload"]
+Strategy = OwnStrategy | TorchStrategy
 Nonreversible = Literal["kept", "recomputed"]
 Status = Literal["ok", "oom", "timeout", "crashed", "unsupported"]
 
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+STRATEGIES: tuple[OwnStrategy, ...] = get_args(OwnStrategy)
+TORCH_STRATEGIES: tuple[TorchStrategy, ...] = get_args(TorchStrategy)
+ALL_STRATEGIES: tuple[Strategy, ...] = (*STRATEGIES, *TORCH_STRATEGIES)
 NONREVERSIBLE: tuple[Nonreversible, ...] = get_args(Nonreversible)
 STATUSES: tuple[Status, ...] = get_args(Status)
 DTYPES = ("float32", "float64", "bfloat16")
@@ -16,3 +20,5 @@ AUTOCASTS = ("none", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "adamw")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 ALLOCATORS = ("pinned", "default")
+CHAIN_KINDS = ("basic", "bottleneck")
+PEERS = ("revtorch", "revlib", "memcnn")  # libraries that we are compared with, named as they are imported

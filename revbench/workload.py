@@ -1,6 +1,7 @@
 """From a case to a model, a batch and a training step.
 
-A workload is a network of the catalogue, or what a factory ``package.module:factory`` returns: a module
+A workload is a network of the catalogue, or what a factory ``package.module:factory`` returns, called without
+arguments or with those that the name gives (``package.module:factory(depth=9)``): a module
 (fed with images ``(N, 3, S, S)`` and cross-entropy), or ``(module, make_batch, loss)`` where
 ``make_batch(batch_size, generator)`` returns ``(inputs, targets)`` on the CPU and ``loss(outputs, targets)`` a
 scalar. The strategy is set on every `revbench.reversible` inside the module.
@@ -8,7 +9,9 @@ scalar. The strategy is set on every `revbench.reversible` inside the module.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revbench.backprop import StrategyModule
-from revbench.case import Case
+from revbench.backprop import StrategyModule, compile_pieces
+from revbench.case import Case, parse_factory
 from revbench.errors import UserError
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
@@ -112,6 +115,14 @@ def build_workload(case: Case) -> Workload:
         model = model.to(memory_format=torch.channels_last)
     if case.ulp:
         move_by_one_ulp(model, case.ulp)
+    chains = [module for module in model.modules() if isinstance(module, StrategyModule)]
+    for chain in chains:
+        chain.kept_half_blocks, chain.certify = case.kept_half_blocks, case.certify
+    if case.compile:
+        for chain in chains:
+            chain.compile_pieces()
+        if not chains:
+            compile_pieces([model])
     return Workload(case, model.train(), make_batch, loss, _optimizer(case, model))
 
 
@@ -124,12 +135,16 @@ def _normal_images(size: int, classes: int) -> MakeBatch:
 
 
 def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
-    module_name, _, attribute = case.model.partition(":")
+    module_name, attribute, arguments = parse_factory(case.model)
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        factory: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"model {case.model!r} can't be imported: {error}; give package.module:factory") from error
-    made = factory()
+    try:
+        inspect.signature(factory).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"model {case.model!r} can't be called so: {error}") from error
+    made = factory(**arguments)
     parts = made if isinstance(made, tuple) else (made, None, None)
     if len(parts) != 3 or not isinstance(parts[0], nn.Module):
         raise UserError(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revbench.case import Case
+from revbench.case import Case, parse_factory
 from revbench.errors import UserError
 
 cases = st.builds(
@@ -26,6 +26,10 @@ cases = st.builds(
 
 def test_ids_of_the_first_version_stay() -> None:
     """A field added later has a default, and so changes none of these."""
+    assert (
+        Case(model="a:b(depth=9)", strategy="reconstructed", kept_half_blocks=1, certify=True).id
+        == "a:b(depth=9),strategy=reconstructed,kept_half_blocks=1,certify=True"
+    )
     assert Case(model="revnet-38").id == "revnet-38"
     assert (
         Case(model="revnet-38", strategy="reconstructed", batch_size=16).id
@@ -51,13 +55,14 @@ def test_ids_of_the_first_version_stay() -> None:
             deterministic=True,
             allocator="default",
             threads=2,
+            compile=True,
             training_steps=5,
             ulp=1,
             seed=9,
         ).id
         == "resnet-32,strategy=checkpointed,nonreversible=recomputed,dtype=float64,autocast=bfloat16,batch_size=1,"
         "image_size=8,num_classes=3,data=digits,device=cuda,optimizer=adamw,memory_format=channels_last,tf32_matmul=True,"
-        "tf32_convolution=True,cudnn_benchmark=True,deterministic=True,allocator=default,threads=2,training_steps=5,ulp=1,seed=9"
+        "tf32_convolution=True,cudnn_benchmark=True,deterministic=True,allocator=default,threads=2,compile=True,training_steps=5,ulp=1,seed=9"
     )
 
 
@@ -84,6 +89,12 @@ def test_an_id_is_as_good_as_the_case(a: Case, b: Case) -> None:
         ({"device": "tpu"}, "device"),
         ({"device": "cpu:1"}, "device"),
         ({"model": ".a:b"}, "package.module:factory"),
+        ({"model": "a:b(c d=2)"}, "no package.module:factory"),
+        ({"model": "a:b(c=1,c=2)"}, "gives c twice"),
+        ({"kept_half_blocks": 1}, "strategy=reconstructed"),
+        ({"strategy": "checkpointed", "certify": True}, "strategy=reconstructed"),
+        ({"strategy": "reconstructed", "kept_half_blocks": -1}, "kept_half_blocks"),
+        ({"strategy": "torch_budget", "compile": True}, "one graph"),
         ({"model": "a:b", "image_size": 0}, "image_size"),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": True}, "batch_size"),
@@ -101,3 +112,13 @@ def test_a_wrong_case_gets_one_clear_line(fields: dict[str, object], word: str) 
     with pytest.raises(UserError, match=word) as caught:
         Case(**{"model": "revnet-38", **fields}).check()  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_a_factory_takes_plain_values() -> None:
+    assert parse_factory("a.b:c.d") == ("a.b", "c.d", {})
+    assert parse_factory("a:b()") == ("a", "b", {})
+    assert parse_factory("a:b(depth=9,width=-1.5,kind=basic,wide=True)") == (
+        "a",
+        "b",
+        {"depth": 9, "width": -1.5, "kind": "basic", "wide": True},
+    )

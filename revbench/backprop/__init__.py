@@ -1,14 +1,19 @@
 """How a chain of blocks is back-propagated: the strategies, for anybody's blocks."""
 
+from revbench.backprop.certificate import Certificate, Difference
 from revbench.backprop.chain import ReversibleBlock, ReversibleChain, pieces_of, propagate, reversible
+from revbench.backprop.compiling import compile_pieces
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
 from revbench.backprop.strategies import StrategyModule
 
 __all__ = [
+    "Certificate",
+    "Difference",
     "ReversibleBlock",
     "ReversibleChain",
     "StrategyModule",
+    "compile_pieces",
     "is_recomputing",
     "pieces_of",
     "propagate",

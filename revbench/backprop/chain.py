@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop import segments
+from revbench.backprop.alternatives import run_alternative
 from revbench.backprop.certificate import Notary
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.strategies import StrategyModule
 from revbench.backprop.stream import FloatStream
 from revbench.errors import UserError
-from revbench.words import STRATEGIES, Nonreversible, Strategy
+from revbench.words import STRATEGIES, TORCH_STRATEGIES, Nonreversible, Strategy
 
 State = tuple[Tensor, ...]
 
@@ -78,6 +79,7 @@ def propagate(
     units: Sequence[nn.Module],
     state: State,
     *,
+    owner: nn.Module,
     strategy: Strategy,
     nonreversible: Nonreversible = "kept",
     kept_half_blocks: int = 0,
@@ -89,6 +91,7 @@ def propagate(
         units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` is
             reconstructed from the state after it, and the other units follow `nonreversible`.
         state: the tensors that enter the first unit (two halves if any unit is reversible).
+        owner: the module whose units they are.
         strategy: see `revbench.backprop.strategies`.
         nonreversible: under `reconstructed`, whether units that can't be inverted keep their activations
             or are recomputed from their input.
@@ -108,6 +111,8 @@ def propagate(
         return segments.checkpointed(units, state)
     if strategy == "recursive":
         return segments.recursive(units, state)
+    if strategy in TORCH_STRATEGIES:
+        return run_alternative(strategy, units, state, owner)
     start = 0
     while start < len(units):
         stop = start
@@ -179,7 +184,7 @@ class ReversibleChain(StrategyModule):
             assert isinstance(joined, Tensor)
             return joined
         y1, y2 = propagate(
-            list(self.blocks), (x1, x2), strategy=self.strategy, kept_half_blocks=self.kept_half_blocks,
+            list(self.blocks), (x1, x2), owner=self, strategy=self.strategy, kept_half_blocks=self.kept_half_blocks,
             notary=self._next_notary(),
         )  # fmt: skip
         return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)

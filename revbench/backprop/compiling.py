@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-
 _Called = TypeVar("_Called", bound=Callable[..., Any])
 
 
@@ -52,7 +51,7 @@ def compile_pieces(pieces: Iterable[nn.Module], *, backend: str | Callable[..., 
     for piece in pieces:
         if piece._compiled_call_impl is None:
             run = _of_its_own(piece)
-            piece._compiled_call_impl = torch.compile(run, backend=backend, fullgraph=True, dynamic=False)  # type: ignore[assignment]
+            piece._compiled_call_impl = torch.compile(run, backend=backend, fullgraph=True, dynamic=False)
             count += 1
     return count
 
@@ -63,7 +62,7 @@ def _of_its_own(piece: nn.Module) -> Callable[..., Any]:
     PyTorch limits how often one code object is compiled (8 times), and `nn.Module.compile` takes the same one for
     every module: the ninth F of a network would run eagerly, or fail.
     """
-    call = piece._call_impl
+    call: Callable[..., Any] = piece._call_impl
 
     def run(*args: Any) -> Any:
         return call(*args)

@@ -33,6 +33,23 @@ from revbench.backprop.replay import Savings
 # Numbers in a buffer that is kept whether it seems changed or not: batch norm's kernels change running values
 # without raising their version. A larger one that no version says is changed is taken to be only read.
 _SMALL = 4096
+# Files of torch.nn.modules whose layers draw no random numbers, but for these; comparing the generators' states
+# takes longer than a small convolution.
+_NEVER_DRAW = frozenset(
+    (
+        "activation",
+        "batchnorm",
+        "container",
+        "conv",
+        "flatten",
+        "instancenorm",
+        "linear",
+        "normalization",
+        "padding",
+        "pooling",
+    )
+)
+_DRAW = (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 _thread = threading.local()
 
 
@@ -93,7 +110,7 @@ class Recording:
                 torch.get_autocast_dtype(device.type),
             )
         versions = [x._version for x in inputs]
-        rng = _rng_states(device)
+        rng = {} if self.plain and not any(map(_may_draw, self._modules)) else _rng_states(device)
         with self._savings.noting() as untouched, self._autocast_again(), _without_parametrization_cache():
             self._stateful = [m for m in self._modules if m._buffers and m not in untouched]
             before = [
@@ -103,7 +120,7 @@ class Recording:
                 if buffer is not None
             ]
             outputs = self.module(*inputs)
-        self._rng = rng if _differ(rng, _rng_states(device)) else None
+        self._rng = rng if rng and _differ(rng, _rng_states(device)) else None
         if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
         self._versions = [parameter._version for parameter in self.parameters]
@@ -234,6 +251,13 @@ def _is_plain(module: nn.Module) -> bool:
     own = kind.__module__.startswith("torch.nn.modules.") or kind.forward is nn.Sequential.forward
     # A weight that is a plain attribute (a hypernetwork's, say) is a tensor from outside.
     return own and not ("forward" in module.__dict__ or "weight" in module.__dict__ or "bias" in module.__dict__)
+
+
+def _may_draw(module: nn.Module) -> bool:
+    """Whether a plain module may draw random numbers, as far as is known of its kind."""
+    kind = type(module)
+    known = kind.forward is nn.Sequential.forward or kind.__module__.rpartition(".")[2] in _NEVER_DRAW
+    return not known or isinstance(module, _DRAW)
 
 
 def _without_parametrization_cache() -> AbstractContextManager[None]:

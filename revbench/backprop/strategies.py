@@ -11,14 +11,14 @@ from torch import nn
 from revbench.backprop.certificate import Certificate, Notary
 from revbench.backprop.compiling import compile_pieces
 from revbench.errors import UserError, unknown
-from revbench.words import NONREVERSIBLE, STRATEGIES, Nonreversible, Strategy
+from revbench.words import ALL_STRATEGIES, NONREVERSIBLE, TORCH_STRATEGIES, Nonreversible, Strategy
 
 
 class StrategyModule(nn.Module):
     """A module whose strategy of back-propagation can be set at any moment, on the same weights.
 
     Attributes:
-        strategies: the strategies that this module supports.
+        strategies: of our own, those that this module supports; PyTorch's (``torch_…``) it does.
         strategy: one of them, readable and settable; a call already made keeps the strategy it ran under.
         nonreversible: what becomes of the activations of units that can't be reconstructed: ``kept`` for
             the backward pass or ``recomputed`` in it. ``stored`` keeps everything and accepts only ``kept``.
@@ -95,9 +95,9 @@ class StrategyModule(nn.Module):
                 together with ``recomputed``.
         """
         name = getattr(self, "name", type(self).__name__)
-        if strategy not in STRATEGIES:
-            raise unknown("strategy", strategy, STRATEGIES)
-        if strategy not in self.strategies:
+        if strategy not in ALL_STRATEGIES:
+            raise unknown("strategy", strategy, ALL_STRATEGIES)
+        if strategy not in (*self.strategies, *TORCH_STRATEGIES):
             raise UserError(
                 f"{name} has no reversible block, so strategy {strategy!r} is not possible;"
                 f" use one of {', '.join(self.strategies)}"

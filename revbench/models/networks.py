@@ -126,7 +126,7 @@ class ResidualNetwork(StrategyModule):
         x = self._recomputed_or_kept(self.stem, images)
         state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
         state = propagate(
-            list(self.trunk), state, strategy=self.strategy, nonreversible=self.nonreversible,
+            list(self.trunk), state, owner=self, strategy=self.strategy, nonreversible=self.nonreversible,
             kept_half_blocks=self.kept_half_blocks, notary=self._next_notary(),
         )  # fmt: skip
         return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])

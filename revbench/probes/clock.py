@@ -6,6 +6,7 @@ import itertools
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,24 +48,17 @@ def measure_time(
         _step(workload, inputs, targets, _HostMarks())
     if cuda:
         torch.cuda.synchronize()
-    rounds: list[_HostMarks | _DeviceMarks] = []
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    rounds: list[_Marks] = []
+    faults = _minor_faults()
     began = time.perf_counter()
     while len(rounds) < min_rounds or time.perf_counter() - began < max_seconds:
-        marks = _DeviceMarks() if cuda else _HostMarks()
-        _step(workload, inputs, targets, marks)
-        rounds.append(marks)
+        rounds.append(_timed_step(workload, inputs, targets))
         if cuda and len(rounds) % 64 == 0:
             torch.cuda.synchronize()  # else the host runs ahead of max_seconds by a long queue
     if cuda:
         torch.cuda.synchronize()
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-    seconds = [marks.seconds() for marks in rounds]
-    samples = {f"{phase}_seconds": [s[i] for s in seconds] for i, phase in enumerate(PHASES)}
-    samples["step_seconds"] = [sum(s) for s in seconds]
-    metrics: dict[str, Metric] = {name: statistics.median(values) for name, values in samples.items()}
-    metrics["rounds"] = len(rounds)
-    metrics["minor_faults_per_step"] = faults / len(rounds)
+    metrics, samples = _summary(rounds)
+    metrics["minor_faults_per_step"] = (_minor_faults() - faults) / len(rounds)
     if cuda:
         from revbench.probes.nvml import clocks
 
@@ -75,10 +69,61 @@ def measure_time(
     return Found(metrics, samples)
 
 
+def measure_time_interleaved(
+    workloads: Sequence[Workload], *, progress: Progress, rounds: int = 15, warmup_rounds: int = 2
+) -> list[Found]:
+    """Time the steps of several workloads in turn, in one process: what slows the machine slows them all.
+
+    A ratio of two of these is worth more than one of two processes, if their weights fit in memory together. The
+    order of a round is turned by one from round to round, so that nobody always follows the same neighbour.
+
+    Args:
+        workloads: what to time, on one device.
+        progress: not called.
+        rounds: steps of each.
+        warmup_rounds: steps of each before the first counted one.
+
+    Returns:
+        For each workload metrics and samples as of `measure_time`, without the page faults and a GPU's own.
+    """
+    batches = [workload.batch() for workload in workloads]
+    cuda = workloads[0].case.device.startswith("cuda")
+    found: list[list[_Marks]] = [[] for _ in workloads]
+    for number in range(-warmup_rounds, rounds):
+        for i in range(len(workloads)):
+            which = (i + number) % len(workloads)
+            marks = _timed_step(workloads[which], *batches[which])
+            workloads[which].optimizer.zero_grad(set_to_none=True)
+            if number >= 0:
+                found[which].append(marks)
+        if cuda:
+            torch.cuda.synchronize()
+    return [Found(*_summary(marks)) for marks in found]
+
+
+def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Metric], dict[str, list[float]]]:
+    """Medians over the steps, and every sample."""
+    seconds = [marks.seconds() for marks in rounds]
+    samples = {f"{phase}_seconds": [s[i] for s in seconds] for i, phase in enumerate(PHASES)}
+    samples["step_seconds"] = [sum(s) for s in seconds]
+    metrics: dict[str, Metric] = {name: statistics.median(values) for name, values in samples.items()}
+    return metrics | {"rounds": len(rounds)}, samples
+
+
+def _minor_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def _timed_step(workload: Workload, inputs: Any, targets: Any) -> _Marks:
+    marks = _DeviceMarks() if workload.case.device.startswith("cuda") else _HostMarks()
+    _step(workload, inputs, targets, marks)
+    return marks
+
+
 LAUNCH_BOUND_BELOW = 0.8  # rule 3: below this share of the step with a kernel running, the host is what is timed
 
 
-def _step(workload: Workload, inputs: Any, targets: Any, marks: _HostMarks | _DeviceMarks) -> None:
+def _step(workload: Workload, inputs: Any, targets: Any, marks: _Marks) -> None:
     marks.mark()
     loss = workload.forward(inputs, targets)
     marks.mark()
@@ -110,6 +155,9 @@ class _DeviceMarks:
 
     def seconds(self) -> list[float]:
         return [a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(self._events)]
+
+
+_Marks = _HostMarks | _DeviceMarks
 
 
 def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int = 3) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from revbench.backprop import Certificate, StrategyModule
 from revbench.probes.found import Found, Metric, Progress
 from revbench.workload import Workload, build_workload
 
@@ -59,19 +60,19 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
     Returns:
         Metrics ``angle_degrees`` and ``relative_error`` (medians), each with ``_q05`` and ``_q95``;
         ``worst_tensor_angle_degrees`` (the largest of any parameter tensor with more than one element, in any draw)
-        and ``worst_tensor``; ``draws``. Samples for the medians.
+        and ``worst_tensor``; ``draws``; of a certified case also ``compared_activations``,
+        ``identical_activations`` (both over all draws) and ``certificate``, that of the last draw in words.
+        Samples for the medians.
     """
     case = workload.case
     angles: list[float] = []
     errors: list[float] = []
     worst, worst_name = 0.0, None
+    certificates: list[Certificate] = []
     for draw in range(first_draw, first_draw + draws):
         ours = build_workload(case.replace(seed=case.seed + draw))
-        exact = build_workload(
-            case.replace(
-                seed=case.seed + draw, strategy="stored", nonreversible="kept", dtype="float64", autocast="none"
-            )
-        )
+        reference_case = case.stored().replace(seed=case.seed + draw, dtype="float64", autocast="none", compile=False)
+        exact = build_workload(reference_case)
         exact.model.load_state_dict(ours.model.state_dict())
         batch = ours.batch()
         torch.manual_seed(draw)  # the same dropout masks, on the CPU; a GPU's may depend on the dtype
@@ -85,8 +86,15 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
                 angle = angle_degrees(tensor, reference[name])
                 if not angle <= worst and not math.isnan(worst):  # NaN is the worst of all
                     worst, worst_name = angle, name
+        certificates += [
+            m.certificate for m in ours.model.modules() if isinstance(m, StrategyModule) and m.certificate is not None
+        ]
         progress({"done": len(angles), "of": draws, "angle_degrees": angles[-1]})
     metrics: dict[str, Metric] = {"draws": draws, "worst_tensor_angle_degrees": worst, "worst_tensor": worst_name}
+    if case.certify:
+        metrics["compared_activations"] = sum(found.compared for found in certificates)
+        metrics["identical_activations"] = sum(found.identical for found in certificates)
+        metrics["certificate"] = str(certificates[-1]) if certificates else None
     samples = {"angle_degrees": angles, "relative_error": errors}
     for name, values in samples.items():
         low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from revbench.probes.live_tensors import LiveTensors
 from revbench.workload import Workload
 
 
-def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True) -> Found:
+def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True, allocator: bool = False) -> Found:
     """Measure a step's memory in passes of their own: first the untouched process, then the tracker.
 
     Each pass takes one step to create the optimizer's state, then the step that is measured. Parameters,
@@ -24,10 +25,13 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         workload: what to measure.
         progress: not called: the probe is over in two steps.
         timeline: keep the live bytes after each operation.
+        allocator: on the CPU, also ask PyTorch's allocator, through its profiler (on a GPU it is always asked).
 
     Returns:
         Metrics ``peak_bytes`` and ``forward_peak_bytes``, ``backward_peak_bytes``, ``optimizer_peak_bytes`` of live
-        tensors, ``steady_bytes``, ``activation_peak_bytes`` (the peak above the steady state),
+        tensors, ``steady_bytes``, ``activation_peak_bytes`` (the peak above the steady state), all but
+        ``steady_bytes`` None for compiled cases; ``allocated_activation_peak_bytes``, what the allocator gave out above
+        the steady state, with the memory that a kernel takes and gives back inside one operation;
         ``rss_peak_bytes`` (the worker's high-water mark) and ``rss_before_bytes``. On a GPU also the allocator's
         ``<phase>_allocated_peak_bytes``, ``allocated_peak_bytes``, ``requested_peak_bytes``,
         ``reserved_peak_bytes`` and NVML's ``nvml_process_bytes``.
@@ -41,6 +45,13 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
     else:
         _step(workload, inputs, targets)
     metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
+
+    if workload.case.device == "cpu" and allocator:
+        metrics["allocated_activation_peak_bytes"] = _cpu_allocator(workload, inputs, targets)
+    if workload.case.compile or workload.case.strategy == "torch_budget":
+        reason = "compiled code makes tensors that the tracker can't see"
+        untold = ("peak_bytes", "activation_peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES))
+        return Found(metrics | dict.fromkeys(untold) | {f"{name}_reason": reason for name in untold})
 
     live = LiveTensors(timeline=timeline)
     workload.optimizer.zero_grad(set_to_none=True)
@@ -63,6 +74,18 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
 def _step(workload: Workload, inputs: Any, targets: Any) -> None:
     workload.forward(inputs, targets).backward()
     workload.optimizer.step()
+
+
+def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
+    """The most bytes that the CPU allocator had given out during a step, above those before it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    workload.optimizer.zero_grad(set_to_none=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        _step(workload, inputs, targets)
+    results = profiler.profiler.kineto_results
+    changes = sorted((e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]")
+    return max(itertools.accumulate(nbytes for _, nbytes in changes), default=0)
 
 
 def _timeline(live: LiveTensors) -> dict[str, list[Metric]]:
@@ -102,6 +125,7 @@ def _allocator(workload: Workload, inputs: Any, targets: Any) -> dict[str, Metri
         for kind in peaks:
             peaks[kind] = max(peaks[kind], int(stats[f"{kind}_bytes.all.peak"]))
         found[f"{phase}_allocated_peak_bytes"] = int(stats["allocated_bytes.all.peak"])
+    found["allocated_activation_peak_bytes"] = peaks["allocated"] - int(found["steady_allocated_bytes"] or 0)
     found |= {f"{kind}_peak_bytes": value for kind, value in peaks.items()}
     return found | process_bytes(torch.cuda.current_device())
 

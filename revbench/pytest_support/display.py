@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,14 +39,16 @@ class Display:
             self._terminal.ensure_newline()
             self._terminal.write_line(text, **markup)
 
-    def row(self, row: Row, *, replayed: bool) -> None:
-        """The line of a row: what was measured, and what came out."""
+    def rows(self, rows: Sequence[Row], *, replayed: bool) -> None:
+        """The lines of one test's rows: what was measured, and what came out."""
         self.done += 1
         width = len(str(self.total))
         count = f"[{self.done:>{width}}/{self.total}]"
-        text = f"{count} {row.probe:<8} {describe(row.case):<58} {figures(row)}"
-        text += "  (measured before)" if replayed else f"  {row.elapsed_seconds:.1f} s"
-        self.line(text, red=not row.ok)
+        for row in rows:
+            text = f"{count:>{2 * width + 3}} {row.probe:<8} {describe(row.case):<58} {figures(row)}"
+            text += "  (measured before)" if replayed else f"  {row.elapsed_seconds:.1f} s"
+            self.line(text, red=not row.ok)
+            count = ""
 
     @contextmanager
     def bar(self, case: Case) -> Iterator[Callable[[Mapping[str, Any]], None]]:
@@ -85,9 +87,15 @@ def describe(case: Case) -> str:
     """A case in a few words: model, strategy, batch, and what else is unusual about it."""
     if case == Case(model=case.model, batch_size=1, num_classes=case.num_classes):
         return case.model if case.num_classes is None else f"{case.model} {case.num_classes} classes"
-    words = [case.model, case.strategy]
+    words = [case.model.removeprefix("revbench.peers:"), case.strategy]
     if case.nonreversible == "recomputed":
         words[-1] += "+recomputed"
+    if case.kept_half_blocks:
+        words[-1] += f"+{case.kept_half_blocks} kept"
+    if case.certify:
+        words[-1] += "+certified"
+    if case.compile:
+        words[-1] += "+compiled"
     words.append(case.dtype)
     words.append(f"batch {case.batch_size}")
     if case.training_steps:
@@ -109,9 +117,11 @@ def figures(row: Row) -> str:
 
 def _figures(row: Row) -> str:
     m: Mapping[str, Any] = row.metrics
-    if row.probe == "time":
+    if row.probe in ("time", "time_interleaved"):
         phases = ", ".join(f"{p} {human_seconds(m[f'{p}_seconds'])}" for p in ("forward", "backward"))
         return f"{human_seconds(m['step_seconds'])} a step ({phases}; {m['rounds']} steps)"
+    if row.probe == "memory" and m["activation_peak_bytes"] is None:
+        return f"{human_bytes(m['allocated_activation_peak_bytes'])} above the steady state, by the allocator"
     if row.probe == "memory":
         return (
             f"{human_bytes(m['peak_bytes'])} at peak, {human_bytes(m['activation_peak_bytes'])} above the steady state"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -85,10 +85,38 @@ class Measurer:
             problem = str(error)
         if problem is not None:
             pytest.fail(problem, pytrace=False)
-        self._display.row(row, replayed=session.replayed > replayed)
+        self._display.rows([row], replayed=session.replayed > replayed)
         if probe == "time" and row.ok and not self._in_table:
             self._show_in_table(row)
         return row
+
+    def measure_together(
+        self, cases: Sequence[Case], probe: str, *, timeout_seconds: float = 3600.0, **options: Any
+    ) -> list[Row]:
+        """Measure several cases in one fresh process, step by step in turn.
+
+        Args:
+            cases: what to measure; they must agree in device, threads, allocator and the like.
+            probe: ``time_interleaved``.
+            timeout_seconds: after this all their rows have the status ``timeout``.
+            options: the probe's settings.
+
+        Returns:
+            A row for each case.
+        """
+        session = self._invocation.session
+        replayed = session.replayed
+        problem: str | None = None
+        try:
+            rows = session.measure_together(
+                cases, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds
+            )
+        except UserError as error:
+            problem = str(error)
+        if problem is not None:
+            pytest.fail(problem, pytrace=False)
+        self._display.rows(rows, replayed=session.replayed > replayed)
+        return rows
 
     def _show_in_table(self, row: Row) -> None:
         """Replay a row's samples through pytest-benchmark, which keeps the statistics shown in the terminal."""

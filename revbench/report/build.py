@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revbench.environment import summarise
 from revbench.errors import UserError
-from revbench.report import figures, tables
+from revbench.report import chains, figures, tables
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.results.journal import read_run
@@ -57,6 +57,7 @@ def _sections(evidence: Evidence) -> list[Section]:
         ("In short", [*sentences]),
         ("Memory", [tables.memory_table(evidence), *figures.memory_figures(evidence)]),
         ("Time and computation", [tables.time_table(evidence)]),
+        ("Libraries and PyTorch's own ways", [chains.chain_plane(evidence), chains.chain_table(evidence)]),
         ("Drift of the gradient", [tables.drift_table(evidence)]),
         ("Training on real images", [*figures.training_figures(evidence), tables.training_table(evidence)]),
         ("Networks", [tables.table_two(evidence)]),

@@ -78,16 +78,11 @@ class Evidence:
         return {}
 
 
-def stored_twin(case: Case) -> Case:
-    """The same case under `stored`, which its other strategies are compared with."""
-    return case.replace(strategy="stored", nonreversible="kept")
-
-
 def paired(cases: Iterable[Case]) -> list[list[Case]]:
     """Cases in groups: those that differ in strategy only, a ResNet together with the RevNet it is paired with."""
     groups: dict[Case, list[Case]] = {}
     for case in cases:
-        twin = stored_twin(case)
+        twin = case.stored()
         known = CATALOGUE.get(case.model)
         if known is not None and known.family == "revnet":
             twin = twin.replace(model=known.pair)
@@ -103,8 +98,15 @@ def title_of(model: str) -> str:
 
 
 def strategy_of(case: Case) -> str:
-    """A strategy in words, with the choice for what can't be reconstructed."""
-    return case.strategy if case.nonreversible == "kept" else f"{case.strategy}, rest recomputed"
+    """A strategy in words, with what else is chosen about the activations."""
+    words = [case.strategy]
+    if case.nonreversible == "recomputed":
+        words.append("rest recomputed")
+    if case.kept_half_blocks:
+        words.append(f"last {case.kept_half_blocks} kept")
+    if case.certify:
+        words.append("certified")
+    return ", ".join(words)
 
 
 def circumstances(case: Case) -> str:
@@ -118,4 +120,6 @@ def circumstances(case: Case) -> str:
     words.append(case.device)
     if case.autocast != "none":
         words.append(f"autocast {case.autocast}")
+    if case.compile:
+        words.append("compiled")
     return ", ".join(words)

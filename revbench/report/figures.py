@@ -23,7 +23,9 @@ PHASE_WIDTHS = {"forward": 1.0, "backward": 2.0, "optimizer": 0.35}
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {
     "stored": _PALETTE[0], "reconstructed": _PALETTE[3], "reconstructed, rest recomputed": _PALETTE[1],
-    "checkpointed": _PALETTE[2], "recursive": _PALETTE[4],
+    "checkpointed": _PALETTE[2], "recursive": _PALETTE[4], "torch_checkpoint": _PALETTE[2], "torch_selective": _PALETTE[4],
+    "torch_budget": _PALETTE[6], "torch_offload": _PALETTE[9], "reconstructed, last 1 kept": _PALETTE[5],
+    "reconstructed, certified": _PALETTE[8],
 }  # fmt: skip
 RESNET_COLOUR = (0.35, 0.35, 0.35)
 _STYLE: Any = {
@@ -46,10 +48,10 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
             continue
         names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in shown))
         peaks = []
-        with _canvas(8.2, 3.7) as (canvas, axes):
+        with canvas(8.2, 3.7) as (figure, axes):
             for case, columns in shown:
                 x, y = _over_phases(columns)
-                colour = RESNET_COLOUR if _is_resnet(case) else COLOURS.get(strategy_of(case), COLOURS[case.strategy])
+                colour = RESNET_COLOUR if _is_resnet(case) else colour_of(case)
                 style = "--" if _is_resnet(case) else "-"
                 peak = int(np.argmax(y))
                 peaks.append(f"{title_of(case.model)} {strategy_of(case)} {human_bytes(y[peak])}")
@@ -75,7 +77,7 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
             axes.set_xticks([])
             axes.set_ylabel("live tensors, MiB")
             axes.legend(title="peak (dot)", loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left")
-            svg = _svg(canvas)
+            svg = svg_of(figure)
         title = f"Memory over one training step: {names}"
         alternative = f"Lines of live bytes through forward, backward and optimizer. Peaks: {'; '.join(peaks)}."
         note = f"{circumstances(shown[0][0])}. Live tensors after each operation; each phase is drawn to a fixed width."
@@ -98,7 +100,7 @@ def training_figures(evidence: Evidence) -> list[Figure]:
             continue
         twins = {c.replace(ulp=0) for c, _ in nulls}
         spread = [columns for case, columns in [*members, *nulls] if (case.replace(ulp=0) in twins) and columns]
-        with _canvas(9.6, 3.6, 2) as (canvas, (left, right)):
+        with canvas(9.6, 3.6, 2) as (figure, (left, right)):
             for case, columns in members:
                 label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
                 colour = RESNET_COLOUR if _is_resnet(case) else COLOURS[case.strategy]
@@ -116,7 +118,7 @@ def training_figures(evidence: Evidence) -> list[Figure]:
             left.set(title="Training cross-entropy", xlabel="step", ylabel="nats")
             right.set(title="Error, dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
             left.legend(loc="best")
-            svg = _svg(canvas)
+            svg = svg_of(figure)
         first = members[0][0]
         names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in members))
         window_words = f"Training curves are running means over {window} steps." if window > 1 else ""
@@ -132,6 +134,11 @@ def training_figures(evidence: Evidence) -> list[Figure]:
         )
         figures.append(Figure(f"Training curves: {names} on {first.data}", "training", svg, alternative, (note,)))
     return figures
+
+
+def colour_of(case: Case) -> Any:
+    """A way's colour, the same in every figure."""
+    return COLOURS.get(strategy_of(case), COLOURS[case.strategy])
 
 
 def _is_resnet(case: Case) -> bool:
@@ -178,7 +185,7 @@ def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor
     )
 
 
-class _canvas:
+class canvas:
     """A figure in the report's style, closed at the end."""
 
     def __init__(self, width: float, height: float, columns: int = 1) -> None:
@@ -196,8 +203,9 @@ class _canvas:
         self._style.__exit__(*exception)
 
 
-def _svg(canvas: Canvas) -> str:
+def svg_of(figure: Canvas) -> str:
+    """The picture as text, the same whenever it is drawn."""
     out = io.StringIO()
-    canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]

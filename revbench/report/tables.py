@@ -11,8 +11,9 @@ import numpy as np
 from revbench import paper
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
+from revbench.report.chains import is_chain
 from revbench.report.document import Paragraph, Table
-from revbench.report.evidence import Evidence, Statistic, circumstances, paired, stored_twin, strategy_of, title_of
+from revbench.report.evidence import Evidence, Statistic, circumstances, paired, strategy_of, title_of
 from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
 
 MISSING = "–"
@@ -22,9 +23,9 @@ def findings(evidence: Evidence) -> list[Paragraph]:
     """One sentence for each RevNet: what reconstruction saved, cost and did to the gradient."""
     found = []
     for case in evidence.cases("memory", "time"):
-        if case.strategy != "reconstructed" or case.nonreversible != "kept":
+        if case.strategy != "reconstructed" or case.nonreversible != "kept" or is_chain(case):
             continue
-        twin = stored_twin(case)
+        twin = case.stored()
         parts = []
         ours, theirs = (evidence.value(c, "memory", "activation_peak_bytes") for c in (case, twin))
         if ours and theirs and ours.median:
@@ -51,7 +52,7 @@ def time_table(evidence: Evidence) -> Table | None:
     """Seconds and operations of a step for each pair and strategy."""
 
     def cells(case: Case) -> list[str]:
-        twin = stored_twin(case)
+        twin = case.stored()
         return [
             _cell(evidence, case, "time", "step_seconds", human_seconds, spread=True),
             _times(evidence.ratio(case, twin, "time", "step_seconds")),
@@ -90,7 +91,7 @@ def memory_table(evidence: Evidence) -> Table | None:
     cuda = any(case.device != "cpu" for case in evidence.cases("memory"))
 
     def cells(case: Case) -> list[str]:
-        less = evidence.ratio(stored_twin(case), case, "memory", "activation_peak_bytes")
+        less = evidence.ratio(case.stored(), case, "memory", "activation_peak_bytes")
         process = ("nvml_process_bytes", "reserved_peak_bytes") if cuda else ("rss_peak_bytes",)
         return [
             *(
@@ -267,7 +268,7 @@ def _strategy_table(
     title: str, columns: tuple[str, ...] | list[str], evidence: Evidence, probes: tuple[str, ...],
     cells: Callable[[Case], list[str]], notes: list[str],
 ) -> Table | None:  # fmt: skip
-    cases = evidence.cases(*probes)
+    cases = [case for case in evidence.cases(*probes) if not is_chain(case)]
     if not cases:
         return None
     rows: list[list[str]] = []

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from revbench.case import Case
@@ -46,31 +46,31 @@ class WorkerServer:
 
     def measure(
         self,
-        case: Case,
+        cases: Sequence[Case],
         probe: str,
         *,
         options: Mapping[str, Any] | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         progress: Progress = lambda _: None,
     ) -> dict[str, Any]:
-        """Run one probe on one case in a fresh process.
+        """Run one probe in a fresh process.
 
         Args:
-            case: what to measure.
-            probe: a key of `revbench.runner.worker.PROBES`.
+            cases: what to measure: one, or several for a probe of groups.
+            probe: a key of `revbench.runner.worker.PROBES` or `PROBES_OF_GROUPS`.
             options: the probe's own settings.
             timeout_seconds: after this the worker is killed and the status is ``timeout``.
             progress: called with each message of a probe that reports on its way.
 
         Returns:
-            ``status``; if it is ``ok`` also ``metrics``, ``samples`` and ``series``; else ``message`` and
+            ``status``; if it is ``ok`` also ``found``: for each case ``metrics``, ``samples``, ``series``; else ``message`` and
             ``log_tail``, the end of what the worker printed.
 
         Raises:
             UserError: what the worker found wrong with the case.
         """
         request = {
-            "task": "probe", "case": case.to_json(), "probe": probe, "options": dict(options or {}),
+            "task": "probe", "cases": [case.to_json() for case in cases], "probe": probe, "options": dict(options or {}),
             "timeout_seconds": timeout_seconds, "sys_path": [os.getcwd() if p == "" else p for p in sys.path],
         }  # fmt: skip
         answer = self._ask(request, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,7 +12,7 @@ from revbench.errors import UserError, unknown
 from revbench.results.journal import Journal
 from revbench.results.schema import Key, Row
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
-from revbench.runner.worker import PROBES
+from revbench.runner.worker import PROBES, PROBES_OF_GROUPS, SETTINGS
 
 
 class Session:
@@ -49,26 +49,69 @@ class Session:
         """
         if probe not in PROBES:
             raise unknown("probe", probe, PROBES)
-        case.check()
-        known = self._found.get((case.id, probe, repeat))
-        if known is not None:
-            self.replayed += 1
-            return known
-        check_device(case.device, self.environment)
-        started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
-        answer = self._server.measure(case, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
-        elapsed = time.perf_counter() - clock
-        key = (case.id, probe, repeat)
-        series = self.journal.add_series(key, answer["series"]) if answer.get("series") else None
-        row = Row(
-            case=case, probe=probe, repeat=repeat, status=answer["status"], started=started, elapsed_seconds=elapsed,
-            environment_id=self._environment_id, options=_public(options or {}),
-            metrics=answer.get("metrics", {}), samples=answer.get("samples", {}), series=series,
-            message=answer.get("message"),
-        )  # fmt: skip
-        self.journal.add_row(row)
-        self._found[key] = row
+        (row,) = self._measure(
+            [case], probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
+        )
         return row
+
+    def measure_together(
+        self,
+        cases: Sequence[Case],
+        probe: str,
+        *,
+        repeat: int = 1,
+        options: Mapping[str, Any] | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> list[Row]:
+        """A row for each case: all measured in one fresh worker, or all taken from the journal.
+
+        Raises:
+            UserError: an unknown probe, a case that can't be, or cases that one process can't serve.
+        """
+        if probe not in PROBES_OF_GROUPS:
+            raise unknown("probe of several cases", probe, PROBES_OF_GROUPS)
+        for field in SETTINGS:
+            if len({getattr(case, field) for case in cases}) > 1:
+                raise UserError(f"cases that differ in {field} can't be measured in one process")
+        return self._measure(
+            cases, probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds, progress=lambda _: None
+        )
+
+    def _measure(
+        self,
+        cases: Sequence[Case],
+        probe: str,
+        *,
+        repeat: int,
+        options: Mapping[str, Any] | None,
+        timeout_seconds: float,
+        progress: Progress,
+    ) -> list[Row]:
+        for case in cases:
+            case.check()
+        known = [row for case in cases if (row := self._found.get((case.id, probe, repeat))) is not None]
+        if len(known) == len(cases):
+            self.replayed += len(known)
+            return known
+        check_device(cases[0].device, self.environment)
+        started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        answer = self._server.measure(cases, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
+        elapsed = time.perf_counter() - clock
+        rows = []
+        for case, found in zip(cases, answer.get("found", [{}] * len(cases)), strict=True):
+            key = (case.id, probe, repeat)
+            series = self.journal.add_series(key, found["series"]) if found.get("series") else None
+            row = Row(
+                case=case, probe=probe, repeat=repeat, status=answer["status"], started=started,
+                elapsed_seconds=elapsed / len(cases), environment_id=self._environment_id, options=_public(options or {}),
+                metrics=found.get("metrics", {}), samples=found.get("samples", {}), series=series,
+                message=answer.get("message"),
+            )  # fmt: skip
+            if key not in self._found:  # of a group that was cut off, the rows that are there stay as they are
+                self.journal.add_row(row)
+                self._found[key] = row
+            rows.append(self._found[key])
+        return rows
 
 
 def check_device(device: str, environment: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.errors import UserError
+from revbench.probes.found import Found
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -23,13 +24,15 @@ PROBES: Mapping[str, str] = {
     "drift": "revbench.probes.drift:measure_drift",
     "training": "revbench.training.loop:measure_training",
 }
+# Of several cases at once, in one process; they must differ in nothing that `apply_settings` sets.
+PROBES_OF_GROUPS: Mapping[str, str] = {"time_interleaved": "revbench.probes.clock:measure_time_interleaved"}
 
 
 def work(request: Mapping[str, Any], send: Send) -> None:
     """Answer one request; the last message sent has ``kind`` ``result``.
 
     Args:
-        request: ``task`` (``environment`` or ``probe``); for a probe also ``case``, ``probe``, ``options`` and
+        request: ``task`` (``environment`` or ``probe``); for a probe also ``cases``, ``probe``, ``options`` and
             ``sys_path``, the parent's, so that its factories can be imported here.
         send: takes messages: ``{"kind": "progress", ...}`` any number of times, then the result.
     """
@@ -51,22 +54,29 @@ def work(request: Mapping[str, Any], send: Send) -> None:
 
 
 def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
-    case = Case.from_json(request["case"])
-    apply_settings(case)
     from revbench.workload import build_workload
 
-    module, _, function = PROBES[request["probe"]].partition(":")
+    cases = [Case.from_json(fields) for fields in request["cases"]]
+    apply_settings(cases[0])
+    module, _, function = {**PROBES, **PROBES_OF_GROUPS}[request["probe"]].partition(":")
     measure = getattr(importlib.import_module(module), function)
+    workloads = [build_workload(case) for case in cases]
+    together = request["probe"] in PROBES_OF_GROUPS
     found = measure(
-        build_workload(case), progress=lambda message: send({"kind": "progress", **message}), **request["options"]
+        workloads if together else workloads[0],
+        progress=lambda message: send({"kind": "progress", **message}),
+        **request["options"],
     )
+    return {"status": "ok", "found": [_as_json(one) for one in (found if together else [found])]}
+
+
+def _as_json(found: Found) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
         metrics[name] = _finite(value)
         if metrics[name] is None and value is not None:
             metrics[f"{name}_reason"] = f"the value is {value}"
     return {
-        "status": "ok",
         "metrics": metrics,
         "samples": {name: [v for v in values if math.isfinite(v)] for name, values in found.samples.items()},
         "series": {name: [_finite(value) for value in values] for name, values in found.series.items()},
@@ -76,6 +86,12 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
 def _finite(value: Any) -> Any:
     """The value, or None where it is NaN or infinite, which JSON can't hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# The fields of a case that `apply_settings` sets for the whole process.
+SETTINGS = (
+    "allocator", "threads", "device", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic",
+)  # fmt: skip
 
 
 def apply_settings(case: Case) -> None:

@@ -162,7 +162,7 @@ def test_a_block_with_a_forward_of_its_own_is_not_reconstructed() -> None:
 
     block = Doubled(nn.Linear(3, 3), nn.Linear(3, 3))
     x = torch.randn(2, 3), torch.randn(2, 3)
-    for a, b in zip(propagate([block], x, strategy="reconstructed"), block(*x), strict=True):
+    for a, b in zip(propagate([block], x, owner=block, strategy="reconstructed"), block(*x), strict=True):
         assert torch.equal(a, b)
 
 

@@ -37,35 +37,35 @@ def case(name: str, **fields: object) -> Case:
     ],
 )
 def test_a_fault_is_a_status(server: WorkerServer, name: str, status: str, message: str) -> None:
-    found = server.measure(case(name), "parameters")
+    found = server.measure([case(name)], "parameters")
     assert found["status"] == status
     assert message in found["message"]
     assert "\n" not in found["message"]
-    assert server.measure(case("healthy"), "parameters")["metrics"] == {"parameters": 30_730}
+    assert server.measure([case("healthy")], "parameters")["found"][0]["metrics"] == {"parameters": 30_730}
 
 
 def test_a_batch_that_does_not_fit_is_oom(server: WorkerServer) -> None:
-    found = server.measure(Case(model="revnet-38", batch_size=10**11), "time")
+    found = server.measure([Case(model="revnet-38", batch_size=10**11)], "time")
     assert found["status"] == "oom"
 
 
 def test_a_hanging_worker_is_killed(server: WorkerServer) -> None:
     began = time.monotonic()
-    found = server.measure(case("hangs"), "parameters", timeout_seconds=0.5)
+    found = server.measure([case("hangs")], "parameters", timeout_seconds=0.5)
     assert found["status"] == "timeout"
     assert "0.5 seconds" in found["message"]
     assert time.monotonic() - began < 30
-    assert server.measure(case("healthy"), "parameters")["status"] == "ok"
+    assert server.measure([case("healthy")], "parameters")["status"] == "ok"
 
 
 def test_a_server_that_was_killed_is_started_again() -> None:
     with WorkerServer() as own:
-        assert own.measure(case("healthy"), "parameters")["status"] == "ok"
+        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
         assert own._process is not None
         own._process.kill()
         own._process.wait()
-        assert own.measure(case("healthy"), "parameters")["status"] == "crashed"
-        assert own.measure(case("healthy"), "parameters", timeout_seconds=1e12)["status"] == "ok"
+        assert own.measure([case("healthy")], "parameters")["status"] == "crashed"
+        assert own.measure([case("healthy")], "parameters", timeout_seconds=1e12)["status"] == "ok"
 
 
 def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,16 +73,16 @@ def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch:
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('a stranger was imported')\n")
     monkeypatch.chdir(tmp_path)
     with WorkerServer() as own:
-        assert own.measure(Case(model="revnet-38", batch_size=1), "parameters")["status"] == "ok"
+        assert own.measure([Case(model="revnet-38", batch_size=1)], "parameters")["status"] == "ok"
 
 
 def test_what_is_not_a_number_is_null_with_its_reason(server: WorkerServer) -> None:
     found = server.measure(
-        Case(model="tests.probes.test_drift:broken_model", batch_size=4), "drift", options={"draws": 2}
+        [Case(model="tests.probes.test_drift:broken_model", batch_size=4)], "drift", options={"draws": 2}
     )
-    assert found["metrics"]["angle_degrees"] is None
-    assert "nan" in found["metrics"]["angle_degrees_reason"]
-    assert found["samples"]["angle_degrees"] == []
+    assert found["found"][0]["metrics"]["angle_degrees"] is None
+    assert "nan" in found["found"][0]["metrics"]["angle_degrees_reason"]
+    assert found["found"][0]["samples"]["angle_degrees"] == []
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_what_is_not_a_number_is_null_with_its_reason(server: WorkerServer) -> N
 )
 def test_a_mistake_is_the_users(server: WorkerServer, found: Case, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        server.measure(found, "parameters")
+        server.measure([found], "parameters")
 
 
 def test_settings_travel_with_the_case(server: WorkerServer) -> None:
     found = {
-        threads: server.measure(case("healthy", threads=threads), "time", options={"max_seconds": 0.0})["status"]
+        threads: server.measure([case("healthy", threads=threads)], "time", options={"max_seconds": 0.0})["status"]
         for threads in (1, 2)
     }
     assert set(found.values()) == {"ok"}
@@ -113,8 +113,8 @@ def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
     faults = {}
     for allocator in ("default", "pinned"):
         subject = Case(model="resnet-32", batch_size=32, allocator=allocator)
-        row = server.measure(subject, "time", options={"min_rounds": 3, "max_seconds": 0.0})
-        faults[allocator] = row["metrics"]["minor_faults_per_step"]
+        row = server.measure([subject], "time", options={"min_rounds": 3, "max_seconds": 0.0})
+        faults[allocator] = row["found"][0]["metrics"]["minor_faults_per_step"]
     assert faults["pinned"] < 0.2 * faults["default"], faults
 
 
@@ -131,7 +131,7 @@ PARENT = """
 import sys
 from revbench.case import Case
 from revbench.runner.client import WorkerServer
-WorkerServer().measure(Case(model="tests.runner.faults:hangs", batch_size=2), "parameters")
+WorkerServer().measure([Case(model="tests.runner.faults:hangs", batch_size=2)], "parameters")
 """
 
 

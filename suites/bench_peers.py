@@ -1,0 +1,40 @@
+"""Chains of reversible blocks: our strategies, PyTorch's own ways and other libraries, side by side.
+
+The libraries are an extra (``pip install revbench[peers]``); one that is absent is skipped.
+"""
+
+import importlib.util
+
+import pytest
+
+from revbench.tiers import chain_case, chain_cases, chain_leads, contenders
+from revbench.words import CHAIN_KINDS, PEERS
+
+BUDGET_SECONDS = 40
+
+
+@pytest.mark.revbench_cases(of=chain_cases)
+def test_memory(revbench, case):
+    revbench.measure(case, "memory", timeline=False, allocator=True)
+
+
+@pytest.mark.revbench_cases(of=chain_cases)
+def test_flops(revbench, case):
+    revbench.measure(case, "flops")
+
+
+@pytest.mark.parametrize("probe", ["memory", "flops"])
+@pytest.mark.parametrize("kind", CHAIN_KINDS)
+@pytest.mark.parametrize("library", PEERS)
+def test_library(revbench, library, kind, probe):
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed: pip install revbench[peers]")
+    options = {"timeline": False, "allocator": True} if probe == "memory" else {}
+    revbench.measure(chain_case(revbench.plan, kind, library).replace(strategy="reconstructed"), probe, **options)
+
+
+@pytest.mark.revbench_cases(of=chain_leads)
+def test_time_interleaved(revbench, case):
+    revbench.measure_together(
+        contenders(revbench.plan, case), "time_interleaved", rounds=revbench.plan.size.chain_rounds
+    )
