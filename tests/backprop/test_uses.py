@@ -1,0 +1,47 @@
+"""Every use that PyTorch allows is right or one clear error; docs/compared.md shows the same uses of other libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from revbench.words import PEERS
+from tests.backprop.uses import ERROR, RIGHT, USES, verdict, verdict_apart
+from tests.conftest import ROOT
+
+REFUSED = {
+    "the output is changed in place before backward",
+    "`create_graph=True`, for a gradient penalty",
+    "a parameter is changed before backward",
+}
+COMPARED = (ROOT / "docs" / "compared.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own
+@pytest.mark.parametrize("use", USES)
+def test_right(use: str) -> None:
+    assert verdict("revbench", use) == (ERROR if use in REFUSED else RIGHT)
+
+
+def rows() -> dict[str, list[str]]:
+    """The table's cells by use."""
+    lines = [line.strip("|").split("|") for line in COMPARED.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_the_document_has_every_use() -> None:
+    table = rows()
+    for use in USES:
+        assert table[use][0] == (ERROR if use in REFUSED else RIGHT), use
+        assert len(table[use]) == 1 + len(PEERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", PEERS)
+def test_the_document_says_of_others_what_they_do(library: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed: pip install revbench[peers]")
+    table, column = rows(), 1 + PEERS.index(library)
+    found = {use: verdict_apart(library, use) for use in USES}
+    assert found == {use: table[use][column] for use in USES}
