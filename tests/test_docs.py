@@ -10,8 +10,8 @@ import pytest
 
 from revbench.case import Case
 from revbench.pytest_support.options import REFUSED
-from revbench.runner.worker import PROBES
-from revbench.words import STATUSES, STRATEGIES
+from revbench.runner.worker import PROBES, PROBES_OF_GROUPS
+from revbench.words import ALL_STRATEGIES, STATUSES
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -45,13 +45,23 @@ def test_the_readmes_example_runs() -> None:
     [
         *(f.name for f in dataclasses.fields(Case)),
         *PROBES,
-        *STRATEGIES,
+        *PROBES_OF_GROUPS,
+        *ALL_STRATEGIES,
         *STATUSES,
         *(n.replace("--benchmark", "") for n in REFUSED),
     ],
 )
 def test_the_reference_names(word: str) -> None:
     assert word in REFERENCE
+
+
+def test_the_tests_that_the_comparison_names_are_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)(?:::([\w:]+))?`", (ROOT / "docs" / "compared.md").read_text())
+    assert len(named) > 15
+    for file, path in named:
+        text = (ROOT / "tests" / "backprop" / file).read_text()
+        for name in filter(None, path.split("::")):
+            assert re.search(rf"(def|class) {name}\b", text), (file, name)
 
 
 def test_links_lead_somewhere() -> None:

@@ -45,7 +45,7 @@ def run_alternative(strategy: Strategy, units: Sequence[nn.Module], state: State
             return _run(units, state)
     if strategy == "torch_budget":
         compiled = owner.__dict__.get("_budgeted")
-        if compiled is None:
+        if compiled is None or compiled.units != tuple(units):
             compiled = owner.__dict__["_budgeted"] = _Budgeted(units)
         result: State = compiled(state)
         return result
@@ -62,7 +62,8 @@ class _Budgeted:
     """Units compiled as one graph under `ACTIVATION_MEMORY_BUDGET`; not copied and not pickled with its owner."""
 
     def __init__(self, units: Sequence[nn.Module]) -> None:
-        self._run: Callable[[State], State] = torch.compile(functools.partial(_run, tuple(units)), dynamic=False)
+        self.units = tuple(units)
+        self._run: Callable[[State], State] = torch.compile(functools.partial(_run, self.units), dynamic=False)
 
     def __call__(self, state: State) -> State:
         import torch._functorch.config as settings

@@ -47,7 +47,8 @@ class ReversibleBlock(nn.Module):
 
 def is_reversible(unit: nn.Module) -> bool:
     """Whether a unit is an additive coupling that can be reconstructed; a subclass with a forward of its own is not."""
-    return isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
+    own = isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
+    return own and "forward" not in unit.__dict__
 
 
 def pieces_of(units: Iterable[nn.Module]) -> list[nn.Module]:

@@ -23,7 +23,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.certificate import Notary, checksum
 from revbench.backprop.compiling import outside_graphs
-from revbench.backprop.ownership import memory_is_ours
+from revbench.backprop.ownership import memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording, refuse_strangers
 from revbench.backprop.stream import FloatStream
 
@@ -51,27 +51,31 @@ class _Tape:
         """
         self._pair = (a.detach(), out.detach())
         self._owned = (False, False)
+        try_out_gradients()
 
     def pair(self) -> tuple[Tensor, Tensor]:
         if self._pair is None:
             raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
         return self._pair
 
-    def undo(self, value: Tensor, *, spare: bool, observed: bool) -> None:
+    def undo(self, value: Tensor, *, spare: bool) -> None:
         """Go from a half step's ``(a, out)`` to those of the half step before it.
 
         Args:
             value: the half step's residual, ``m(a)``.
-            spare: it was computed for this, and may be written over if nothing else lies on its memory.
-            observed: somebody may have kept ``a``, so that it must not be written over later.
+            spare: an operation made it, in the layout of the activation that it was added to: it may be written
+                over if nothing else lies on its memory.
         """
         a, out = self.pair()
-        into = out if self._owned[1] else None
-        if into is None and spare and value.dtype == out.dtype and memory_is_ours(value):
+        into = None
+        if self._owned[1] and memory_is_ours(out):  # else a module or a hook kept what it was shown
+            into = out
+        elif spare and value.dtype == out.dtype and memory_is_ours(value):
             into = value
         b = self.stream.subtract(out, value, into=into)
+        del out
         self._pair = (b, a)
-        self._owned = (True, self._owned[0] and not observed)
+        self._owned = (True, self._owned[0])
 
     def end(self) -> None:
         self._pair = None
@@ -83,7 +87,15 @@ class _HalfStep(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         if tape.notary is not None:
             tape.notary.note(recording.name, b)
-        out = _add(tape.stream, recording.name, a, b, recording.first(a), certified=tape.notary is not None)
+        if any(ctx.needs_input_grad) or recording.plain:
+            value = recording.first(a)
+        else:  # no node is made of this step: the last moment to see a tensor that needs gradient and is not known
+            with torch.enable_grad():
+                value = recording.first(a.detach())
+            if isinstance(value, Tensor) and value.requires_grad:
+                refuse_strangers([get_gradient_edge(value)], (), recording.name)
+        out = _add(tape.stream, recording.name, b, value)
+        ctx.strides = a.stride(), b.stride()
         ctx.tape, ctx.recording, ctx.index = tape, recording, tape.length
         if tape.first_with_gradient is None and any(ctx.needs_input_grad):
             tape.first_with_gradient = tape.length
@@ -100,6 +112,8 @@ class _HalfStep(torch.autograd.Function):
         differentiate = grad_out is not None and (needs_a or any(needs_parameters))
         last = ctx.index == tape.first_with_gradient
         a = tape.pair()[0]  # and no name for `out`, which `undo` must be able to free
+        if not recording.plain and a.stride() != ctx.strides[0]:  # a layout that this function was not shown
+            a = torch.empty_strided(a.shape, ctx.strides[0], dtype=a.dtype, device=a.device).copy_(a)
         grad_a: Tensor | None = None
         grads: dict[int, Tensor | None] = {}
         if differentiate or not last:
@@ -118,7 +132,7 @@ class _HalfStep(torch.autograd.Function):
             dtype = value.dtype
             value_sum = checksum(value) if tape.notary is not None else None
             if not last:
-                tape.undo(value, spare=edge is not None, observed=recording.observed)
+                tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
             del value
             if edge is not None and differentiate:
                 assert grad_out is not None
@@ -128,19 +142,19 @@ class _HalfStep(torch.autograd.Function):
                 grads = dict(zip(wanted, found, strict=True))
                 grad_a = grads.get(id(leaf))
             if tape.notary is not None and value_sum is not None and not last:
-                tape.notary.compare(recording.name, tape.pair()[0], value_sum, lambda: recording.once_more(a))
+                tape.notary.compare(
+                    recording.name, tape.pair()[0], value_sum, lambda: recording.once_more(a, differentiate)
+                )
         if last:
             tape.end()
         return (None, None, grad_a, grad_out if needs_b else None, *(grads.get(id(p)) for p in recording.parameters))
 
 
-def _add(stream: FloatStream, name: str, a: Tensor, b: Tensor, value: Any, *, certified: bool) -> Tensor:
+def _add(stream: FloatStream, name: str, b: Tensor, value: Any) -> Tensor:
     """``b + value``, if that is another activation of the stream.
 
     Raises:
         ValueError: `value` has another shape, or a dtype that would change the stream's.
-        FloatingPointError: something is not finite. On a GPU, where looking means waiting for the device, only if
-            the chain is certified.
     """
     if not isinstance(value, Tensor) or value.shape != b.shape:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -148,15 +162,32 @@ def _add(stream: FloatStream, name: str, a: Tensor, b: Tensor, value: Any, *, ce
     out = stream.add(b, value)
     if out.dtype != b.dtype:
         raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
-    look = (out.device.type == "cpu" or certified) and not isinstance(out, FakeTensor)
-    # One sum first: it is finite if all is, but for a sum that overflows.
-    if look and not out.detach().sum().isfinite() and not out.detach().isfinite().all():
-        which = next((what for what, x in (("is given", a), ("is added to", b)) if not x.isfinite().all()), "returned")
-        raise FloatingPointError(
-            f"{name} {which} values that are NaN or infinite, so activations before it can't be reconstructed; look at the"
-            " input, the weights and the learning rate, or go on with strategy 'stored'"
-        )
     return out
+
+
+def _all_finite(*halves: Tensor) -> bool:
+    """One sum each at first: it is finite if all is, but for a sum that overflows."""
+    return all(bool(half.sum().isfinite()) or bool(half.isfinite().all()) for half in halves)
+
+
+def _refuse_what_is_not_finite(recordings: Sequence[Recording], a: Tensor, b: Tensor, stream: FloatStream) -> None:
+    """Raise for the first half step that has to do with NaN or infinity.
+
+    Once in the stream, they stay: looking at its end is enough to know, and running again finds where they came from.
+    """
+    for recording in recordings:
+        finite = {"is given": _all_finite(a), "is added to": _all_finite(b)}
+        if all(finite.values()):
+            a, b = stream.add(b, recording.once_more(a)), a
+            finite["returned"] = _all_finite(a)
+        for what, well in finite.items():
+            if not well:
+                raise FloatingPointError(
+                    f"{recording.name} {what} values that are NaN or infinite, so activations before it can't be"
+                    " reconstructed; look at the input, the weights and the learning rate, or go on with strategy 'stored'"
+                )
+    names = f"{recordings[0].name} to {recordings[-1].name}"
+    raise FloatingPointError(f"from {names} an activation became NaN or infinite, but not when run again")
 
 
 class _End(torch.autograd.Function):
@@ -241,14 +272,17 @@ def reconstructed(
     # Half step by half step ``a, b <- b + m(a), a``: F takes x2 and adds to x1, G takes that and adds to x2.
     a, b = x2, x1
     kept = min(kept_half_blocks, len(functions))
-    for module, name in functions[: len(functions) - kept]:
-        recording = Recording(module, name)
+    recordings = [Recording(module, name) for module, name in functions[: len(functions) - kept]]
+    for recording in recordings:
         a, b = _HalfStep.apply(tape, recording, a, b, *recording.parameters), a
+    look = (a.device.type == "cpu" or notary is not None) and not isinstance(a, FakeTensor)
+    if look and recordings and not _all_finite(a.detach(), b.detach()):
+        _refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
     if join_dim is not None and not kept:
         joined: Tensor = _EndJoined.apply(tape, b, a, join_dim)
         return joined
-    if tape.length:
+    if recordings:
         b, a = _End.apply(tape, b, a)
     for module, name in functions[len(functions) - kept :]:
-        a, b = _add(stream, name, a, b, module(a), certified=notary is not None), a
+        a, b = _add(stream, name, b, module(a)), a
     return (b, a) if join_dim is None else torch.cat((b, a), join_dim)

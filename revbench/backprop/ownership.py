@@ -1,74 +1,99 @@
 """Who else holds a tensor: what must be known before its memory is written over.
 
 PyTorch counts the holders of a tensor and of its memory, but what the counts are for a tensor that nobody else
-holds is its own affair and changes between versions. It is tried out once, on import; where a version can't
-tell one holder from two, the answer is always that there are others, and memory is taken anew.
+holds is its own affair: it changes between versions, and while a debugger or a compiler looks at every call. So
+it is tried out, on a tensor of two numbers, before each pass that asks; where one holder can't be told from two,
+the answer is always that there are others, and memory is taken anew.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
-_COUNTED = hasattr(Tensor, "_use_count") and hasattr(torch._C, "_storage_Use_Count")
+_UNCOUNTABLE = -1
+_thread = threading.local()
 
 
 def _memory_holders(tensor: Tensor) -> int:
-    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    if not (type(tensor) is Tensor or isinstance(tensor, FakeTensor)) or tensor.layout is not torch.strided:
+        return _UNCOUNTABLE  # what lies inside a wrapper, its own count does not tell
+    storage = tensor.untyped_storage()
+    if not storage.resizable():  # NumPy's, or another library's, which counts its own holders
+        return _UNCOUNTABLE
+    return torch._C._storage_Use_Count(storage._cdata)
 
 
 def _holders(gradient: Tensor) -> tuple[int, ...]:
-    """Names in Python, names in C++, tensors on the same memory."""
-    return sys.getrefcount(gradient), gradient._use_count(), _memory_holders(gradient)
+    """Names in Python, names in C++ where PyTorch tells them, tensors on the same memory."""
+    in_cpp = gradient._use_count() if hasattr(gradient, "_use_count") else 0
+    return sys.getrefcount(gradient), in_cpp, _memory_holders(gradient)
 
 
-def _try_out_memory() -> int | None:
-    value = torch.ones(2).sigmoid()
-    alone = _memory_holders(value)
-    view = value.view(2)
-    return alone if _memory_holders(value) > alone and view is not None else None
+def _look(gradient: Tensor, seen: list[tuple[int, ...]]) -> None:  # as deep below `backward` as `gradient_is_ours`
+    seen.append(_holders(gradient))
 
 
-def _try_out_gradient() -> tuple[int, ...] | None:
+class _Look(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seen: list[tuple[int, ...]]) -> Tensor:
+        ctx.seen = seen
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        _look(gradient, ctx.seen)
+        return gradient, None
+
+
+def try_out_gradients() -> bool:
+    """Find out what `gradient_is_ours` should see, in this thread and under what surrounds this call.
+
+    Returns:
+        Whether a gradient with one holder can be told from one with two.
+    """
+    _thread.alone = None
+    if _MEMORY_ALONE is None:
+        return False
     seen: list[tuple[int, ...]] = []
-
-    def look(gradient: Tensor) -> None:  # as deep below `backward` as `gradient_is_ours`
-        seen.append(_holders(gradient))
-
-    class Look(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            look(gradient)
-            return gradient
-
-    x = torch.ones(2, 2, requires_grad=True)
-    torch.autograd.grad((Look.apply(x) @ torch.ones(2, 2)).sum(), x)
-    # Addition hands one tensor to both of its inputs: the first of them must see that the second waits for it.
-    torch.autograd.grad(((Look.apply(x) + Look.apply(x)) @ torch.ones(2, 2)).sum(), x)
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(2, requires_grad=True)
+        torch.autograd.grad(_Look.apply(x, seen).sin().sum(), x)
+        # Addition hands one tensor to both of its inputs: the first of them must see that the second waits for it.
+        torch.autograd.grad((_Look.apply(x, seen) + _Look.apply(x, seen)).sin().sum(), x)
     alone, shared, _ = seen
-    return alone if alone != shared else None
-
-
-with torch.inference_mode(False), torch.enable_grad():
-    _MEMORY_ALONE = _try_out_memory() if _COUNTED else None
-    _GRADIENT_ALONE = _try_out_gradient() if _COUNTED else None
-
-
-def memory_is_ours(tensor: Tensor) -> bool:
-    """Whether no other tensor lies on this one's memory: no view, nothing that a graph has saved, nobody's attribute."""
-    return _MEMORY_ALONE is not None and _memory_holders(tensor) == _MEMORY_ALONE
+    _thread.alone = alone if alone != shared else None
+    return alone != shared
 
 
 def gradient_is_ours(gradient: Tensor) -> bool:
     """Inside the `backward` of an autograd function: whether its caller alone holds the gradient that it was given.
 
-    To be called by that `backward` itself, with its own argument: each name in between counts.
+    To be called by that `backward` itself, with its own argument: each name in between counts. Never before
+    `try_out_gradients` in the same pass.
     """
-    return _GRADIENT_ALONE is not None and _holders(gradient) == _GRADIENT_ALONE
+    found = _holders(gradient)
+    return found == getattr(_thread, "alone", None) and _UNCOUNTABLE not in found
+
+
+def _try_out_memory() -> int | None:
+    if not hasattr(torch._C, "_storage_Use_Count"):
+        return None
+    with torch.inference_mode(False):
+        value = torch.ones(2).sigmoid()
+        alone = _memory_holders(value)
+        views = [value.view(2)]  # a name for it, so that it lives
+        return alone if _memory_holders(value) > alone and len(views) == 1 else None
+
+
+_MEMORY_ALONE = _try_out_memory()
+
+
+def memory_is_ours(tensor: Tensor) -> bool:
+    """Whether no other tensor lies on this one's memory: no view, nothing that a graph has saved, nobody's attribute."""
+    return _MEMORY_ALONE is not None and _memory_holders(tensor) == _MEMORY_ALONE

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
+from torch.nn.modules import module as every_module
 from torch.nn.utils import parametrize
 
 from revbench.backprop.replay import Savings
@@ -71,8 +72,8 @@ class Recording:
 
     Attributes:
         parameters: those of the module, each once; what a node of autograd takes as inputs.
-        observed: whether forward hooks may keep what they are shown.
-        plain: whether it is made of PyTorch's own layers, one after the other, and nothing else.
+        plain: whether it is made of PyTorch's own layers in `nn.Sequential`, without hooks, and nothing else: then nobody
+            reads another's buffers, and no tensor comes in from outside.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
@@ -86,9 +87,11 @@ class Recording:
             if parameter is not None
         ]
         self.parameters: list[nn.Parameter] = list({id(p): p for _, _, p in self._slots}.values())
-        self.observed = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
-        # Only PyTorch's own layers, called one after the other: nothing else can read a buffer or bring a tensor along.
-        self.plain = not self.observed and all(_is_plain(m) for m in self._modules)
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
+        hooked = hooked or bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
+        if any(isinstance(m, torch.jit.ScriptModule) for m in self._modules):
+            raise RuntimeError(f"{name} holds a ScriptModule, which can't be run again; set strategy 'stored'")
+        self.plain = not hooked and all(_is_plain(m) for m in self._modules)
         # Compiled code computes its batch norms itself (`_orig_mod`: what `torch.compile` calls the module that it wraps).
         compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self._modules)
         self._savings = Savings(() if compiled else self._modules, private=self.plain)
@@ -113,6 +116,7 @@ class Recording:
         rng = {} if self.plain and not any(map(_may_draw, self._modules)) else _rng_states(device)
         with self._savings.noting() as untouched, self._autocast_again(), _without_parametrization_cache():
             self._stateful = [m for m in self._modules if m._buffers and m not in untouched]
+            _refuse_buffers_with_gradient(self._stateful, self.name)
             before = [
                 (owner, key, buffer, buffer._version, buffer.clone())
                 for owner in self._stateful
@@ -159,8 +163,9 @@ class Recording:
                 owner._parameters[key] = aliases[id(parameter)]  # type: ignore[assignment]
             for owner, found in buffers:
                 for key, buffer in found.items():
+                    read = self._unchanged.get((id(owner), key))
                     value = self._before.get((id(owner), key), buffer)
-                    owner._buffers[key] = None if value is None else value.clone()
+                    owner._buffers[key] = read[0] if read else None if value is None else value.clone()
             for module in toggled:
                 module.training = not module.training
             if self._rng is not None:
@@ -181,10 +186,16 @@ class Recording:
             if rng is not None:
                 _set_rng_states(rng)
 
-    def once_more(self, *inputs: Tensor) -> Any:
-        """Run the module as `first` did, without gradient and without a trace."""
+    def once_more(self, x: Tensor, differentiate: bool = False) -> Tensor:
+        """Run the module as `first` did, or as backward does, without a trace; the value has no history."""
+        with self.again(), torch.set_grad_enabled(differentiate):
+            value: Tensor = self.module(x.detach().requires_grad_(differentiate))
+        return value.detach()
+
+    def states_once_more(self, *state: Tensor) -> Any:
+        """As `once_more` without gradient, for a unit of several tensors."""
         with self.again(), torch.no_grad():
-            return self.module(*inputs)
+            return self.module(*state)
 
     def _check_unchanged(self) -> None:
         for parameter, version in zip(self.parameters, self._versions, strict=True):
@@ -194,9 +205,9 @@ class Recording:
                     " forward and backward, so its gradient can't be computed; change it after backward"
                 )
         for owner in self._stateful:
-            for key, buffer in owner._buffers.items():
+            for key in owner._buffers:
                 read = self._unchanged.get((id(owner), key))
-                if read is not None and (buffer is not read[0] or read[0]._version != read[1]):
+                if read is not None and read[0]._version != read[1]:
                     raise RuntimeError(
                         f"the buffer {key!r} of {self.name} was changed between forward and backward, so its gradient"
                         " can't be computed; change it after backward"
@@ -246,18 +257,32 @@ def _walk(root: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
+def _is_sequence(kind: type[nn.Module]) -> bool:
+    own = kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__  # type: ignore[attr-defined]
+    return own and kind.__call__ is nn.Module.__call__
+
+
 def _is_plain(module: nn.Module) -> bool:
-    kind = type(module)
-    own = kind.__module__.startswith("torch.nn.modules.") or kind.forward is nn.Sequential.forward
+    file = type(module).__module__.removeprefix("torch.nn.modules.")
+    own = file in _NEVER_DRAW or file == "dropout" or _is_sequence(type(module))
     # A weight that is a plain attribute (a hypernetwork's, say) is a tensor from outside.
     return own and not ("forward" in module.__dict__ or "weight" in module.__dict__ or "bias" in module.__dict__)
 
 
 def _may_draw(module: nn.Module) -> bool:
     """Whether a plain module may draw random numbers, as far as is known of its kind."""
-    kind = type(module)
-    known = kind.forward is nn.Sequential.forward or kind.__module__.rpartition(".")[2] in _NEVER_DRAW
+    known = type(module).__module__.removeprefix("torch.nn.modules.") in _NEVER_DRAW or _is_sequence(type(module))
     return not known or isinstance(module, _DRAW)
+
+
+def _refuse_buffers_with_gradient(modules: Iterable[nn.Module], name: str) -> None:
+    for module in modules:
+        for key, buffer in module._buffers.items():
+            if buffer is not None and buffer.requires_grad:
+                raise RuntimeError(
+                    f"the buffer {key!r} of {name} needs gradient, which would be lost; make it a parameter, pass it through"
+                    " the stream, or set strategy 'stored'"
+                )
 
 
 def _without_parametrization_cache() -> AbstractContextManager[None]:

@@ -21,11 +21,16 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from revbench.backprop.ownership import gradient_is_ours
 
 Forward = Callable[[Tensor], Tensor]
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# As PyTorch made them: a class whose forward somebody replaced is somebody's own.
+_BATCH_NORMS: dict[type[nn.Module], Any] = {
+    kind: kind.forward for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+}
+_RELU = nn.ReLU.forward
 
 
 class BatchStatistics(NamedTuple):
@@ -52,11 +57,11 @@ class Savings:
 
     def __init__(self, modules: Sequence[nn.Module], *, private: bool) -> None:
         known = [m for m in modules if "forward" not in m.__dict__]  # else somebody else replaced it already
-        self._norms: list[Any] = [m for m in known if type(m) in _BATCH_NORMS]
-        self._relus = [m for m in known if type(m) is nn.ReLU]
+        self._norms: list[Any] = [m for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
+        self._relus = [m for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
         self._private = private
         self._untouched: frozenset[nn.Module] = frozenset()
-        self._noted: list[list[BatchStatistics]] = [[] for _ in self._norms]
+        self._noted: list[list[BatchStatistics | None]] = [[] for _ in self._norms]
 
     @contextmanager
     def noting(self) -> Iterator[frozenset[nn.Module]]:
@@ -88,46 +93,69 @@ class Savings:
             for module in (*self._norms, *self._relus):
                 del module.__dict__["forward"]
 
-    def _noting(self, norm: Any, noted: list[BatchStatistics]) -> Forward:
+    def _noting(self, norm: Any, noted: list[BatchStatistics | None]) -> Forward:
         plain: Forward = type(norm).forward.__get__(norm)
 
         def forward(x: Tensor) -> Tensor:
-            # One value a channel has no deviation: PyTorch raises.
-            if not norm.training or x.device.type != "cpu" or x.dim() < 2 or x.numel() <= x.shape[1]:
+            if not norm.training or not _is_ordinary(x) or not _is_sound(norm, x):
+                noted.append(None)
                 return plain(x)
             norm._check_input_dim(x)
             mean, var, momentum = None, None, norm.momentum
             if norm.track_running_stats:
                 mean, var = norm.running_mean, norm.running_var
-                norm.num_batches_tracked.add_(1)
-                if momentum is None:
-                    momentum = 1.0 / float(norm.num_batches_tracked)
+                if norm.num_batches_tracked is not None:
+                    norm.num_batches_tracked.add_(1)
+                    if momentum is None:
+                        momentum = 1.0 / float(norm.num_batches_tracked)
             out, *found = torch.native_batch_norm(x, norm.weight, norm.bias, mean, var, True, momentum or 0.0, norm.eps)
-            running = (None if x is None or norm in self._untouched else x.clone() for x in (mean, var))
+            running = (None if r is None or norm in self._untouched else r.clone() for r in (mean, var))
             noted.append(BatchStatistics(*found, *running))
             return out
 
         return forward
 
-    def _replaying(self, norm: Any, left: Iterator[BatchStatistics]) -> Forward:
+    def _replaying(self, norm: Any, left: Iterator[BatchStatistics | None]) -> Forward:
         plain: Forward = type(norm).forward.__get__(norm)
 
         def forward(x: Tensor) -> Tensor:
-            noted = next(left, None) if norm.training else None
-            if noted is None or not _fit(noted, x, norm.weight):
-                if norm in self._untouched:
+            noted = next(left, None)
+            if noted is None or not norm.training or not _is_ordinary(x) or not _fit(noted, x, norm.weight):
+                if norm in self._untouched and norm.training:
                     return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
                 return plain(x)
             if noted.running_mean is not None:
                 norm.running_mean.copy_(noted.running_mean)
                 norm.running_var.copy_(noted.running_var)
-                norm.num_batches_tracked.add_(1)
+                if norm.num_batches_tracked is not None:
+                    norm.num_batches_tracked.add_(1)
             out: Tensor = _KnownStatistics.apply(
                 x, norm.weight, norm.bias, noted.mean, noted.inverse_deviation, norm.eps
             )
             return out
 
         return forward
+
+
+def _is_ordinary(x: Tensor) -> bool:
+    """Whether nothing that surrounds this call expects PyTorch's own operations and what they save.
+
+    Not inside a checkpoint or another saver of tensors, whose recomputation comes after ours and must save the same;
+    not under a transform of `torch.func`; not for a tensor of another kind.
+    """
+    return (
+        (type(x) is Tensor or isinstance(x, FakeTensor))
+        and x.layout is torch.strided
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    )
+
+
+def _is_sound(norm: Any, x: Tensor) -> bool:
+    """Whether PyTorch would not refuse this input; else it shall, since the kernel itself does not look."""
+    channels = x.shape[1] if x.device.type == "cpu" and x.dim() >= 2 else -1
+    given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    return x.numel() > channels >= 0 and all(t is None or t.numel() == channels for t in given)
 
 
 def _fit(noted: BatchStatistics, x: Tensor, weight: Tensor | None) -> bool:
@@ -169,7 +197,7 @@ def _thrifty(relu: nn.ReLU) -> Forward:
     plain: Forward = nn.ReLU.forward.__get__(relu)
 
     def forward(x: Tensor) -> Tensor:
-        if not (x.requires_grad and torch.is_grad_enabled()) or (relu.inplace and x._is_view()):
+        if not (x.requires_grad and torch.is_grad_enabled() and _is_ordinary(x)) or (relu.inplace and x._is_view()):
             return plain(x)
         out: Tensor = _Relu.apply(x, relu.inplace)
         return out

@@ -20,6 +20,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.half_step import NO_SECOND_DERIVATIVE
+from revbench.backprop.ownership import try_out_gradients
 from revbench.backprop.recording import Recording, refuse_strangers
 
 State = tuple[Tensor, ...]
@@ -32,8 +33,13 @@ class _Segment(torch.autograd.Function):
         ctx.recordings, ctx.halve = recordings, halve
         state = tensors[:width]
         ctx.save_for_backward(*state)
-        for recording in recordings:
-            state = _as_state(recording.first(*state))
+        unseen = not any(ctx.needs_input_grad) and not all(recording.plain for recording in recordings)
+        with torch.set_grad_enabled(unseen):  # no node is made: the last moment to see a tensor that is not known
+            for recording in recordings:
+                state = _as_state(recording.first(*(x.detach() for x in state)))
+                edges = [get_gradient_edge(y) for y in state if isinstance(y, Tensor) and y.requires_grad]
+                if edges:
+                    refuse_strangers(edges, (), recording.name)
         return state
 
     @staticmethod
@@ -41,6 +47,7 @@ class _Segment(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="recursive" if ctx.halve else "checkpointed"))
         state = ctx.saved_tensors
+        try_out_gradients()
         needs = ctx.needs_input_grad[3 : 3 + len(state)]
         collected: dict[int, Tensor] = {}
         state_grads = _differentiate(ctx.recordings, state, needs, grads, collected, halve=ctx.halve)
@@ -62,7 +69,7 @@ def _differentiate(
         middle = len(recordings) // 2
         inner = state
         for recording in recordings[:middle]:
-            inner = _as_state(recording.once_more(*inner))
+            inner = _as_state(recording.states_once_more(*inner))
         grads = _differentiate(recordings[middle:], inner, [True] * len(inner), grads, collected, halve=True)
         del inner
         return _differentiate(recordings[:middle], state, needs, grads, collected, halve=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from revbench.backprop.ownership import try_out_gradients
 from revbench.probes.live_tensors import LiveTensors
 from tests.backprop.chains import PeersNet, basic_chain
 
@@ -39,12 +40,14 @@ def test_reconstruction_takes_the_same_memory_at_every_depth() -> None:
     stored = peak_above_steady(9, "stored")
     assert stored / MIB == pytest.approx(308, abs=0.5)
     # 8H, H = 4 MiB: 2H stream, 2H gradients, 3H graph of a half step, 1H that a backward function makes.
-    assert peaks[9] <= 32.1 * MIB
+    # One H more where PyTorch does not tell who holds a gradient, so that ReLU's is not written over.
+    assert peaks[9] <= (32.1 if try_out_gradients() else 36.1) * MIB
 
 
 def test_bottleneck_chain() -> None:
     # 7H, H = 8 MiB: the graph of a bottleneck is smaller.
-    assert peak_above_steady(9, "reconstructed", bottleneck=True) <= 56.1 * MIB
+    limit = 56.1 if try_out_gradients() else 64.1
+    assert peak_above_steady(9, "reconstructed", bottleneck=True) <= limit * MIB
 
 
 def test_kept_half_blocks_cost_their_activations() -> None:

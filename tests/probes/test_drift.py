@@ -122,3 +122,11 @@ def broken_model() -> object:
             return (x - 1e9).sqrt()
 
     return nn.Sequential(nn.Linear(12, 12), Root()), make_batch, lambda out, _: out.sum()
+
+
+def test_a_certified_case_says_what_the_certificate_says() -> None:
+    case = Case(model="revnet-38", image_size=8, batch_size=4, strategy="reconstructed", certify=True)
+    m = measure_drift(build_workload(case), draws=2, progress=lambda _: None).metrics
+    assert m["compared_activations"] == 2 * 11
+    assert 0 <= m["identical_activations"] < 2 * 11  # type: ignore[operator]
+    assert "of 11 activations were bit-identical" in str(m["certificate"])

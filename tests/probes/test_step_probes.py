@@ -5,11 +5,14 @@ from __future__ import annotations
 import statistics
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import revbench
 from revbench.case import Case
-from revbench.probes.clock import busy_share, measure_time
+from revbench.probes.clock import busy_share, measure_time, measure_time_interleaved
 from revbench.probes.flops import measure_flops
 from revbench.probes.memory import measure_memory
 from revbench.probes.parameters import measure_parameters
@@ -45,6 +48,42 @@ def test_busy_share_is_the_union_of_the_kernels(spans: list[tuple[int, int]]) ->
 
 def test_busy_share_of_nothing() -> None:
     assert busy_share([]) == 0.0
+
+
+def test_interleaved_times_are_the_steps_of_each() -> None:
+    small, large = SMALL, SMALL.replace(batch_size=32)
+    found = measure_time_interleaved([build_workload(small), build_workload(large)], rounds=5, **QUIET)  # type: ignore[arg-type]
+    assert [f.metrics["rounds"] for f in found] == [5, 5]
+    for one in found:
+        assert one.metrics["step_seconds"] == statistics.median(one.samples["step_seconds"])
+        assert {len(values) for values in one.samples.values()} == {5}
+    assert found[0].metrics["step_seconds"] < found[1].metrics["step_seconds"]  # type: ignore[operator]
+
+
+def test_the_allocator_agrees_with_the_tracker() -> None:
+    for strategy in ("stored", "reconstructed"):
+        case = SMALL.replace(strategy=strategy, image_size=16, batch_size=16)
+        m = measure_memory(build_workload(case), allocator=True, **QUIET).metrics  # type: ignore[arg-type]
+        live, allocated = m["activation_peak_bytes"], m["allocated_activation_peak_bytes"]
+        assert live <= allocated <= 1.3 * live  # type: ignore[operator]
+
+
+def test_compiled_cases_say_what_can_not_be_seen() -> None:
+    case = SMALL.replace(model="tests.probes.test_step_probes:tiny_chain", compile=True, strategy="reconstructed")
+    m = measure_memory(build_workload(case), allocator=True, **QUIET).metrics  # type: ignore[arg-type]
+    assert m["activation_peak_bytes"] is None
+    assert "compiled" in str(m["activation_peak_bytes_reason"])
+    assert m["allocated_activation_peak_bytes"] > 0  # type: ignore[operator]
+    counted = measure_flops(build_workload(case), **QUIET).metrics  # type: ignore[arg-type]
+    eager = measure_flops(build_workload(case.replace(compile=False)), **QUIET).metrics  # type: ignore[arg-type]
+    assert counted == {**eager, "counted": "without compilation"}
+    with pytest.raises(NotImplementedError, match="torch_budget"):
+        measure_flops(build_workload(case.replace(compile=False, strategy="torch_budget")), **QUIET)  # type: ignore[arg-type]
+
+
+def tiny_chain() -> tuple[object, ...]:
+    net = nn.Sequential(revbench.reversible([(nn.Linear(4, 4), nn.Linear(4, 4))]), nn.Linear(8, 3))
+    return net, lambda n, g: (torch.randn(n, 8, generator=g), torch.randint(3, (n,), generator=g)), None
 
 
 def test_memory_of_each_phase() -> None:

@@ -41,6 +41,28 @@ def test_nothing_is_measured_twice(tmp_path: Path, server: WorkerServer) -> None
     assert [row.repeat for row in read_run(tmp_path).rows] == [1, 2]
 
 
+def test_cases_that_are_measured_together(tmp_path: Path, server: WorkerServer) -> None:
+    cases = [
+        revbench.Case(model="revnet-38", batch_size=2, image_size=8, strategy=s) for s in ("stored", "reconstructed")
+    ]
+    journal = Journal(tmp_path)
+    session = Session(journal, server, server.environment())
+    rows = session.measure_together(cases, "time_interleaved", options={"rounds": 3, "warmup_rounds": 0})
+    assert [row.case for row in rows] == cases
+    assert [len(row.samples["step_seconds"]) for row in rows] == [3, 3]
+    assert session.measure_together(cases, "time_interleaved") == rows
+    assert session.replayed == 2
+    third = cases[0].replace(strategy="checkpointed")
+    again = session.measure_together([*cases, third], "time_interleaved", options={"rounds": 2})
+    assert again[:2] == rows  # what is there stays as it is
+    with pytest.raises(UserError, match="threads can't be measured in one process"):
+        session.measure_together([cases[0], third.replace(threads=1)], "time_interleaved")
+    with pytest.raises(UserError, match="unknown probe of several cases"):
+        session.measure_together(cases, "time")
+    journal.close()
+    assert [row.case for row in read_run(tmp_path).rows] == [*cases, third]
+
+
 def test_mistakes_leave_no_row(tmp_path: Path, server: WorkerServer) -> None:
     journal = Journal(tmp_path)
     session = Session(journal, server, server.environment())
