@@ -41,6 +41,11 @@ def run(
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
     nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
+    kept_half_blocks: Annotated[
+        int, typer.Option(help="Under reconstructed, half blocks at the end of a chain that keep their activations.")
+    ] = 0,
+    certify: Annotated[bool, typer.Option("--certify", help="Under reconstructed, certify the activations.")] = False,
+    compile_pieces: Annotated[bool, typer.Option("--compile", help="torch.compile on each F, G and unit.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     repeats: Annotated[int, typer.Option(help="Launches of each case, interleaved.")] = 1,
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
@@ -63,11 +68,17 @@ def run(
         raise UserError("--resume names the run folder already; leave --output away")
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
-        "autocast": autocast,
+        "autocast": autocast, "compile": compile_pieces,
     }  # fmt: skip
     if device != "auto":
         common["device"] = device
-    cases = [case.check() for model in models for case in _cases(model, strategy or (), nonreversible, common)]
+    found = [case for model in models for case in _cases(model, strategy or (), nonreversible, common)]
+    asked = {"kept_half_blocks": kept_half_blocks, "certify": certify}
+    if any(asked.values()) and not any(case.strategy == "reconstructed" for case in found):
+        raise UserError(
+            "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
+        )
+    cases = [(case.replace(**asked) if case.strategy == "reconstructed" else case).check() for case in found]
     folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
     with WorkerServer() as server:
         environment = server.environment()
@@ -76,7 +87,7 @@ def run(
         check_device(device, environment)
         cases = [case.replace(device=device) for case in cases]
         for case in {case.model: case for case in cases if ":" in case.model}.values():
-            server.measure(case, "parameters")  # a factory that can't be built is found before anything is written
+            server.measure([case], "parameters")  # a factory that can't be built is found before anything is written
         journal = Journal(folder, resume=resume is not None)
         try:
             session = Session(journal, server, environment)

@@ -31,13 +31,16 @@ def test_models(tmp_path: Path) -> None:
 def test_run_then_report(tmp_path: Path) -> None:
     code, out, err = cli(
         "run", "revnet-38", "--probe", "flops", "--probe", "memory", "--image-size", "8", "--batch-size", "2",
-        "--output", "out", "--json", cwd=tmp_path,
+        "--kept-half-blocks", "1", "--certify", "--output", "out", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert code == 0, err
     printed = json.loads(out)
     run = read_run(tmp_path / "out")
     assert len(run.rows) == len(printed["rows"]) == 8
     assert {row.case.strategy for row in run.rows} == {"stored", "reconstructed", "checkpointed", "recursive"}
+    assert {(row.case.strategy, row.case.kept_half_blocks) for row in run.rows if row.case.certify} == {
+        ("reconstructed", 1)
+    }
     (tmp_path / "out" / "report.html").unlink()
     code, out, _ = cli("report", "out", "--json", cwd=tmp_path)
     assert code == 0
@@ -72,6 +75,8 @@ def test_nothing_measured_is_exit_code_3(tmp_path: Path) -> None:
         (["run", "revnet-38", "--dtype", "float8"], "unknown dtype"),
         (["run", "revnet-38", "--device", "cuda:99"], "is not there"),
         (["run", "revnet-38", "--batch-size", "0"], "batch_size=0"),
+        (["run", "revnet-38", "--strategy", "stored", "--certify"], "strategy reconstructed"),
+        (["run", "revbench.peers:chain(depth=9)"], "can't be called so"),
         (["run", "revnet-38", "--batch-size", "many"], "--batch-size"),
         (["run", "revnet-38", "--probe", "taste"], "unknown probe"),
         (["run", "revnet-38", "--repeats", "0"], "--repeats"),

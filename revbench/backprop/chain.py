@@ -176,6 +176,7 @@ class ReversibleChain(StrategyModule):
                 f"the halves differ: {tuple(x1.shape)} {x1.dtype} {x1.device} and {tuple(x2.shape)} {x2.dtype} {x2.device}"
             )
         reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
+        reconstruct = reconstruct and all(map(is_reversible, self.blocks))
         if reconstruct and join_dim is not None:
             stream = FloatStream()
             joined = reconstructed(
