@@ -116,7 +116,7 @@ def test_a_buffer_that_needs_gradient(strategy: str) -> None:
     f.register_buffer("condition", torch.ones(3))
     f.condition = nn.Linear(3, 3)(torch.randn(2, 3))
     chain = reversible([(f, nn.Linear(3, 3))], strategy=strategy)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="the buffer 'condition' of .* needs gradient"):
+    with pytest.raises(RuntimeError, match=r"the buffer 'condition' of .* needs gradient"):
         chain(torch.randn(2, 6, requires_grad=True))
 
 
