@@ -10,7 +10,7 @@ import pytest
 from revbench.tiers import chain_case, chain_cases, chain_leads, contenders
 from revbench.words import CHAIN_KINDS, PEERS
 
-BUDGET_SECONDS = 40
+BUDGET_SECONDS = 25
 
 
 @pytest.mark.revbench_cases(of=chain_cases)

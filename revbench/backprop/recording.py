@@ -29,6 +29,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.modules import module as every_module
 from torch.nn.utils import parametrize
 
+from revbench.backprop.random_states import differ, put_back, random_states, state_of
 from revbench.backprop.replay import Savings
 
 # Numbers in a buffer that is kept whether it seems changed or not: batch norm's kernels change running values
@@ -113,7 +114,7 @@ class Recording:
                 torch.get_autocast_dtype(device.type),
             )
         versions = [x._version for x in inputs]
-        rng = {} if self.plain and not any(map(_may_draw, self._modules)) else _rng_states(device)
+        rng = {} if self.plain and not any(map(_may_draw, self._modules)) else random_states(device)
         with self._savings.noting() as untouched, self._autocast_again(), _without_parametrization_cache():
             self._stateful = [m for m in self._modules if m._buffers and m not in untouched]
             _refuse_buffers_with_gradient(self._stateful, self.name)
@@ -124,7 +125,7 @@ class Recording:
                 if buffer is not None
             ]
             outputs = self.module(*inputs)
-        self._rng = rng if rng and _differ(rng, _rng_states(device)) else None
+        self._rng = rng if rng and differ(rng, random_states(device)) else None
         if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
         self._versions = [parameter._version for parameter in self.parameters]
@@ -156,7 +157,7 @@ class Recording:
         parameters = [(owner, key, owner._parameters.get(key)) for owner, key, _ in self._slots]
         buffers = [(owner, dict(owner._buffers)) for owner in self._stateful]
         toggled = [m for m, flag in zip(self._modules, self._training, strict=True) if m.training != flag]
-        rng = None if self._rng is None else {device: _get_rng_state(device) for device in self._rng}
+        rng = None if self._rng is None else {device: state_of(device) for device in self._rng}
         _thread.depth = getattr(_thread, "depth", 0) + 1
         try:
             for owner, key, parameter in self._slots:
@@ -169,7 +170,7 @@ class Recording:
             for module in toggled:
                 module.training = not module.training
             if self._rng is not None:
-                _set_rng_states(self._rng)
+                put_back(self._rng)
             with self._savings.replaying(), self._autocast_again(), _without_parametrization_cache():
                 yield aliases
         finally:
@@ -184,7 +185,7 @@ class Recording:
             for module in toggled:
                 module.training = not module.training
             if rng is not None:
-                _set_rng_states(rng)
+                put_back(rng)
 
     def once_more(self, x: Tensor, differentiate: bool = False) -> Tensor:
         """Run the module as `first` did, or as backward does, without a trace; the value has no history."""
@@ -298,32 +299,3 @@ def _parametrization_cache_aside() -> Iterator[None]:
         yield
     finally:
         parametrize._cache_enabled, parametrize._cache = kept
-
-
-def _get_rng_state(device: torch.device) -> Tensor:
-    # Past every dispatch mode: a generator's state is a real tensor also where all others are fake.
-    with torch._C._DisableTorchDispatch():
-        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _rng_states(device: torch.device) -> dict[torch.device, Tensor]:
-    """The states of the generators that a module on this device may draw from."""
-    devices = {torch.device("cpu")}
-    if device.type == "cuda":
-        devices.add(device)
-    return {d: _get_rng_state(d) for d in devices}
-
-
-def _set_rng_states(states: dict[torch.device, Tensor]) -> None:
-    with torch._C._DisableTorchDispatch():
-        for device, state in states.items():
-            if device.type == "cuda":
-                torch.cuda.set_rng_state(state, device)
-            else:
-                torch.set_rng_state(state)
-
-
-def _differ(before: dict[torch.device, Tensor], after: dict[torch.device, Tensor]) -> bool:
-    # As bytes and past the dispatch modes: one that counts operations must not see this comparison.
-    with torch._C._DisableTorchDispatch():
-        return any(state.numpy().tobytes() != after[device].numpy().tobytes() for device, state in before.items())
