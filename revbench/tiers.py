@@ -49,8 +49,8 @@ TIERS: Mapping[str, Tier] = {
     # At most 4 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
-        training_pairs=("resnet-32",), training_steps=60, training_batch_size=16, nulls=1, draws=6, max_seconds=1.2,
-        chain_blocks=4, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
+        training_pairs=("resnet-32",), training_steps=60, training_batch_size=16, nulls=1, draws=6, max_seconds=0.9,
+        chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
