@@ -352,7 +352,7 @@ def verdict(library: str, use: str) -> str:
 
 
 def verdict_apart(library: str, use: str) -> str:
-    """The same, in a process forked for it."""
+    """The same, in a process forked for it; only from one that has started no threads, so not from a test."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -368,7 +368,9 @@ def verdict_apart(library: str, use: str) -> str:
 
 
 def table() -> list[str]:
-    """The lines of the table in docs/compared.md; a dash where a library is not installed."""
+    """The lines of the table in docs/compared.md, made by ``python -m tests.backprop.uses``; a dash where a library is
+    not installed.
+    """
     there = {library: importlib.util.find_spec(library) is not None for library in PEERS}
     lines = [f"| use | revbench | {' | '.join(PEERS)} |", "|---" * (2 + len(PEERS)) + "|"]
     for use in USES:
