@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+
+from revbench.errors import UserError
+
+_FACTORS = {
+    "": 1,
+    "B": 1,
+    **{f"{p}iB": 1024**i for i, p in enumerate("KMGT", 1)},
+    **{f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)},
+}
 
 
 def human_bytes(value: float) -> str:
@@ -12,6 +22,22 @@ def human_bytes(value: float) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     raise AssertionError("unreachable")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size as a person writes it: ``24GiB``, ``500 MB``, ``1.5TiB``, ``1073741824``.
+
+    Raises:
+        UserError: another form, or nothing.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    factors = {unit.lower(): factor for unit, factor in _FACTORS.items()}
+    if found is None or found[2].lower() not in factors:
+        raise UserError(f"{text!r} is no size in bytes; give one as 24GiB or 500MB")
+    value = int(float(found[1]) * factors[found[2].lower()])
+    if value < 1:
+        raise UserError(f"{text!r} is no memory at all; give a size as 24GiB or 500MB")
+    return value
 
 
 def human_seconds(value: float) -> str:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.functional import cross_entropy
 
 from revbench.backprop import StrategyModule, compile_pieces
 from revbench.case import Case, parse_factory
@@ -102,22 +103,13 @@ def build_workload(case: Case) -> Workload:
         from revbench.models import build_model
 
         overrides = {k: getattr(case, k) for k in ("image_size", "num_classes") if getattr(case, k) is not None}
-        network = build_model(
-            case.model,
-            strategy=case.strategy,  # type: ignore[arg-type]
-            nonreversible=case.nonreversible,  # type: ignore[arg-type]
-            **overrides,
-        )
-        model, loss = network, F.cross_entropy
-        make_batch = _normal_images(network.architecture.image_size, network.architecture.num_classes)
-    model = model.to(case.device, getattr(torch, case.dtype))
-    if case.memory_format == "channels_last":
-        model = model.to(memory_format=torch.channels_last)
+        network = build_model(case.model, **overrides)
+        model, loss = network, cross_entropy
+        make_batch = normal_images(network.architecture.image_size, network.architecture.num_classes)
+    _move(model, case)
     if case.ulp:
         move_by_one_ulp(model, case.ulp)
-    chains = [module for module in model.modules() if isinstance(module, StrategyModule)]
-    for chain in chains:
-        chain.kept_half_blocks, chain.certify = case.kept_half_blocks, case.certify
+    chains = set_strategy(model, case)
     if case.compile:
         for chain in chains:
             chain.compile_pieces()
@@ -126,7 +118,54 @@ def build_workload(case: Case) -> Workload:
     return Workload(case, model.train(), make_batch, loss, _optimizer(case, model))
 
 
-def _normal_images(size: int, classes: int) -> MakeBatch:
+def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
+    """Set a case's strategy, and what goes with it, on everything inside a model that has one.
+
+    Returns:
+        All that has one.
+
+    Raises:
+        UserError: a strategy that is not supported.
+    """
+    chains = [module for module in model.modules() if isinstance(module, StrategyModule)]
+    if not chains and case.strategy != "stored":
+        raise UserError(f"model {case.model!r} has no revbench.reversible inside; only strategy stored is possible")
+    for chain in chains:
+        chain.set_strategy(case.strategy, case.nonreversible)  # type: ignore[arg-type]
+        chain.kept_half_blocks, chain.certify = case.kept_half_blocks, case.certify
+    return chains
+
+
+def _move(model: nn.Module, case: Case) -> None:
+    """Move a model to a case's device, dtype and memory format.
+
+    A fake one slot by slot, and on the CPU, where it is: `nn.Module.to` swaps tensors, which PyTorch refuses for those
+    that it has references to.
+    """
+    dtype: torch.dtype = getattr(torch, case.dtype)
+    layout = torch.channels_last if case.memory_format == "channels_last" else torch.preserve_format
+    if not any(isinstance(p, FakeTensor) for p in model.parameters()):
+        model.to(case.device, dtype)
+        if layout is torch.channels_last:
+            model.to(memory_format=layout)
+        return
+    moved: dict[Tensor, Tensor] = {}  # a parameter that stands in two places stays one
+    for module in model.modules():
+        for slots in (module._parameters, module._buffers):
+            for key, old in slots.items():
+                wanted = dtype if old is not None and old.is_floating_point() else None
+                if old is None or (layout is torch.preserve_format and wanted in (None, old.dtype)):
+                    continue
+                if old not in moved:
+                    shape = layout if old.dim() == 4 else torch.preserve_format
+                    new = old.detach().to(case.device, wanted, memory_format=shape)
+                    moved[old] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                slots[key] = moved[old]  # type: ignore[assignment]
+
+
+def normal_images(size: int, classes: int) -> MakeBatch:
+    """Draws standard normal images ``(N, 3, size, size)`` and uniform labels ``(N,)``."""
+
     def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images = torch.randn(count, 3, size, size, generator=generator)
         return images, torch.randint(classes, (count,), generator=generator)
@@ -151,14 +190,9 @@ def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
             f"model {case.model!r} returned {type(made).__name__}, not a module or (module, make_batch, loss)"
         )
     model, make_batch, loss = parts
-    chains = [m for m in model.modules() if isinstance(m, StrategyModule)]
-    if not chains and case.strategy != "stored":
-        raise UserError(f"model {case.model!r} has no revbench.reversible inside; only strategy stored is possible")
-    for chain in chains:
-        chain.strategy = case.strategy  # type: ignore[assignment]
     if make_batch is None:
-        make_batch = _normal_images(case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES)
-    return model, make_batch, loss or F.cross_entropy
+        make_batch = normal_images(case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES)
+    return model, make_batch, loss or cross_entropy
 
 
 def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+_DEVICE = torch.ops.prim.device.default  # a fake tensor that is asked where it is; no operation of the step
+Observer = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 class LiveTensors(TorchDispatchMode):
@@ -28,22 +32,43 @@ class LiveTensors(TorchDispatchMode):
             with live.phase("forward"):
                 loss = model(x)
 
+    Args:
+        timeline: keep the live bytes after every operation.
+        granularity: count each storage as a multiple of so many bytes: 512 as PyTorch's CUDA allocator gives them out.
+        observe: told of every operation: the operator, its arguments, what it returned.
+        place: asked where the step is whenever a peak rises; by default nowhere, an empty name.
+
     Attributes:
         live_bytes: bytes alive now.
-        peak_bytes: the most bytes alive at once, since the beginning or the last `reset_peak`.
-        phase_peak_bytes: the peak of each phase, by its name.
-        timeline: after each operation that changed it, ``(operation, live bytes)``, if asked for.
+        peak_bytes: the most bytes alive at once.
+        peak_place: where that was.
+        phase_peak_bytes, phase_peak_places: the same for each phase, by its name.
+        operations: how many there were.
     """
 
-    def __init__(self, *, timeline: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        timeline: bool = False,
+        granularity: int = 1,
+        place: Callable[[], str] = str,
+        observe: Observer | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0
         self.peak_bytes = 0
+        self.peak_place = ""
         self.phase_peak_bytes: dict[str, int] = {}
-        self.timeline: list[tuple[int, int]] | None = [] if timeline else None
-        self.phase_starts: dict[str, int] = {}
+        self.phase_peak_places: dict[str, str] = {}
         self.operations = 0
-        self._known: dict[int, tuple[Any, int]] = {}
+        self._granularity = granularity
+        self._place = place
+        self._observe = observe
+        self._phases: list[tuple[str, int]] = []
+        self._known: dict[int, tuple[Any, int, int]] = {}
+        self._numbers = itertools.count()
+        self._changes: list[tuple[int, int, int]] | None = [] if timeline else None  # operation, storage, bytes
+        self._gradients: set[int] = set()
 
     def track(self, *groups: Iterable[Any] | Tensor | Mapping[Any, Any] | nn.Module) -> None:
         """Count tensors that exist already, in any nesting of modules, lists, tuples and dicts."""
@@ -62,28 +87,59 @@ class LiveTensors(TorchDispatchMode):
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Note the peak between entry and exit under this name."""
-        outer, self.peak_bytes = self.peak_bytes, self.live_bytes
-        self.phase_starts[name] = self.operations
+        outer, self.peak_bytes = (self.peak_bytes, self.peak_place), self.live_bytes
+        self.peak_place = ""
+        self._phases.append((name, self.operations))
         try:
             yield
         finally:
-            self.phase_peak_bytes[name] = max(self.phase_peak_bytes.get(name, 0), self.peak_bytes)
-            self.peak_bytes = max(outer, self.peak_bytes)
+            self.phase_peak_bytes[name] = self.peak_bytes
+            self.phase_peak_places[name] = self.peak_place
+            if outer[0] >= self.peak_bytes:
+                self.peak_bytes, self.peak_place = outer
 
-    def reset_peak(self) -> None:
-        """Begin again with the peaks, the timeline and the phases; what is alive stays counted."""
-        self.peak_bytes = self.live_bytes
-        self.phase_peak_bytes.clear()
-        self.phase_starts.clear()
-        self.operations = 0
-        if self.timeline is not None:
-            self.timeline.clear()
+    def call_gradients(self, tensors: Iterable[Tensor]) -> int:
+        """Say which of the storages that are alive now are gradients: the timeline counts them apart, from birth to death.
+
+        Returns:
+            Their bytes.
+        """
+        found = {key: self._known[key] for t in tensors if (key := t.untyped_storage()._cdata) in self._known}
+        self._gradients |= {number for _, _, number in found.values()}
+        return sum(nbytes for _, nbytes, _ in found.values())
+
+    def timeline(self) -> dict[str, list[Any]]:
+        """What was alive after each operation, if asked for.
+
+        Returns:
+            Columns ``operation`` (from 1), ``live_bytes``, of these ``gradient_bytes`` (those that `call_gradients`
+            named), and ``phase``.
+        """
+        assert self._changes is not None
+        operations = range(1, self.operations + 1)
+        live, gradients = [0] * (self.operations + 1), [0] * (self.operations + 1)
+        for operation, storage, change in self._changes:
+            at = min(operation, self.operations)
+            live[at] += change
+            if storage in self._gradients:
+                gradients[at] += change
+        phases = (next((p for p, start in reversed(self._phases) if at > start), "") for at in operations)
+        return {
+            "operation": list(operations),
+            "live_bytes": list(itertools.accumulate(live))[1:],
+            "gradient_bytes": list(itertools.accumulate(gradients))[1:],
+            "phase": list(phases),
+        }
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func is _DEVICE:
+            return out
         self.operations += 1
+        if self._observe is not None:
+            self._observe(func, args, kwargs or {}, out)
         if isinstance(out, Tensor):
             self._see(out)
         elif isinstance(out, (tuple, list)):
@@ -92,8 +148,6 @@ class LiveTensors(TorchDispatchMode):
                     self._see(item)
                 elif isinstance(item, (tuple, list)):
                     self.track(item)
-        if self.timeline is not None:
-            self.timeline.append((self.operations, self.live_bytes))
         return out
 
     def _see(self, tensor: Tensor) -> None:
@@ -104,19 +158,27 @@ class LiveTensors(TorchDispatchMode):
             return
         storage = tensor.untyped_storage()
         key = storage._cdata
-        nbytes = storage.nbytes()
+        nbytes = -(-storage.nbytes() // self._granularity) * self._granularity
         known = self._known.get(key)
         if known is not None:
-            if known[1] == nbytes:
+            weak, before, number = known
+            if before == nbytes:
                 return
-            self.live_bytes -= known[1]  # the storage was resized
-            self._known[key] = (known[0], nbytes)
+            change = nbytes - before  # the storage was resized
         else:
             # The Python object of a storage lives as long as the storage itself.
-            self._known[key] = (weakref.ref(storage, lambda _, key=key: self._forget(key)), nbytes)  # type: ignore[misc]
-        self.live_bytes += nbytes
+            weak = weakref.ref(storage, lambda _, key=key: self._forget(key))  # type: ignore[misc]
+            change, number = nbytes, next(self._numbers)
+        self._known[key] = (weak, nbytes, number)
+        self.live_bytes += change
+        if self._changes is not None:
+            self._changes.append((self.operations, number, change))
         if self.live_bytes > self.peak_bytes:
             self.peak_bytes = self.live_bytes
+            self.peak_place = self._place()
 
     def _forget(self, key: int) -> None:
-        self.live_bytes -= self._known.pop(key)[1]
+        _, nbytes, number = self._known.pop(key)
+        self.live_bytes -= nbytes
+        if self._changes is not None:  # between two operations: the line after the last one still has it
+            self._changes.append((self.operations + 1, number, -nbytes))

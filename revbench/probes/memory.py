@@ -10,7 +10,7 @@ import torch
 
 from revbench.probes.clock import PHASES
 from revbench.probes.found import Found, Metric, Progress
-from revbench.probes.live_tensors import LiveTensors
+from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.workload import Workload
 
 
@@ -53,22 +53,19 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         untold = ("peak_bytes", "activation_peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES))
         return Found(metrics | dict.fromkeys(untold) | {f"{name}_reason": reason for name in untold})
 
-    live = LiveTensors(timeline=timeline)
-    workload.optimizer.zero_grad(set_to_none=True)
-    live.track(workload.model, workload.optimizer.state, inputs, targets)
-    steady = live.live_bytes
-    with live:
-        with live.phase("forward"):
-            loss = workload.forward(inputs, targets)
-        with live.phase("backward"):
-            loss.backward()
-        del loss
-        with live.phase("optimizer"):
-            workload.optimizer.step()
-    metrics |= {f"{phase}_peak_bytes": live.phase_peak_bytes[phase] for phase in PHASES}
-    peak = max(live.phase_peak_bytes.values())
-    metrics |= {"peak_bytes": peak, "steady_bytes": steady, "activation_peak_bytes": peak - steady}
-    return Found(metrics, series=_timeline(live) if timeline else {})
+    step = track_step(workload, inputs, targets, timeline=timeline)
+    return Found(metrics | tracked_metrics(step), series=step.timeline)
+
+
+def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
+    """The tracker's figures under the names that rows have for them."""
+    return {
+        **{f"{phase}_peak_bytes": value for phase, value in step.phase_peak_bytes.items()},
+        **{f"{phase}_peak_place": value for phase, value in step.phase_peak_places.items()},
+        "peak_bytes": step.peak_bytes, "steady_bytes": step.steady_bytes, "activation_peak_bytes": step.activation_peak_bytes,
+        "parameter_bytes": step.parameter_bytes, "gradient_bytes": step.gradient_bytes,
+        "optimizer_state_bytes": step.optimizer_state_bytes, "batch_bytes": step.batch_bytes, "kept_bytes": step.kept_bytes,
+    }  # fmt: skip
 
 
 def _step(workload: Workload, inputs: Any, targets: Any) -> None:
@@ -86,19 +83,6 @@ def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
     results = profiler.profiler.kineto_results
     changes = sorted((e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]")
     return max(itertools.accumulate(nbytes for _, nbytes in changes), default=0)
-
-
-def _timeline(live: LiveTensors) -> dict[str, list[Metric]]:
-    assert live.timeline is not None
-    starts = [(start, phase) for phase, start in live.phase_starts.items()]
-    operation: list[Metric] = []
-    live_bytes: list[Metric] = []
-    phases: list[Metric] = []
-    for at, nbytes in live.timeline:
-        operation.append(at)
-        live_bytes.append(nbytes)
-        phases.append(next(phase for start, phase in reversed(starts) if at > start))
-    return {"operation": operation, "live_bytes": live_bytes, "phase": phases}
 
 
 def _allocator(workload: Workload, inputs: Any, targets: Any) -> dict[str, Metric]:

@@ -16,10 +16,9 @@ from matplotlib.figure import Figure as Canvas
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.report.document import Figure
-from revbench.report.evidence import Evidence, circumstances, paired, strategy_of, title_of
-from revbench.units import human_bytes
+from revbench.report.evidence import Evidence, paired
+from revbench.titles import circumstances, strategy_of, title_of
 
-PHASE_WIDTHS = {"forward": 1.0, "backward": 2.0, "optimizer": 0.35}
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {
     "stored": _PALETTE[0], "reconstructed": _PALETTE[3], "reconstructed, rest recomputed": _PALETTE[1],
@@ -35,54 +34,6 @@ _STYLE: Any = {
 }  # fmt: skip
 
 Array = npt.NDArray[np.float64]
-
-
-def memory_figures(evidence: Evidence) -> list[Figure]:
-    """For each pair, the live bytes over one step, strategy by strategy, on one axis."""
-    figures = []
-    for group in paired(evidence.cases("memory")):
-        shown = [(case, evidence.series(case, "memory")) for case in group]
-        shown = [(case, columns) for case, columns in shown if columns and case.strategy != "recursive"]
-        shown = [(c, s) for c, s in shown if not _is_resnet(c) or c.strategy == "stored"]
-        if not shown:
-            continue
-        names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in shown))
-        peaks = []
-        with canvas(8.2, 3.7) as (figure, axes):
-            for case, columns in shown:
-                x, y = _over_phases(columns)
-                colour = RESNET_COLOUR if _is_resnet(case) else colour_of(case)
-                style = "--" if _is_resnet(case) else "-"
-                peak = int(np.argmax(y))
-                peaks.append(f"{title_of(case.model)} {strategy_of(case)} {human_bytes(y[peak])}")
-                (line,) = axes.plot(
-                    x, y / 2**20, style, color=colour, linewidth=1.5, label=peaks[-1].replace("$", r"\$")
-                )
-                axes.plot(x[peak], y[peak] / 2**20, "o", color=line.get_color(), markersize=4.5)
-            edge = 0.0
-            axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.08)
-            for phase, width in PHASE_WIDTHS.items():
-                if edge:
-                    axes.axvline(edge, color="#999999", linewidth=0.8)
-                axes.text(
-                    edge + width / 2,
-                    axes.get_ylim()[1],
-                    phase if width > 0.5 else "opt.",
-                    ha="center",
-                    va="bottom",
-                    color="#555555",
-                )
-                edge += width
-            axes.set_xlim(0, edge)
-            axes.set_xticks([])
-            axes.set_ylabel("live tensors, MiB")
-            axes.legend(title="peak (dot)", loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left")
-            svg = svg_of(figure)
-        title = f"Memory over one training step: {names}"
-        alternative = f"Lines of live bytes through forward, backward and optimizer. Peaks: {'; '.join(peaks)}."
-        note = f"{circumstances(shown[0][0])}. Live tensors after each operation; each phase is drawn to a fixed width."
-        figures.append(Figure(title, "memory", svg, alternative, (note,)))
-    return figures
 
 
 def training_figures(evidence: Evidence) -> list[Figure]:
@@ -103,7 +54,7 @@ def training_figures(evidence: Evidence) -> list[Figure]:
         with canvas(9.6, 3.6, 2) as (figure, (left, right)):
             for case, columns in members:
                 label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
-                colour = RESNET_COLOUR if _is_resnet(case) else COLOURS[case.strategy]
+                colour = RESNET_COLOUR if is_resnet(case) else COLOURS[case.strategy]
                 steps = _column(columns, "step")
                 window = max(len(steps) // 20, 1)
                 left.plot(steps, _smooth(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
@@ -141,21 +92,10 @@ def colour_of(case: Case) -> Any:
     return COLOURS.get(strategy_of(case), COLOURS[case.strategy])
 
 
-def _is_resnet(case: Case) -> bool:
+def is_resnet(case: Case) -> bool:
+    """Whether a case is of a network of the catalogue that has no reversible block."""
     known = CATALOGUE.get(case.model)
     return known is not None and known.family == "resnet"
-
-
-def _over_phases(columns: dict[str, list[Any]]) -> tuple[Array, Array]:
-    """Where on the axis each operation stands, and the live bytes after it."""
-    phases = np.asarray(columns["phase"])
-    x = np.empty(len(phases))
-    edge = 0.0
-    for phase, width in PHASE_WIDTHS.items():
-        at = phases == phase
-        x[at] = edge + width * (np.arange(at.sum()) + 1) / max(int(at.sum()), 1)
-        edge += width
-    return x, np.asarray(columns["live_bytes"], dtype=np.float64)
 
 
 def _column(columns: dict[str, list[Any]], name: str) -> Array:
@@ -186,16 +126,19 @@ def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor
 
 
 class canvas:
-    """A figure in the report's style, closed at the end."""
+    """A figure in the report's style, closed at the end; side by side, its axes may share their vertical scale."""
 
-    def __init__(self, width: float, height: float, columns: int = 1) -> None:
+    def __init__(self, width: float, height: float, columns: int = 1, *, one_scale: bool = False) -> None:
         self._size = (width, height, columns)
+        self._one_scale = one_scale
 
     def __enter__(self) -> tuple[Canvas, Any]:
         width, height, columns = self._size
         self._style = mpl.rc_context(_STYLE)
         self._style.__enter__()
-        self._canvas, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+        self._canvas, axes = plt.subplots(
+            1, columns, figsize=(width, height), layout="constrained", sharey=self._one_scale
+        )
         return self._canvas, axes
 
     def __exit__(self, *exception: Any) -> None:

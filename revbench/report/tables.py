@@ -13,7 +13,8 @@ from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.report.chains import is_chain
 from revbench.report.document import Paragraph, Table
-from revbench.report.evidence import Evidence, Statistic, circumstances, paired, strategy_of, title_of
+from revbench.report.evidence import Evidence, Statistic, paired
+from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
 
 MISSING = "–"

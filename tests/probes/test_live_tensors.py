@@ -27,7 +27,7 @@ def test_counts_storages_once_and_for_as_long_as_they_live() -> None:
     assert live.peak_bytes == 7200
 
 
-def test_phases_and_reset() -> None:
+def test_phases() -> None:
     with LiveTensors() as live:
         with live.phase("first"):
             kept = torch.zeros(100)
@@ -36,9 +36,22 @@ def test_phases_and_reset() -> None:
             torch.zeros(200)
         assert live.phase_peak_bytes == {"first": 1600, "second": 1200}
         assert live.peak_bytes == 1600
-        live.reset_peak()
-        assert (live.peak_bytes, live.phase_peak_bytes) == (400, {})
+        with live.phase("third"):
+            second = torch.zeros(500)
+    assert live.peak_bytes == 2400
+    assert second.numel() == 500
     assert kept.numel() == 100
+
+
+def test_places_and_granularity() -> None:
+    names = iter(["first", "second"])
+    live = LiveTensors(granularity=512, place=lambda: next(names))
+    with live, live.phase("all"):
+        small = torch.zeros(1)
+        torch.zeros(129)
+    assert live.peak_bytes == 512 + 1024
+    assert live.phase_peak_places == {"all": "second"}
+    assert small.numel() == 1
 
 
 def test_resized_storages_and_existing_tensors() -> None:
@@ -74,8 +87,14 @@ def test_a_step_by_hand() -> None:
     assert steady == 4 * (100 * 50 + 20 * 100)
     assert live.phase_peak_bytes["forward"] - steady == 4 * 20 * 50
     assert live.phase_peak_bytes["backward"] - steady == 4 * (2 * 20 * 50 + 100 * 50)
-    assert live.timeline is not None
-    assert max(b for _, b in live.timeline) == live.peak_bytes
+    assert live.call_gradients([layer.weight.grad]) == 4 * 100 * 50  # type: ignore[list-item]
+    columns = live.timeline()
+    assert max(columns["live_bytes"]) == live.peak_bytes
+    assert columns["operation"] == list(range(1, live.operations + 1))
+    assert columns["live_bytes"][-1] == live.live_bytes
+    assert columns["gradient_bytes"][-1] == 4 * 100 * 50
+    assert set(columns["gradient_bytes"]) == {0, 4 * 100 * 50}
+    assert columns["phase"] == sorted(columns["phase"], reverse=True)  # forward, then backward
 
 
 def _train(model: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:

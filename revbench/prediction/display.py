@@ -1,0 +1,92 @@
+"""Predictions as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from revbench.case import Case
+from revbench.prediction.depth import depth_of
+from revbench.prediction.fit import Fit
+from revbench.prediction.predict import Prediction
+from revbench.prediction.several import Estimates
+from revbench.probes.clock import PHASES
+from revbench.titles import circumstances, strategy_of, title_of
+from revbench.units import human_bytes, human_flops
+
+Fits = Mapping[Case, Fit]
+
+
+def show(estimates: Estimates) -> None:
+    """Print predictions, one table a model, and below what they leave out."""
+    found, batches, depths = estimates.predictions, estimates.batches, estimates.depths
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a file has no width to fit into
+    for model in dict.fromkeys(p.case.model for p in found):
+        ours = [p for p in found if p.case.model == model]
+        console.print(_table(ours, batches, depths))
+    for case, problem in estimates.problems.items():
+        console.print(f"{title_of(case.model)} {strategy_of(case)}: {problem}", markup=False)
+    console.print(_notes(found, [*batches.values(), *depths.values()]), markup=False)
+
+
+def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
+    first = found[0]
+    step = first.step
+    title = (
+        f"{title_of(first.case.model)}, {circumstances(first.case)}, {first.case.optimizer}\n"
+        f"{first.parameters:,} parameters {human_bytes(step.parameter_bytes)} with buffers, gradients"
+        f" {human_bytes(step.gradient_bytes)}, optimizer state {human_bytes(step.optimizer_state_bytes)}, batch"
+        f" {human_bytes(step.batch_bytes)}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table.add_column("strategy")
+    for name in ("activations kept", *PHASES, "peak", "of stored", "operations"):
+        table.add_column(name, justify="right", no_wrap=name != "activations kept")
+    table.add_column("where the peak stands", max_width=34)
+    if batches:
+        table.add_column("largest batch", justify="right")
+    if depths:
+        table.add_column("deepest", justify="right")
+    stored = next((p.step.peak_bytes for p in found if p.case.strategy == "stored"), None)
+    for p in found:
+        phase = max(PHASES, key=lambda name: p.step.phase_peak_bytes[name])
+        cells = [
+            strategy_of(p.case), human_bytes(p.step.kept_bytes),
+            *(human_bytes(p.step.phase_peak_bytes[name]) for name in PHASES), human_bytes(p.step.peak_bytes),
+            f"{p.step.peak_bytes / stored:.2f}" if stored else "–", human_flops(p.step_flops),
+            ", ".join(dict.fromkeys((phase, p.step.phase_peak_places[phase]))),
+        ]  # fmt: skip
+        if batches:
+            cells.append(_value(batches[p.case]))
+        if depths:
+            cells.append(_value(depths[p.case]))
+        table.add_row(*cells)
+    return table
+
+
+def _value(fit: Fit) -> str:
+    if fit.case is None:
+        return f"none: {human_bytes(fit.peak_bytes)} at least"
+    said = depth_of(fit.case) if ":" in fit.case.model else f"{fit.value:,}"
+    return said if fit.checked else f"{said} (extrapolated)"
+
+
+def _notes(found: Sequence[Prediction], fits: Sequence[Fit]) -> str:
+    cuda = any(p.case.device != "cpu" for p in found)
+    left_out = (
+        "the CUDA context, workspaces of cuDNN and cuBLAS, what the allocator can't use for fragmentation"
+        if cuda
+        else "what a kernel takes and gives back inside one operation, Python and its libraries"
+    )
+    text = f"Predicted without running. Left out: {left_out}."
+    if fits:
+        fit = fits[0]
+        text += (
+            f"\nFilled: {human_bytes(fit.usable_bytes)} of {human_bytes(fit.limit_bytes)}; the rest is the margin for what is"
+            " left out."
+        )
+    return text

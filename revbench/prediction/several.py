@@ -1,0 +1,91 @@
+"""Predictions of several models under several strategies, with what fits into a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from revbench.case import Case
+from revbench.models.catalogue import CATALOGUE
+from revbench.prediction.depth import deepest
+from revbench.prediction.fit import Fit, largest_batch
+from revbench.prediction.predict import Prediction, Predictor
+from revbench.words import STRATEGIES
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What ``revbench estimate`` found.
+
+    Attributes:
+        predictions: in the order asked for.
+        batches: the largest batch, by the case of the prediction; empty unless asked for.
+        depths: likewise the deepest network.
+        problems: why a case has no prediction.
+    """
+
+    predictions: Sequence[Prediction]
+    batches: Mapping[Case, Fit]
+    depths: Mapping[Case, Fit]
+    problems: Mapping[Case, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "predictions": [
+                {
+                    **p.to_json(),
+                    "largest_batch": self.batches[p.case].to_json() if p.case in self.batches else None,
+                    "deepest": self.depths[p.case].to_json() if p.case in self.depths else None,
+                }
+                for p in self.predictions
+            ],
+            "problems": [{"case_id": case.id, "problem": problem} for case, problem in self.problems.items()],
+        }
+
+
+def estimate_all(
+    models: Sequence[str], strategies: Sequence[str], nonreversible: str, fields: Mapping[str, Any], *,
+    limit_bytes: int | None = None, depth: bool = False, timeline: bool = False,
+) -> Estimates:  # fmt: skip
+    """Predict each model under each strategy.
+
+    Args:
+        models: as `Case.model`.
+        strategies: all that a model supports if empty.
+        nonreversible: of every strategy but ``stored``.
+        fields: the other fields of the cases.
+        limit_bytes: also find the largest batch that fits.
+        depth: also find the deepest network that fits.
+        timeline: also what is alive after each operation.
+
+    Raises:
+        UserError: as `predict`.
+    """
+    predictor = Predictor()
+    cases = []
+    for model in models:
+        stored = Case(model=model, **fields)
+        for strategy in strategies or _supported(stored.check(), predictor):
+            kept = "kept" if strategy == "stored" else nonreversible
+            cases.append(stored.replace(strategy=strategy, nonreversible=kept).check())
+    predictions, batches, depths, problems = [], {}, {}, {}
+    for case in dict.fromkeys(cases):
+        try:
+            predictions.append(predictor.predict(case, timeline=timeline))
+        except NotImplementedError as error:
+            problems[case] = str(error)
+            continue
+        if limit_bytes is not None:
+            batches[case] = largest_batch(case, limit_bytes)
+            if depth:
+                depths[case] = deepest(case, limit_bytes)
+    return Estimates(predictions, batches, depths, problems)
+
+
+def _supported(case: Case, predictor: Predictor) -> Sequence[str]:
+    known = CATALOGUE.get(case.model)
+    if known is None:
+        return predictor.strategies(case)
+    return [s for s in STRATEGIES if known.family == "revnet" or s != "reconstructed"]

@@ -1,0 +1,103 @@
+"""One training step under the tracker of live tensors: what the memory probe measures and a prediction imitates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from revbench.probes.clock import PHASES
+from revbench.probes.live_tensors import LiveTensors, Observer
+from revbench.probes.places import Places
+from revbench.workload import Workload
+
+
+@dataclass(frozen=True)
+class TrackedStep:
+    """What was alive in a step, in bytes.
+
+    Attributes:
+        parameter_bytes: parameters and buffers.
+        optimizer_state_bytes: what the optimizer keeps from step to step.
+        batch_bytes: inputs and targets.
+        gradient_bytes: of the parameters, after backward.
+        kept_bytes: what forward leaves for backward: alive after the loss, above the steady state.
+        phase_peak_bytes: the most alive in each phase.
+        phase_peak_places: the module that ran, or was back-propagated, at that moment; ``loss``; ``optimizer``.
+        timeline: columns of `LiveTensors.timeline`, if asked for.
+    """
+
+    parameter_bytes: int
+    optimizer_state_bytes: int
+    batch_bytes: int
+    gradient_bytes: int
+    kept_bytes: int
+    phase_peak_bytes: dict[str, int]
+    phase_peak_places: dict[str, str]
+    timeline: dict[str, list[Any]]
+
+    @property
+    def steady_bytes(self) -> int:
+        """Alive throughout: parameters, buffers, optimizer state and the batch."""
+        return self.parameter_bytes + self.optimizer_state_bytes + self.batch_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most alive at once in the whole step."""
+        return max(self.phase_peak_bytes.values())
+
+    @property
+    def activation_peak_bytes(self) -> int:
+        """The peak above the steady state."""
+        return self.peak_bytes - self.steady_bytes
+
+
+def track_step(
+    workload: Workload,
+    inputs: Any,
+    targets: Any,
+    *,
+    timeline: bool = False,
+    granularity: int = 1,
+    observe: Observer | None = None,
+) -> TrackedStep:
+    """Run one step, gradients made anew, under the tracker.
+
+    The optimizer's state must be there already: a step before this one makes it.
+
+    Args:
+        workload: what to run.
+        inputs, targets: the batch.
+        timeline: keep what was alive after each operation.
+        granularity, observe: see `LiveTensors`.
+    """
+    places = Places(workload.model)
+    live = LiveTensors(timeline=timeline, granularity=granularity, place=places.now, observe=observe)
+    workload.optimizer.zero_grad(set_to_none=True)
+    live.track(workload.model)
+    parameter_bytes = live.live_bytes
+    live.track(workload.optimizer.state)
+    optimizer_state_bytes = live.live_bytes - parameter_bytes
+    live.track(inputs, targets)
+    steady = live.live_bytes
+    with places.watching(), live:
+        with live.phase("forward"):
+            loss = workload.forward(inputs, targets)
+        kept = live.live_bytes - steady
+        with live.phase("backward"):
+            loss.backward()
+        del loss
+        gradients = [p.grad for p in workload.model.parameters() if p.grad is not None]
+        gradient_bytes = live.call_gradients(gradients)
+        del gradients
+        with live.phase("optimizer"):
+            workload.optimizer.step()
+    return TrackedStep(
+        parameter_bytes=parameter_bytes,
+        optimizer_state_bytes=optimizer_state_bytes,
+        batch_bytes=steady - parameter_bytes - optimizer_state_bytes,
+        gradient_bytes=gradient_bytes,
+        kept_bytes=kept,
+        phase_peak_bytes={phase: live.phase_peak_bytes[phase] for phase in PHASES},
+        phase_peak_places={p: "optimizer" if p == "optimizer" else live.phase_peak_places[p] for p in PHASES},
+        timeline=live.timeline() if timeline else {},
+    )

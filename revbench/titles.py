@@ -1,0 +1,41 @@
+"""What cases are called in reports and in the terminal."""
+
+from __future__ import annotations
+
+from revbench.case import Case
+from revbench.models.catalogue import CATALOGUE
+
+
+def title_of(model: str) -> str:
+    """A model's name as the paper writes it: ``RevNet-38``; a factory as it is, cut if it is very long."""
+    if model in CATALOGUE:
+        return model.replace("resnet", "ResNet").replace("revnet", "RevNet")
+    return model if len(model) <= 60 else f"{model[:59]}…"
+
+
+def strategy_of(case: Case) -> str:
+    """A strategy in words, with what else is chosen about the activations."""
+    words = [case.strategy]
+    if case.nonreversible == "recomputed":
+        words.append("rest recomputed")
+    if case.kept_half_blocks:
+        words.append(f"last {case.kept_half_blocks} kept")
+    if case.certify:
+        words.append("certified")
+    return ", ".join(words)
+
+
+def circumstances(case: Case) -> str:
+    """What a group of cases has in common, in words."""
+    words = [case.dtype, f"batch {case.batch_size}"]
+    if case.image_size:
+        words.append(f"{case.image_size}×{case.image_size}")
+    elif case.model in CATALOGUE:
+        size = CATALOGUE[case.model].image_size
+        words.append(f"{size}×{size}")
+    words.append(case.device)
+    if case.autocast != "none":
+        words.append(f"autocast {case.autocast}")
+    if case.compile:
+        words.append("compiled")
+    return ", ".join(words)

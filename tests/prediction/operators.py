@@ -1,0 +1,36 @@
+"""Networks that no prediction can run, and one that it can."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+torch.library.define("revbench_tests::opaque", "(Tensor x) -> Tensor")
+
+
+@torch.library.impl("revbench_tests::opaque", "CPU")
+def _opaque(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+class Opaque(nn.Conv2d):
+    """Uses an operator without a fake kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.revbench_tests.opaque(super().forward(x))
+        return out
+
+
+class Curious(nn.Conv2d):
+    """Looks at its data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
+
+
+def network(kind: str = "Conv2d", width: int = 4) -> nn.Module:
+    """One convolution of a kind, and a linear layer."""
+    kinds = {"Opaque": Opaque, "Curious": Curious, "Conv2d": nn.Conv2d}
+    return nn.Sequential(
+        kinds[kind](3, width, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
+    )
