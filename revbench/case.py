@@ -56,6 +56,8 @@ class Case:
         kept_half_blocks: under ``reconstructed``, half blocks at the end of each reversible chain that keep their
             activations.
         certify: under ``reconstructed``, compare checksums of the activations.
+        memory_limit_bytes: what a step may take; 0 is all there is. On a GPU the process gets no more; on the CPU the
+            prediction alone keeps to it.
         training_steps: steps of a training case.
         ulp: if not 0, one weight, chosen by this number, is moved by one unit in the last place.
         seed: of weights and batches.
@@ -82,6 +84,7 @@ class Case:
     compile: bool = False
     kept_half_blocks: int = 0
     certify: bool = False
+    memory_limit_bytes: int = 0
     training_steps: int = 0
     ulp: int = 0
     seed: int = 0
@@ -160,6 +163,7 @@ class Case:
             ("batch_size", 1),
             ("threads", 0),
             ("kept_half_blocks", 0),
+            ("memory_limit_bytes", 0),
             ("training_steps", 0),
             ("ulp", 0),
             ("seed", 0),

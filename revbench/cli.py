@@ -165,9 +165,7 @@ def estimate(
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip
-    found = estimate_all(
-        models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth, timeline=plot is not None
-    )
+    found = estimate_all(models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth)
     if plot is not None:
         from revbench.report.step_memory import draw_predictions
 

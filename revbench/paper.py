@@ -40,5 +40,10 @@ TABLE_2 = (
     TableTwoRow("ImageNet", "revnet-104", True, "2-2-11-2", "128-128-256-512-832", {1000: "45.2"}),
 )
 
+# Table 1: what the activations of L layers take; of Martens & Sutskever 2012 and of Chen et al. 2016 in the middle two.
+TABLE_1_ACTIVATIONS: Mapping[str, str] = {
+    "stored": "O(L)", "checkpointed": "O(√L)", "recursive": "O(log L)", "reconstructed": "O(1)",
+}  # fmt: skip
+
 RECONSTRUCTION_FLOPS_RATIO = "about 1.33"  # section 3.2: about 4N add-multiplies against 3N
 RECONSTRUCTION_TIME_RATIO = "1.5 to 2"  # section 3.2, of the authors' own implementation

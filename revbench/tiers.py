@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from revbench.case import Case, parse_factory
 from revbench.models.catalogue import CATALOGUE
-from revbench.words import CHAIN_KINDS, PEERS
+from revbench.words import CHAIN_KINDS, PEERS, STRATEGIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,10 @@ class Tier:
         chain_blocks: of the chains by which libraries are compared.
         chain_batch_size: images a step of these.
         chain_rounds: interleaved steps of each.
+        limit_pairs: ResNets of the pairs that are compared under a memory limit.
+        limits_bytes: these limits, on the CPU and on a GPU.
+        depths: blocks of the chains by which memory is drawn against depth.
+        depth_batch_size: images a step of these.
         chain_compiled: whether the compiled ways are among them; compilation takes a minute or more each.
     """
 
@@ -41,28 +45,40 @@ class Tier:
     chain_batch_size: int
     chain_rounds: int
     chain_compiled: bool
+    limit_pairs: tuple[str, ...]
+    limits_bytes: tuple[tuple[int, ...], tuple[int, ...]]
+    depths: tuple[int, ...]
+    depth_batch_size: int
 
 
+_MIB, _GIB = 2**20, 2**30
+_LIMITS = ((64 * _MIB, 256 * _MIB, 1024 * _MIB), tuple(n * _GIB for n in (8, 16, 24, 40, 80)))
 _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
 
 TIERS: Mapping[str, Tier] = {
     # At most 4 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
-        training_pairs=("resnet-32",), training_steps=60, training_batch_size=16, nulls=1, draws=6, max_seconds=0.9,
+        training_pairs=("resnet-32",), training_steps=40, training_batch_size=16, nulls=1, draws=4, max_seconds=0.9,
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
+        limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
+        depths=(4, 8, 16, 32), depth_batch_size=1,
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
         pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
         training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100, nulls=3, draws=30, max_seconds=10.0,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
+        limit_pairs=("resnet-32", "resnet-164"), limits_bytes=_LIMITS,
+        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4,
     ),
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
         pairs=(*_CIFAR, "resnet-101"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64)},
         training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100, nulls=3, draws=30, max_seconds=30.0,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
+        limit_pairs=("resnet-164", "resnet-101"), limits_bytes=_LIMITS,
+        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4,
     ),
 }  # fmt: skip
 
@@ -142,6 +158,40 @@ def training_cases(plan: Plan) -> list[Case]:
         nulls = [revnet.replace(ulp=i + 1) for i in range(plan.size.nulls)]
         cases += [case, revnet, revnet.replace(strategy="reconstructed"), *nulls]
     return cases
+
+
+def limit_leads(plan: Plan) -> list[Case]:
+    """A pair and a memory limit: what a group of `limit_cases` is named by."""
+    return [
+        Case(model=resnet, batch_size=1, device=plan.device, memory_limit_bytes=limit)
+        for resnet in plan.size.limit_pairs
+        for limit in plan.size.limits_bytes[plan.device != "cpu"]
+    ]
+
+
+def limit_cases(lead: Case) -> list[Case]:
+    """Both networks of a pair under every strategy, under one memory limit."""
+    cases = []
+    for model in (lead.model, CATALOGUE[lead.model].pair):
+        case = lead.replace(model=model)
+        cases.append(case)
+        if CATALOGUE[model].family == "revnet":
+            reconstructed = case.replace(strategy="reconstructed")
+            cases += [reconstructed, reconstructed.replace(nonreversible="recomputed")]
+            cases += [case.replace(strategy=strategy) for strategy in ("checkpointed", "recursive")]
+    return cases
+
+
+def depth_cases(plan: Plan) -> list[Case]:
+    """Chains of growing depth under every strategy of Table 1 of the paper."""
+    return [
+        Case(
+            model=f"revbench.peers:chain(kind=basic,blocks={blocks})", strategy=strategy,
+            batch_size=plan.size.depth_batch_size, device=plan.device,
+        )
+        for strategy in STRATEGIES
+        for blocks in plan.size.depths
+    ]  # fmt: skip
 
 
 def chain_case(plan: Plan, kind: str, library: str = "revbench") -> Case:

@@ -4,7 +4,7 @@ import pytest
 
 from revbench.tiers import drift_cases
 
-BUDGET_SECONDS = 60
+BUDGET_SECONDS = 40
 
 
 @pytest.mark.revbench_cases(of=drift_cases)

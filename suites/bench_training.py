@@ -4,7 +4,7 @@ import pytest
 
 from revbench.tiers import training_cases
 
-BUDGET_SECONDS = 55
+BUDGET_SECONDS = 45
 
 
 @pytest.mark.revbench_cases(of=training_cases)

@@ -53,7 +53,8 @@ def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
     """The deepest network of a kind whose training step fits, with the case's batch.
 
     A network of the catalogue grows as its family does: those for CIFAR in all groups alike, those for ImageNet in the
-    third group. A factory grows in the argument ``blocks``, ``depth`` or ``layers`` that its name gives.
+    third group. A factory grows in the argument ``blocks``, ``depth`` or ``layers`` that its name gives. Where memory grows
+    more slowly than depth, as under ``checkpointed``, one slightly deeper may fit too.
 
     Raises:
         UserError: a factory that names no such argument, and what `predict` raises.

@@ -71,14 +71,13 @@ class Prediction:
         return {"case_id": self.case.id, "case": self.case.to_json(), **figures}
 
 
-def predict(case: Case, *, timeline: bool = False) -> Prediction:
+def predict(case: Case) -> Prediction:
     """Predict the memory and the operations of a case's training step.
 
     Nothing is allocated and no device is needed, whatever the case's device is.
 
     Args:
         case: what to predict.
-        timeline: also what is alive after each operation.
 
     Returns:
         Live tensors of the step: on the CPU those of the measured step; on a GPU what the allocator gives out, without
@@ -89,7 +88,7 @@ def predict(case: Case, *, timeline: bool = False) -> Prediction:
             fake kernel or needs data.
         NotImplementedError: the case runs compiled code, whose tensors nobody sees, or certifies.
     """
-    return Predictor().predict(case, timeline=timeline)
+    return Predictor().predict(case)
 
 
 class Predictor:
@@ -98,7 +97,7 @@ class Predictor:
     def __init__(self) -> None:
         self._network: tuple[Case, FakeTensorMode, Workload] | None = None
 
-    def predict(self, case: Case, *, timeline: bool = False) -> Prediction:
+    def predict(self, case: Case) -> Prediction:
         """See `revbench.prediction.predict.predict`."""
         case.check()
         if case.compile or case.strategy == "torch_budget":
@@ -112,9 +111,7 @@ class Predictor:
                 inputs, targets = workload.batch()
                 seen = _Operations()
                 granularity = CUDA_GRANULARITY if cuda else 1
-                step = track_step(
-                    workload, inputs, targets, timeline=timeline, granularity=granularity, observe=seen.note
-                )
+                step = track_step(workload, inputs, targets, granularity=granularity, observe=seen.note)
                 seen.check(case)
                 return Prediction(case, sum(p.numel() for p in workload.model.parameters()), step, seen.flops)
 

@@ -47,7 +47,7 @@ class Estimates:
 
 def estimate_all(
     models: Sequence[str], strategies: Sequence[str], nonreversible: str, fields: Mapping[str, Any], *,
-    limit_bytes: int | None = None, depth: bool = False, timeline: bool = False,
+    limit_bytes: int | None = None, depth: bool = False,
 ) -> Estimates:  # fmt: skip
     """Predict each model under each strategy.
 
@@ -58,7 +58,6 @@ def estimate_all(
         fields: the other fields of the cases.
         limit_bytes: also find the largest batch that fits.
         depth: also find the deepest network that fits.
-        timeline: also what is alive after each operation.
 
     Raises:
         UserError: as `predict`.
@@ -73,7 +72,7 @@ def estimate_all(
     predictions, batches, depths, problems = [], {}, {}, {}
     for case in dict.fromkeys(cases):
         try:
-            predictions.append(predictor.predict(case, timeline=timeline))
+            predictions.append(predictor.predict(case))
         except NotImplementedError as error:
             problems[case] = str(error)
             continue

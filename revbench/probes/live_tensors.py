@@ -33,7 +33,6 @@ class LiveTensors(TorchDispatchMode):
                 loss = model(x)
 
     Args:
-        timeline: keep the live bytes after every operation.
         granularity: count each storage as a multiple of so many bytes: 512 as PyTorch's CUDA allocator gives them out.
         observe: told of every operation: the operator, its arguments, what it returned.
         place: asked where the step is whenever a peak rises; by default nowhere, an empty name.
@@ -49,7 +48,6 @@ class LiveTensors(TorchDispatchMode):
     def __init__(
         self,
         *,
-        timeline: bool = False,
         granularity: int = 1,
         place: Callable[[], str] = str,
         observe: Observer | None = None,
@@ -67,7 +65,7 @@ class LiveTensors(TorchDispatchMode):
         self._phases: list[tuple[str, int]] = []
         self._known: dict[int, tuple[Any, int, int]] = {}
         self._numbers = itertools.count()
-        self._changes: list[tuple[int, int, int]] | None = [] if timeline else None  # operation, storage, bytes
+        self._changes: list[tuple[int, int, int]] = []  # operation, storage, bytes
         self._gradients: set[int] = set()
 
     def track(self, *groups: Iterable[Any] | Tensor | Mapping[Any, Any] | nn.Module) -> None:
@@ -109,13 +107,12 @@ class LiveTensors(TorchDispatchMode):
         return sum(nbytes for _, nbytes, _ in found.values())
 
     def timeline(self) -> dict[str, list[Any]]:
-        """What was alive after each operation, if asked for.
+        """What was alive after each operation.
 
         Returns:
             Columns ``operation`` (from 1), ``live_bytes``, of these ``gradient_bytes`` (those that `call_gradients`
             named), and ``phase``.
         """
-        assert self._changes is not None
         operations = range(1, self.operations + 1)
         live, gradients = [0] * (self.operations + 1), [0] * (self.operations + 1)
         for operation, storage, change in self._changes:
@@ -171,8 +168,7 @@ class LiveTensors(TorchDispatchMode):
             change, number = nbytes, next(self._numbers)
         self._known[key] = (weak, nbytes, number)
         self.live_bytes += change
-        if self._changes is not None:
-            self._changes.append((self.operations, number, change))
+        self._changes.append((self.operations, number, change))
         if self.live_bytes > self.peak_bytes:
             self.peak_bytes = self.live_bytes
             self.peak_place = self._place()
@@ -180,5 +176,4 @@ class LiveTensors(TorchDispatchMode):
     def _forget(self, key: int) -> None:
         _, nbytes, number = self._known.pop(key)
         self.live_bytes -= nbytes
-        if self._changes is not None:  # between two operations: the line after the last one still has it
-            self._changes.append((self.operations + 1, number, -nbytes))
+        self._changes.append((self.operations + 1, number, -nbytes))  # the line after the last operation still has it

@@ -53,8 +53,8 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         untold = ("peak_bytes", "activation_peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES))
         return Found(metrics | dict.fromkeys(untold) | {f"{name}_reason": reason for name in untold})
 
-    step = track_step(workload, inputs, targets, timeline=timeline)
-    return Found(metrics | tracked_metrics(step), series=step.timeline)
+    step = track_step(workload, inputs, targets)
+    return Found(metrics | tracked_metrics(step), series=step.timeline if timeline else {})
 
 
 def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
@@ -63,6 +63,7 @@ def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
         **{f"{phase}_peak_bytes": value for phase, value in step.phase_peak_bytes.items()},
         **{f"{phase}_peak_place": value for phase, value in step.phase_peak_places.items()},
         "peak_bytes": step.peak_bytes, "steady_bytes": step.steady_bytes, "activation_peak_bytes": step.activation_peak_bytes,
+        "activation_peak_without_gradients_bytes": step.activation_peak_without_gradients_bytes,
         "parameter_bytes": step.parameter_bytes, "gradient_bytes": step.gradient_bytes,
         "optimizer_state_bytes": step.optimizer_state_bytes, "batch_bytes": step.batch_bytes, "kept_bytes": step.kept_bytes,
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from revbench.probes.clock import PHASES
@@ -23,7 +23,7 @@ class TrackedStep:
         kept_bytes: what forward leaves for backward: alive after the loss, above the steady state.
         phase_peak_bytes: the most alive in each phase.
         phase_peak_places: the module that ran, or was back-propagated, at that moment; ``loss``; ``optimizer``.
-        timeline: columns of `LiveTensors.timeline`, if asked for.
+        timeline: columns of `LiveTensors.timeline`.
     """
 
     parameter_bytes: int
@@ -33,7 +33,7 @@ class TrackedStep:
     kept_bytes: int
     phase_peak_bytes: dict[str, int]
     phase_peak_places: dict[str, str]
-    timeline: dict[str, list[Any]]
+    timeline: dict[str, list[Any]] = field(compare=False)
 
     @property
     def steady_bytes(self) -> int:
@@ -50,13 +50,19 @@ class TrackedStep:
         """The peak above the steady state."""
         return self.peak_bytes - self.steady_bytes
 
+    @property
+    def activation_peak_without_gradients_bytes(self) -> int:
+        """The peak above the steady state, had the parameters' gradients been made elsewhere."""
+        columns = zip(self.timeline["live_bytes"], self.timeline["gradient_bytes"], strict=True)
+        most: int = max(live - gradients for live, gradients in columns)
+        return most - self.steady_bytes
+
 
 def track_step(
     workload: Workload,
     inputs: Any,
     targets: Any,
     *,
-    timeline: bool = False,
     granularity: int = 1,
     observe: Observer | None = None,
 ) -> TrackedStep:
@@ -67,11 +73,10 @@ def track_step(
     Args:
         workload: what to run.
         inputs, targets: the batch.
-        timeline: keep what was alive after each operation.
         granularity, observe: see `LiveTensors`.
     """
     places = Places(workload.model)
-    live = LiveTensors(timeline=timeline, granularity=granularity, place=places.now, observe=observe)
+    live = LiveTensors(granularity=granularity, place=places.now, observe=observe)
     workload.optimizer.zero_grad(set_to_none=True)
     live.track(workload.model)
     parameter_bytes = live.live_bytes
@@ -99,5 +104,5 @@ def track_step(
         kept_bytes=kept,
         phase_peak_bytes={phase: live.phase_peak_bytes[phase] for phase in PHASES},
         phase_peak_places={p: "optimizer" if p == "optimizer" else live.phase_peak_places[p] for p in PHASES},
-        timeline=live.timeline() if timeline else {},
+        timeline=live.timeline(),
     )

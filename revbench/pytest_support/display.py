@@ -39,11 +39,17 @@ class Display:
             self._terminal.ensure_newline()
             self._terminal.write_line(text, **markup)
 
-    def rows(self, rows: Sequence[Row], *, replayed: bool) -> None:
-        """The lines of one test's rows: what was measured, and what came out."""
-        self.done += 1
+    def rows(self, rows: Sequence[Row], *, first: bool, replayed: bool) -> None:
+        """The lines of one measurement: what was measured, and what came out.
+
+        Args:
+            rows: of one measurement.
+            first: it is the first of its test, so one more test of all is being done.
+            replayed: the rows were there before.
+        """
+        self.done += first
         width = len(str(self.total))
-        count = f"[{self.done:>{width}}/{self.total}]"
+        count = f"[{self.done:>{width}}/{self.total}]" if first else ""
         for row in rows:
             text = f"{count:>{2 * width + 3}} {row.probe:<8} {describe(row.case):<58} {figures(row)}"
             text += "  (measured before)" if replayed else f"  {row.elapsed_seconds:.1f} s"
@@ -98,6 +104,8 @@ def describe(case: Case) -> str:
         words[-1] += "+compiled"
     words.append(case.dtype)
     words.append(f"batch {case.batch_size}")
+    if case.memory_limit_bytes:
+        words.append(f"in {human_bytes(case.memory_limit_bytes)}")
     if case.training_steps:
         words.append(case.data)
     if case.ulp:
@@ -130,6 +138,8 @@ def _figures(row: Row) -> str:
         return f"{human_flops(m['step_flops'])} a step"
     if row.probe == "parameters":
         return f"{m['parameters']:,} parameters"
+    if row.probe == "fit":
+        return f"{m['largest_batch_size']:,} items fit, {human_bytes(m['predicted_peak_bytes'])} predicted"
     if row.probe == "drift":
         return f"{human_degrees(m['angle_degrees'])} to the float64 gradient ({m['draws']} draws)"
     return (

@@ -54,6 +54,7 @@ class Measurer:
         self._invocation = invocation
         self._display = display
         self._in_table = False
+        self._shown = False
         self.plan: Plan = invocation.plan
         self.repeat = repeat
 
@@ -85,7 +86,7 @@ class Measurer:
             problem = str(error)
         if problem is not None:
             pytest.fail(problem, pytrace=False)
-        self._display.rows([row], replayed=session.replayed > replayed)
+        self._show([row], replayed=session.replayed > replayed)
         if probe == "time" and row.ok and not self._in_table:
             self._show_in_table(row)
         return row
@@ -93,11 +94,11 @@ class Measurer:
     def measure_together(
         self, cases: Sequence[Case], probe: str, *, timeout_seconds: float = 3600.0, **options: Any
     ) -> list[Row]:
-        """Measure several cases in one fresh process, step by step in turn.
+        """Measure several cases in one fresh process.
 
         Args:
             cases: what to measure; they must agree in device, threads, allocator and the like.
-            probe: ``time_interleaved``.
+            probe: ``time_interleaved`` or ``fit``.
             timeout_seconds: after this all their rows have the status ``timeout``.
             options: the probe's settings.
 
@@ -115,8 +116,12 @@ class Measurer:
             problem = str(error)
         if problem is not None:
             pytest.fail(problem, pytrace=False)
-        self._display.rows(rows, replayed=session.replayed > replayed)
+        self._show(rows, replayed=session.replayed > replayed)
         return rows
+
+    def _show(self, rows: Sequence[Row], *, replayed: bool) -> None:
+        self._display.rows(rows, first=not self._shown, replayed=replayed)
+        self._shown = True
 
     def _show_in_table(self, row: Row) -> None:
         """Replay a row's samples through pytest-benchmark, which keeps the statistics shown in the terminal."""

@@ -23,6 +23,11 @@ def is_chain(case: Case) -> bool:
     return case.model.startswith("revbench.peers:")
 
 
+def names_library(case: Case) -> bool:
+    """Whether it is a chain that is compared with other libraries', not one of those of growing depth."""
+    return is_chain(case) and "library" in parse_factory(case.model)[2]
+
+
 def _stored(case: Case) -> Case:
     """Plain autograd on the same blocks, uncompiled: what everything on a chain is compared with."""
     return case.stored().replace(
@@ -43,7 +48,7 @@ def _way(case: Case) -> str:
 def _groups(evidence: Evidence) -> dict[Case, list[Case]]:
     groups: dict[Case, list[Case]] = {}
     for case in evidence.cases(*_PROBES):
-        if is_chain(case):
+        if names_library(case):
             groups.setdefault(_stored(case), []).append(case)
     return groups
 

@@ -20,11 +20,16 @@ from revbench.units import human_bytes, human_degrees, human_flops, human_second
 MISSING = "–"
 
 
+def has_its_own_table(case: Case) -> bool:
+    """Chains of blocks, and what runs under a memory limit."""
+    return is_chain(case) or case.memory_limit_bytes > 0
+
+
 def findings(evidence: Evidence) -> list[Paragraph]:
     """One sentence for each RevNet: what reconstruction saved, cost and did to the gradient."""
     found = []
     for case in evidence.cases("memory", "time"):
-        if case.strategy != "reconstructed" or case.nonreversible != "kept" or is_chain(case):
+        if case.strategy != "reconstructed" or case.nonreversible != "kept" or has_its_own_table(case):
             continue
         twin = case.stored()
         parts = []
@@ -269,7 +274,7 @@ def _strategy_table(
     title: str, columns: tuple[str, ...] | list[str], evidence: Evidence, probes: tuple[str, ...],
     cells: Callable[[Case], list[str]], notes: list[str],
 ) -> Table | None:  # fmt: skip
-    cases = [case for case in evidence.cases(*probes) if not is_chain(case)]
+    cases = [case for case in evidence.cases(*probes) if not has_its_own_table(case)]
     if not cases:
         return None
     rows: list[list[str]] = []

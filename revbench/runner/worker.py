@@ -25,7 +25,10 @@ PROBES: Mapping[str, str] = {
     "training": "revbench.training.loop:measure_training",
 }
 # Of several cases at once, in one process; they must differ in nothing that `apply_settings` sets.
-PROBES_OF_GROUPS: Mapping[str, str] = {"time_interleaved": "revbench.probes.clock:measure_time_interleaved"}
+PROBES_OF_GROUPS: Mapping[str, str] = {
+    "time_interleaved": "revbench.probes.clock:measure_time_interleaved",
+    "fit": "revbench.prediction.fit:measure_fit",
+}
 
 
 def work(request: Mapping[str, Any], send: Send) -> None:
@@ -91,6 +94,7 @@ def _finite(value: Any) -> Any:
 # The fields of a case that `apply_settings` sets for the whole process.
 SETTINGS = (
     "allocator", "threads", "device", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic",
+    "memory_limit_bytes",
 )  # fmt: skip
 
 
@@ -110,6 +114,9 @@ def apply_settings(case: Case) -> None:
         if not torch.cuda.is_available():
             raise UserError(f"device {case.device!r} is not there: PyTorch finds no CUDA device; use cpu")
         torch.cuda.set_device(torch.device(case.device if ":" in case.device else "cuda:0"))
+        if case.memory_limit_bytes:
+            there = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(case.memory_limit_bytes / there, 1.0))
     torch.backends.cuda.matmul.allow_tf32 = case.tf32_matmul
     torch.backends.cudnn.allow_tf32 = case.tf32_convolution
     torch.backends.cudnn.benchmark = case.cudnn_benchmark

@@ -160,7 +160,7 @@ def test_what_needs_data_or_a_compiler_is_refused(case: Case) -> None:
 
 
 def test_the_timeline_has_the_peak() -> None:
-    step = predict(Case(model="revnet-38", strategy="reconstructed", batch_size=4), timeline=True).step
+    step = predict(Case(model="revnet-38", strategy="reconstructed", batch_size=4)).step
     assert max(step.timeline["live_bytes"]) == step.peak_bytes
     assert max(step.timeline["gradient_bytes"]) == step.gradient_bytes
     assert list(dict.fromkeys(step.timeline["phase"])) == list(PHASES)

@@ -76,7 +76,7 @@ def test_sparse_gradients() -> None:
 def test_a_step_by_hand() -> None:
     """One linear layer without bias: output, its gradient and the weight's gradient, nothing else."""
     layer, x = nn.Linear(100, 50, bias=False), torch.randn(20, 100)
-    live = LiveTensors(timeline=True)
+    live = LiveTensors()
     live.track(layer, x)
     steady = live.live_bytes
     with live:

@@ -1,0 +1,138 @@
+"""Peak memory against depth: Table 1 of the paper, measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from revbench import paper
+from revbench.case import Case, parse_factory
+from revbench.report.chains import is_chain, names_library
+from revbench.report.document import Figure, Table
+from revbench.report.evidence import Evidence
+from revbench.report.figures import Array, canvas, colour_of, svg_of
+from revbench.titles import circumstances, strategy_of
+from revbench.units import human_bytes
+
+FORMS: Mapping[str, Callable[[float], float]] = {"log2 L": math.log2, "√L": math.sqrt, "L": float}
+_FLAT = 0.1  # what grows less than this share of itself over all depths is called constant
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A fit ``base + slope form(L)`` by least squares.
+
+    Attributes:
+        form: the name of one of `FORMS`, that which leaves the smallest residual; ``1`` if hardly anything grows.
+        base, slope: in bytes.
+        residual: root mean square of what the fit leaves, as a share of the mean.
+    """
+
+    form: str
+    base: float
+    slope: float
+    residual: float
+
+    def at(self, depth: float) -> float:
+        """The fitted bytes."""
+        return self.base + (0.0 if self.form == "1" else self.slope * FORMS[self.form](depth))
+
+
+def fit_growth(depths: Array, peaks: Array) -> Growth:
+    """Find the form in which peaks grow with depth; three depths at least."""
+    if peaks.max() - peaks.min() <= _FLAT * peaks.min():
+        return Growth("1", float(peaks.mean()), 0.0, float(peaks.std() / peaks.mean()))
+    found = []
+    for form, function in FORMS.items():
+        design = np.stack([np.ones_like(depths), [function(depth) for depth in depths]], 1)
+        (base, slope), *_ = np.linalg.lstsq(design, peaks, rcond=None)
+        left = peaks - design @ (base, slope)
+        found.append(Growth(form, float(base), float(slope), float(np.sqrt((left**2).mean()) / peaks.mean())))
+    return min(found, key=lambda growth: growth.residual)
+
+
+def _measured(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
+    """Depths and peaks above the steady state, by the case without its depth."""
+    found: dict[Case, dict[int, float]] = {}
+    for case in evidence.cases("memory"):
+        if is_chain(case) and not names_library(case):
+            peak = evidence.value(case, "memory", "activation_peak_without_gradients_bytes")
+            if peak is not None:
+                arguments = parse_factory(case.model)[2]
+                named = f"revbench.peers:chain(kind={arguments.get('kind', 'basic')})"
+                found.setdefault(case.replace(model=named), {})[int(arguments.get("blocks", 9))] = peak.median
+    columns = {}
+    for case, peaks in found.items():
+        if len(peaks) >= 3:
+            depths = sorted(peaks)
+            columns[case] = np.asarray(depths, dtype=np.float64), np.asarray([peaks[depth] for depth in depths])
+    return columns
+
+
+def depth_figure(evidence: Evidence) -> Figure | None:
+    """Peak memory against depth, one line a strategy, with the fitted growth."""
+    measured = _measured(evidence)
+    if not measured:
+        return None
+    said = []
+    with canvas(7.4, 3.8) as (figure, axes):
+        for case, (depths, peaks) in measured.items():
+            growth = fit_growth(depths, peaks)
+            label = f"{strategy_of(case)}, {'constant' if growth.form == '1' else growth.form}"
+            smooth = np.geomspace(depths.min(), depths.max(), 100)
+            axes.plot(
+                smooth, [growth.at(x) / 2**20 for x in smooth], "-", color=colour_of(case), linewidth=1.3, label=label
+            )
+            axes.plot(depths, peaks / 2**20, "o", color=colour_of(case), markersize=5)
+            said.append(f"{label} from {human_bytes(peaks[0])} to {human_bytes(peaks[-1])}")
+        ticks = next(iter(measured.values()))[0]
+        axes.set(xscale="log", yscale="log", xlabel="blocks, L", ylabel="peak of activations, MiB")
+        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.minorticks_off()
+        axes.legend(
+            title="measured (dots), fitted (lines)",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            alignment="left",
+        )
+        svg = svg_of(figure)
+    note = (
+        f"A chain of L basic blocks of 64 channels at 32×32, {circumstances(next(iter(measured)))}. Live tensors above the"
+        " steady state, without the parameters' gradients."
+    )
+    return Figure("Peak memory against depth", "depth", svg, f"{'; '.join(said)}.", (note,))
+
+
+def depth_table(evidence: Evidence) -> Table | None:
+    """Table 1 of the paper: what it says of the growth of activations, and what was measured."""
+    measured = _measured(evidence)
+    if not measured:
+        return None
+    all_depths = sorted({depth for depths, _ in measured.values() for depth in depths})
+    rows = []
+    for case, (depths, peaks) in measured.items():
+        growth = fit_growth(depths, peaks)
+        by_depth = dict(zip(depths, peaks, strict=True))
+        fitted = human_bytes(growth.base)
+        if growth.form != "1":
+            fitted += f" {'+' if growth.slope >= 0 else '-'} {human_bytes(abs(growth.slope))} · {growth.form}"
+        rows.append(
+            [
+                strategy_of(case), paper.TABLE_1_ACTIVATIONS.get(case.strategy, MISSING),
+                *(human_bytes(by_depth[depth]) if depth in by_depth else MISSING for depth in all_depths),
+                fitted, f"{growth.residual:.1%}",
+            ]
+        )  # fmt: skip
+    columns = ("Strategy", "Paper", *(f"L = {depth:.0f}" for depth in all_depths), "Fitted growth", "Residual")
+    notes = [
+        "Peak of live tensors above the steady state, without the parameters' gradients. Paper: Table 1 of"
+        f" {paper.GOMEZ_2017}, activations. Fitted: a constant and one of log2 L, √L and L, whichever leaves least; constant"
+        f" alone if the peak changes by less than {_FLAT:.0%} over all depths. Reconstruction reuses the batch statistics of"
+        " its forward pass, 1 KiB a block here, so it grows by that.",
+    ]
+    return Table("Peak memory against depth (Table 1)", columns, rows, 2, notes)

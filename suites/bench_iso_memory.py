@@ -1,0 +1,26 @@
+"""Images per second under a memory limit: each strategy with the largest batch that it fits into it.
+
+The batch is predicted, then a step of it is timed. On a GPU the process gets no more than the limit, and a batch that
+does not fit after all is made smaller.
+"""
+
+import pytest
+
+from revbench.tiers import limit_cases, limit_leads
+
+BUDGET_SECONDS = 35
+
+
+@pytest.mark.revbench_cases(of=limit_leads)
+def test_iso_memory(revbench, case):
+    for row in revbench.measure_together(limit_cases(case), "fit"):
+        size = row.metrics.get("largest_batch_size") or 0
+        for _ in range(4):
+            if size < 1:
+                break
+            timed = revbench.measure(
+                row.case.replace(batch_size=size), "time", max_seconds=revbench.plan.size.max_seconds
+            )
+            if timed.status != "oom":
+                break
+            size = size * 19 // 20
