@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_PROBES = ("time", "memory", "flops", "drift")
+OTHER_PROBES = ("parameters", "leak", "nvml", "memory_history", "energy")
 DRAWS = 6  # of weights and batch, in each launch of drift
 
 
@@ -33,7 +35,10 @@ def run(
         list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
     ] = None,
     probe: Annotated[
-        list[str] | None, typer.Option(help="time, memory, flops or drift; may be repeated. Default: all four.")
+        list[str] | None,
+        typer.Option(
+            help="time, memory, flops, drift (the default four), leak, nvml, memory_history, energy, parameters."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Items a step.")] = 16,
     image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
@@ -60,8 +65,8 @@ def run(
     from revbench.runner.session import Session, check_device
 
     for name in probe or ():
-        if name not in (*DEFAULT_PROBES, "parameters"):
-            raise unknown("probe", name, (*DEFAULT_PROBES, "parameters"))
+        if name not in (*DEFAULT_PROBES, *OTHER_PROBES):
+            raise unknown("probe", name, (*DEFAULT_PROBES, *OTHER_PROBES))
     if repeats < 1:
         raise UserError(f"--repeats={repeats} must be at least 1")
     if resume is not None and output is not None:
@@ -256,6 +261,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no degree sign is no reason to fail
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # factories beside the user; last, so that nothing there shadows a library
     try:
         code = app(standalone_mode=False)
     except UserError as error:

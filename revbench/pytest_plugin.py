@@ -115,6 +115,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("revbench_cases")
     if mark is not None:
         cases = mark.kwargs["of"](invocation.plan if invocation is not None else _default_plan(metafunc.config))
+        if not cases:
+            nothing = pytest.mark.skip(reason="no case of this suite can be measured on this device")
+            metafunc.parametrize("case", [pytest.param(None, marks=nothing)], ids=["none"])
+            return
         metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
 

@@ -125,6 +125,28 @@ def step_cases(plan: Plan) -> list[Case]:
     return cases
 
 
+def leak_cases(plan: Plan) -> list[Case]:
+    """The RevNets of the first pair: stored and reconstructed."""
+    revnet = CATALOGUE[plan.size.pairs[0]].pair
+    return [case for case in revnet_cases(plan) if case.model == revnet]
+
+
+def gpu_cases(plan: Plan) -> list[Case]:
+    """Each RevNet of the tier, stored and reconstructed, on a GPU; none on the CPU."""
+    return revnet_cases(plan) if plan.device != "cpu" else []
+
+
+def revnet_cases(plan: Plan) -> list[Case]:
+    """Each RevNet of the tier, stored and reconstructed."""
+    return [
+        case
+        for case in step_cases(plan)
+        if CATALOGUE[case.model].family == "revnet"
+        and case.nonreversible == "kept"
+        and case.strategy in ("stored", "reconstructed")
+    ]
+
+
 def catalogue_cases(plan: Plan) -> list[Case]:
     """Every network of the catalogue, those for CIFAR with 10 and with 100 classes; no step of them is run."""
     cases = []
@@ -138,12 +160,7 @@ def catalogue_cases(plan: Plan) -> list[Case]:
 
 def drift_cases(plan: Plan) -> list[Case]:
     """Each RevNet of the tier, stored and reconstructed, in float32 and float64."""
-    cases = []
-    for case in step_cases(plan):
-        reversible = CATALOGUE[case.model].family == "revnet" and case.nonreversible == "kept"
-        if reversible and case.strategy in ("stored", "reconstructed"):
-            cases += [case.replace(dtype=dtype) for dtype in ("float32", "float64")]
-    return cases
+    return [case.replace(dtype=dtype) for case in revnet_cases(plan) for dtype in ("float32", "float64")]
 
 
 def training_cases(plan: Plan) -> list[Case]:

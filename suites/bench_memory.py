@@ -1,8 +1,8 @@
-"""Peak bytes of a training step by phase, for each pair under each strategy."""
+"""Peak bytes of a training step by phase, for each pair under each strategy; against depth; leaks; what NVML shows."""
 
 import pytest
 
-from revbench.tiers import depth_cases, step_cases
+from revbench.tiers import depth_cases, gpu_cases, leak_cases, step_cases
 
 BUDGET_SECONDS = 45
 
@@ -15,3 +15,14 @@ def test_memory(revbench, case):
 @pytest.mark.revbench_cases(of=depth_cases)
 def test_depth(revbench, case):
     revbench.measure(case, "memory", timeline=False)
+
+
+@pytest.mark.revbench_cases(of=leak_cases)
+def test_leak(revbench, case):
+    revbench.measure(case, "leak")
+
+
+@pytest.mark.parametrize("probe", ["nvml", "memory_history"])
+@pytest.mark.revbench_cases(of=gpu_cases)
+def test_process(revbench, case, probe):
+    revbench.measure(case, probe)

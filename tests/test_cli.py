@@ -1,38 +1,53 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from revbench.cli import main
 from revbench.results.journal import read_run
 from tests.conftest import run_command
 
-
-def cli(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    done = run_command(*arguments, cwd=cwd, module="revbench")
-    return done.returncode, done.stdout, done.stderr
+Cli = Callable[..., tuple[int, str, str]]
 
 
-def test_models(tmp_path: Path) -> None:
-    code, out, _ = cli("models", "--json", cwd=tmp_path)
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """The command line in this process, in an empty folder: exit code, what it printed, what it complained of."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["revbench", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def test_models(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("models", "--json")
     assert code == 0
     found = {(m["model"], m["num_classes"]): m for m in json.loads(out)}
     assert len(found) == 17
     assert found["revnet-38", 100]["parameters"] == 475_060
     assert found["revnet-38", 100]["published_millions"] == "0.48"
     assert found["resnet-50", 1000]["published_millions"] is None
-    code, out, _ = cli("models", cwd=tmp_path)
+    code, out, _ = cli("models")
     assert code == 0
     assert "45,428,072" in out
     assert "45.2" in out
 
 
-def test_run_then_report(tmp_path: Path) -> None:
+def test_run_then_report(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli(
         "run", "revnet-38", "--probe", "flops", "--probe", "memory", "--image-size", "8", "--batch-size", "2",
-        "--kept-half-blocks", "1", "--certify", "--output", "out", "--json", cwd=tmp_path,
-    )  # fmt: skip
+        "--kept-half-blocks", "1", "--certify", "--output", "out", "--json")  # fmt: skip
     assert code == 0, err
     printed = json.loads(out)
     run = read_run(tmp_path / "out")
@@ -42,25 +57,39 @@ def test_run_then_report(tmp_path: Path) -> None:
         ("reconstructed", 1)
     }
     (tmp_path / "out" / "report.html").unlink()
-    code, out, _ = cli("report", "out", "--json", cwd=tmp_path)
+    code, out, _ = cli("report", "out", "--json")
     assert code == 0
     assert "out/report.html" in json.loads(out)["files"]
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_nothing_measured_is_exit_code_3(tmp_path: Path) -> None:
+def test_estimate(cli: Cli, tmp_path: Path) -> None:
+    arguments = (
+        "estimate", "revnet-38", "--strategy", "stored", "--strategy", "reconstructed", "--batch-size", "4",
+        "--fit", "16MiB",
+    )  # fmt: skip
+    code, out, err = cli(*arguments, "--plot", "step.svg")
+    assert code == 0, err
+    assert "464,890 parameters" in out
+    assert "stored" in out
+    assert "of 16.0 MiB" in out
+    assert "Left out: the CUDA context" in out
+    assert "\x1b[" not in out  # no colours in a file
+    picture = (tmp_path / "step.svg").read_text()
+    assert picture.startswith("<?xml")
+    assert [path.name for path in tmp_path.iterdir()] == ["step.svg"]
+    code, out, _ = cli(*arguments, "--json")
+    assert code == 0
+    stored, reconstructed = json.loads(out)["predictions"]
+    assert stored["case"]["device"] == "cuda"
+    assert stored["peak_bytes"] > reconstructed["peak_bytes"]
+    assert stored["largest_batch"]["value"] < reconstructed["largest_batch"]["value"]
+    assert stored["deepest"] is None
+
+
+def test_nothing_measured_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli(
-        "run",
-        "revnet-38",
-        "--strategy",
-        "stored",
-        "--probe",
-        "time",
-        "--batch-size",
-        str(10**11),
-        "--output",
-        "out",
-        cwd=tmp_path,
+        "run", "revnet-38", "--strategy", "stored", "--probe", "time", "--batch-size", str(10**11), "--output", "out"
     )
     assert code == 3
     assert "oom" in out
@@ -87,11 +116,18 @@ def test_nothing_measured_is_exit_code_3(tmp_path: Path) -> None:
         (["report", "a", "b"], "--output"),
         (["fly"], "fly"),
         ([], "Missing command"),
+        (["estimate", "no.such:thing"], "'no.such:thing' can't be imported"),
+        (["estimate", "os:getcwd"], "returned str, not a module"),
+        (["estimate", "resnet-32", "--fit", "0"], "'0' is no memory at all"),
+        (["estimate", "resnet-32", "--fit", "banana"], "'banana' is no size"),
+        (["estimate", "resnet-32", "--fit-depth"], "--fit-depth needs --fit"),
+        (["estimate", "resnet-32", "--plot", "step.gif"], "must end in .svg"),
+        (["estimate", "resnet-32", "--strategy", "stored", "--plot", "no/such/folder/step.svg"], "can't write"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(cli: Cli, tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "file").write_text("")
-    code, out, err = cli(*arguments, cwd=tmp_path)
+    code, out, err = cli(*arguments)
     assert code == 2, (out, err)
     assert out == ""
     assert len(err.splitlines()) == 1, err
@@ -99,9 +135,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[s
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_env(tmp_path: Path) -> None:
-    code, out, _ = cli("env", "--json", cwd=tmp_path)
+def test_env(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("env", "--json")
     assert code == 0
     environment = json.loads(out)
-    code, out, _ = cli("env", cwd=tmp_path)
-    assert out.startswith(environment["environment_id"])
+    done = run_command("env", cwd=tmp_path, module="revbench")
+    assert done.stdout.startswith(environment["environment_id"])

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
+from revbench.errors import UserError
+from revbench.units import human_bytes, human_degrees, human_flops, human_seconds, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,20 @@ from revbench.units import human_bytes, human_degrees, human_flops, human_second
 )  # fmt: skip
 def test_figures(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("24GiB", 24 * 2**30), ("24 gib", 24 * 2**30), ("1.5MiB", 3 * 2**19), ("500MB", 500_000_000), ("2 kB", 2000),
+        ("1073741824", 2**30), ("7B", 7),
+    ],
+)  # fmt: skip
+def test_sizes_that_a_person_writes(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "banana", "GiB", "24 apples", "-3GiB", "0", "0.0GiB", "1e9", "24GiBs", "nan"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UserError, match=r"give (one|a size) as 24GiB or 500MB"):
+        parse_bytes(text)

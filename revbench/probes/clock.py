@@ -60,9 +60,10 @@ def measure_time(
     metrics, samples = _summary(rounds)
     metrics["minor_faults_per_step"] = (_minor_faults() - faults) / len(rounds)
     if cuda:
-        from revbench.probes.nvml import clocks
+        from revbench.probes.nvml import Gpu
 
-        metrics |= clocks(torch.cuda.current_device())
+        with Gpu.of_torch(torch.cuda.current_device()) as gpu:
+            metrics |= gpu.clocks()
         busy = _kernel_busy_share(workload, inputs, targets)
         metrics["kernel_busy_share"] = busy
         metrics["launch_bound"] = int(busy < LAUNCH_BOUND_BELOW)

@@ -6,10 +6,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import torch
+import psutil
 
 from revbench.probes.clock import PHASES
+from revbench.probes.cuda_memory import allocator_figures
 from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.reconciliation import reconcile
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.workload import Workload
 
@@ -28,22 +30,25 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         allocator: on the CPU, also ask PyTorch's allocator, through its profiler (on a GPU it is always asked).
 
     Returns:
-        Metrics ``peak_bytes`` and ``forward_peak_bytes``, ``backward_peak_bytes``, ``optimizer_peak_bytes`` of live
-        tensors, ``steady_bytes``, ``activation_peak_bytes`` (the peak above the steady state), all but
-        ``steady_bytes`` None for compiled cases; ``allocated_activation_peak_bytes``, what the allocator gave out above
-        the steady state, with the memory that a kernel takes and gives back inside one operation;
-        ``rss_peak_bytes`` (the worker's high-water mark) and ``rss_before_bytes``. On a GPU also the allocator's
-        ``<phase>_allocated_peak_bytes``, ``allocated_peak_bytes``, ``requested_peak_bytes``,
-        ``reserved_peak_bytes`` and NVML's ``nvml_process_bytes``.
-        Series ``operation``, ``live_bytes``, ``phase``: one row for each operation of the step.
+        Metrics of live tensors: ``peak_bytes`` and ``forward_peak_bytes``, ``backward_peak_bytes``,
+        ``optimizer_peak_bytes``, with the module at which each stands (``…_peak_place``); ``steady_bytes``,
+        ``activation_peak_bytes`` (the peak above the steady state), ``kept_bytes`` (between forward and backward),
+        ``parameter_bytes``, ``gradient_bytes``, ``optimizer_state_bytes``, ``batch_bytes``; all None for compiled cases.
+        ``allocated_activation_peak_bytes``: what the allocator gave out above the steady state, with the memory that
+        a kernel takes and gives back inside one operation. ``rss_peak_bytes`` (the worker's high-water mark),
+        ``rss_before_bytes``; on the CPU, after an untouched step, ``unique_set_bytes`` and ``rss_bytes``; on a GPU those of
+        `allocator_figures`. The gaps between them: `revbench.probes.reconciliation.reconcile`.
+        Series ``operation``, ``live_bytes``, ``gradient_bytes``, ``phase``: one row for each operation of the step.
     """
     metrics: dict[str, Metric] = {"rss_before_bytes": _resident_bytes("VmRSS")}
     inputs, targets = workload.batch()
     _step(workload, inputs, targets)
     if workload.case.device.startswith("cuda"):
-        metrics |= _allocator(workload, inputs, targets)
+        metrics |= allocator_figures(workload, inputs, targets)
     else:
         _step(workload, inputs, targets)
+        metrics |= _unique_set()
+        metrics["rss_bytes"] = _resident_bytes("VmRSS")
     metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
 
     if workload.case.device == "cpu" and allocator:
@@ -54,7 +59,8 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         return Found(metrics | dict.fromkeys(untold) | {f"{name}_reason": reason for name in untold})
 
     step = track_step(workload, inputs, targets)
-    return Found(metrics | tracked_metrics(step), series=step.timeline if timeline else {})
+    metrics |= tracked_metrics(step)
+    return Found(metrics | reconcile(metrics), series=step.timeline if timeline else {})
 
 
 def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
@@ -86,33 +92,12 @@ def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
     return max(itertools.accumulate(nbytes for _, nbytes in changes), default=0)
 
 
-def _allocator(workload: Workload, inputs: Any, targets: Any) -> dict[str, Metric]:
-    """The CUDA allocator's figures for one step, by phase, and NVML's for the whole process."""
-    from revbench.probes.nvml import process_bytes
-
-    found: dict[str, Metric] = {}
-    workload.optimizer.zero_grad(set_to_none=True)
-    torch.cuda.synchronize()
-    found["steady_allocated_bytes"] = torch.cuda.memory_allocated()
-    peaks: dict[str, int] = {"allocated": 0, "requested": 0, "reserved": 0}
-    state: Any = None
-    for phase in PHASES:
-        torch.cuda.reset_peak_memory_stats()
-        if phase == "forward":
-            state = workload.forward(inputs, targets)
-        elif phase == "backward":
-            state.backward()
-            state = None
-        else:
-            workload.optimizer.step()
-        torch.cuda.synchronize()
-        stats = torch.cuda.memory_stats()
-        for kind in peaks:
-            peaks[kind] = max(peaks[kind], int(stats[f"{kind}_bytes.all.peak"]))
-        found[f"{phase}_allocated_peak_bytes"] = int(stats["allocated_bytes.all.peak"])
-    found["allocated_activation_peak_bytes"] = peaks["allocated"] - int(found["steady_allocated_bytes"] or 0)
-    found |= {f"{kind}_peak_bytes": value for kind, value in peaks.items()}
-    return found | process_bytes(torch.cuda.current_device())
+def _unique_set() -> dict[str, Metric]:
+    """Memory of this process that no other shares."""
+    try:
+        return {"unique_set_bytes": int(psutil.Process().memory_full_info().uss)}
+    except psutil.Error as error:
+        return {"unique_set_bytes": None, "unique_set_bytes_reason": f"the system does not say: {error}"}
 
 
 def _resident_bytes(field: str) -> int | None:

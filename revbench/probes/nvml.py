@@ -1,4 +1,4 @@
-"""What NVML says of this process and of its GPU. The device is found by UUID, never by index.
+"""What NVML says of a GPU and of this process on it. The device is found by UUID, never by index.
 
 A figure that can't be had (no permission, a container's process numbers, MIG, WSL) is None with the reason
 beside it, never 0.
@@ -7,9 +7,10 @@ beside it, never 0.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import pynvml
 import torch
@@ -17,76 +18,186 @@ import torch
 from revbench.probes.found import Metric
 
 
-@contextmanager
-def _device(index: int) -> Iterator[Any]:
-    """NVML's handle of torch's device of this index."""
-    pynvml.nvmlInit()
-    try:
-        yield pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
-    finally:
-        pynvml.nvmlShutdown()
+class Nvml(Protocol):
+    """What we call of nvidia-ml-py; a test gives its own, that raises nvidia-ml-py's own exceptions."""
+
+    NVMLError: type[Exception]
+    nvmlMemory_v2: int
+    NVML_CLOCK_SM: int
+    NVML_TEMPERATURE_GPU: int
+
+    def nvmlInit(self) -> None:
+        """Load the library."""
+
+    def nvmlShutdown(self) -> None:
+        """Let it go."""
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        """As ``535.104.05``."""
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:
+        """A GPU's handle."""
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int) -> Any:
+        """``used`` bytes of the whole GPU; of version 2 without what the driver reserves."""
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Any:
+        """``pid`` and ``usedGpuMemory`` of each process."""
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
+        """Millijoules since the driver was loaded."""
+
+    def nvmlDeviceGetClockInfo(self, handle: Any, kind: int) -> int:
+        """Megahertz."""
+
+    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int:
+        """Degrees Celsius."""
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int:
+        """A bit mask."""
 
 
-def driver_version() -> str | None:
+class Reading(NamedTuple):
+    """A figure, or None and why there is none."""
+
+    value: int | float | None
+    reason: str | None = None
+
+    def metrics(self, name: str) -> dict[str, Metric]:
+        """As a row has it."""
+        found: dict[str, Metric] = {name: self.value}
+        return found if self.reason is None else found | {f"{name}_reason": self.reason}
+
+
+class Gpu:
+    """One GPU as NVML sees it; a context manager.
+
+    Args:
+        uuid: of the GPU, with its prefix ``GPU-``.
+        nvml: what answers.
+        pid: of the process whose memory is asked for; this one if not given.
+    """
+
+    def __init__(self, uuid: str, *, nvml: Nvml = pynvml, pid: int | None = None) -> None:
+        self._uuid = uuid
+        self._nvml = nvml
+        self._pid = os.getpid() if pid is None else pid
+        self._handle: Any = None
+        self._problem: str | None = None
+
+    @classmethod
+    def of_torch(cls, index: int, *, nvml: Nvml = pynvml) -> Gpu:
+        """The GPU that PyTorch counts under this index, which NVML may count under another."""
+        return cls(f"GPU-{torch.cuda.get_device_properties(index).uuid}", nvml=nvml)
+
+    def __enter__(self) -> Gpu:
+        try:
+            self._nvml.nvmlInit()
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self._uuid)
+        except self._nvml.NVMLError as error:
+            self._problem = f"NVML: {error}"
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._problem is None:
+            self._nvml.nvmlShutdown()
+
+    def process_bytes(self, least: int = 0) -> Reading:
+        """Bytes of this process: after warm-up what the allocator reserved plus the CUDA context, not the tensors.
+
+        Args:
+            least: what this process is known to hold; a figure below it is another process's, whose number in NVML's
+                space happens to be ours.
+        """
+
+        def ask() -> Reading:
+            listed = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+            own = next((p for p in listed if p.pid == self._pid), None)
+            if own is None:
+                return Reading(None, "NVML does not list this process (another process-number space?)")
+            if own.usedGpuMemory is None:
+                return Reading(None, "NVML hides the memory of processes here (permission, MIG or WSL)")
+            if int(own.usedGpuMemory) < least:
+                return Reading(None, "the process of this number that NVML lists is another one")
+            return Reading(int(own.usedGpuMemory))
+
+        return self._asked(ask)
+
+    def device_bytes(self) -> Reading:
+        """Bytes in use on the whole GPU, by whomever."""
+        return self._asked(
+            lambda: Reading(
+                int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2).used)
+            )
+        )
+
+    def energy_joules(self) -> Reading:
+        """Energy since the driver was loaded; the counter moves about every 0.1 s, so differences want seconds."""
+        return self._asked(lambda: Reading(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3))
+
+    def clocks(self) -> dict[str, Metric]:
+        """``sm_clock_megahertz``, ``temperature_celsius`` and ``throttle_reasons`` (NVML's bit mask), now."""
+        nvml, handle = self._nvml, self._handle
+        readers: dict[str, Callable[[], int]] = {
+            "sm_clock_megahertz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            "throttle_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+        }
+        found: dict[str, Metric] = {}
+        for name, read in readers.items():
+            found |= self._asked(lambda read=read: Reading(int(read()))).metrics(name)  # type: ignore[misc]
+        return found
+
+    def _asked(self, ask: Callable[[], Reading]) -> Reading:
+        if self._problem is not None:
+            return Reading(None, self._problem)
+        try:
+            return ask()
+        except self._nvml.NVMLError as error:
+            return Reading(None, f"NVML: {error}")
+
+
+class Sampler:
+    """Reads a figure at an interval in a thread of this process; a context manager.
+
+    Args:
+        read: gives the figure, or None for none.
+        interval_seconds: between the end of one reading and the beginning of the next.
+
+    Attributes:
+        samples: seconds since the beginning, and the figure.
+    """
+
+    def __init__(self, read: Callable[[], int | float | None], interval_seconds: float) -> None:
+        self._read = read
+        self._interval_seconds = interval_seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.samples: list[tuple[float, int | float | None]] = []
+
+    def __enter__(self) -> Sampler:
+        self._began = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self.samples.append((time.perf_counter() - self._began, self._read()))
+            if self._over.wait(self._interval_seconds):
+                return
+
+
+def driver_version(nvml: Nvml = pynvml) -> str | None:
     """The NVIDIA driver's version; None without NVML."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
         return None
     try:
-        return str(pynvml.nvmlSystemGetDriverVersion())
+        return str(nvml.nvmlSystemGetDriverVersion())
     finally:
-        pynvml.nvmlShutdown()
-
-
-def process_bytes(index: int) -> dict[str, Metric]:
-    """Bytes that NVML counts to this process and to the device.
-
-    After warm-up this is what the allocator reserved plus the CUDA context, not the tensors: in a fresh
-    process for each case it is that case's high-water mark.
-
-    Returns:
-        ``nvml_process_bytes`` and ``nvml_device_used_bytes``; where one is None, its ``_reason`` says why.
-    """
-    found: dict[str, Metric] = {"nvml_process_bytes": None, "nvml_device_used_bytes": None}
-    try:
-        with _device(index) as handle:
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-            found["nvml_device_used_bytes"] = int(memory.used)
-            own = [p for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == os.getpid()]
-            if not own:
-                found["nvml_process_bytes_reason"] = "NVML does not list this process (another process-number space?)"
-            elif own[0].usedGpuMemory is None:
-                found["nvml_process_bytes_reason"] = "NVML hides the memory of processes here (permission, MIG or WSL)"
-            elif int(own[0].usedGpuMemory) < torch.cuda.memory_reserved(index):
-                # Less than this process holds: another process has the same number in NVML's space.
-                found["nvml_process_bytes_reason"] = "the process of this number that NVML lists is another one"
-            else:
-                found["nvml_process_bytes"] = int(own[0].usedGpuMemory)
-    except pynvml.NVMLError as error:
-        for name in ("nvml_process_bytes", "nvml_device_used_bytes"):
-            if found[name] is None:
-                found[f"{name}_reason"] = f"NVML: {error}"
-    return found
-
-
-def clocks(index: int) -> dict[str, Metric]:
-    """The clock of the multiprocessors, the temperature and the throttle reasons, now.
-
-    Returns:
-        ``sm_clock_megahertz``, ``temperature_celsius`` and ``throttle_reasons`` (NVML's bit mask); where one is
-        None, its ``_reason`` says why.
-    """
-    readers = {
-        "sm_clock_megahertz": lambda h: pynvml.nvmlDeviceGetClockInfo(h, pynvml.NVML_CLOCK_SM),
-        "temperature_celsius": lambda h: pynvml.nvmlDeviceGetTemperature(h, pynvml.NVML_TEMPERATURE_GPU),
-        "throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons,
-    }
-    found: dict[str, Metric] = {}
-    for name, read in readers.items():
-        try:
-            with _device(index) as handle:
-                found[name] = int(read(handle))
-        except pynvml.NVMLError as error:
-            found[name], found[f"{name}_reason"] = None, f"NVML: {error}"
-    return found
+        nvml.nvmlShutdown()

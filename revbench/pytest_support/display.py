@@ -138,6 +138,16 @@ def _figures(row: Row) -> str:
         return f"{human_flops(m['step_flops'])} a step"
     if row.probe == "parameters":
         return f"{m['parameters']:,} parameters"
+    if row.probe == "leak":
+        return f"{human_bytes(m['leak_bytes_per_step'])} more at the end of each step ({m['steps']} steps)"
+    if row.probe == "energy":
+        return f"{m['joules_per_step']:.2f} J a step, {m['watts']:.0f} W"
+    if row.probe == "nvml":
+        return (
+            f"{human_bytes(m['nvml_process_peak_bytes'])} of the process; sampling costs {m['sampler_slowdown']:+.1%}"
+        )
+    if row.probe == "memory_history":
+        return f"{human_bytes(m['allocated_peak_bytes'])} allocated, {human_bytes(m['reserved_peak_bytes'])} reserved at peak"
     if row.probe == "fit":
         return f"{m['largest_batch_size']:,} items fit, {human_bytes(m['predicted_peak_bytes'])} predicted"
     if row.probe == "drift":

@@ -35,6 +35,10 @@ def _stored(case: Case) -> Case:
     )
 
 
+def _argument(case: Case, name: str) -> str:
+    return str(parse_factory(case.model)[2].get(name, MISSING))
+
+
 def _library(case: Case) -> str:
     return str(parse_factory(case.model)[2].get("library", "revbench"))
 
@@ -81,7 +85,7 @@ def chain_table(evidence: Evidence) -> Table | None:
             failed = {probe: evidence.failure(case, probe) for probe in _PROBES}
             rows.append(
                 [
-                    str(parse_factory(case.model)[2]["kind"]),
+                    str(_argument(case, "kind")),
                     _way(case),
                     human_bytes(live.median) if live else failed["memory"] or MISSING,
                     human_bytes(ours.median) if ours else failed["memory"] or MISSING,
@@ -97,7 +101,7 @@ def chain_table(evidence: Evidence) -> Table | None:
     count = max((len(evidence.launches(c, "time_interleaved")) for cases in groups.values() for c in cases), default=0)
     of = f"median of {count} launches (smallest to largest)" if count > 1 else "of one launch"
     notes = [
-        f"Chains of {parse_factory(first.model)[2]['blocks']} blocks at 32×32, {circumstances(first)}. Basic: 64 channels, F and"
+        f"Chains of {_argument(first, 'blocks')} blocks at 32×32, {circumstances(first)}. Basic: 64 channels, F and"
         " G are BN-ReLU-3×3 twice; bottleneck: 128 channels, 1×1, 3×3, 1×1 on a quarter of a half. The weights are the same.",
         "Live tensors: their peak above the steady state. Allocated: what the allocator gave out above it, with what a"
         " kernel takes and gives back inside one operation; compiled code shows there only.",
@@ -140,8 +144,8 @@ def chain_plane(evidence: Evidence) -> Figure | None:
                     color="#777777" if library in PEERS else colour_of(case),
                     markersize=8, markerfacecolor="none" if foreign or case.compile else None, linewidth=1.2, label=_way(case),
                 )  # fmt: skip
-                said.append(f"{parse_factory(case.model)[2]['kind']} {_way(case)} {memory:.2f}, {time.median:.2f}")
-            axes.set(title=parse_factory(stored.model)[2]["kind"], xlabel="memory, of stored", xscale="log")
+                said.append(f"{_argument(case, 'kind')} {_way(case)} {memory:.2f}, {time.median:.2f}")
+            axes.set(title=_argument(stored, "kind"), xlabel="memory, of stored", xscale="log")
             ticks = [0.1, 0.2, 0.5, 1.0]
             axes.set_xticks(ticks, [str(tick) for tick in ticks])
             axes.minorticks_off()

@@ -64,7 +64,8 @@ def _measured(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
             if peak is not None:
                 arguments = parse_factory(case.model)[2]
                 named = f"revbench.peers:chain(kind={arguments.get('kind', 'basic')})"
-                found.setdefault(case.replace(model=named), {})[int(arguments.get("blocks", 9))] = peak.median
+                if isinstance(blocks := arguments.get("blocks"), int) and blocks > 0:
+                    found.setdefault(case.replace(model=named), {})[blocks] = peak.median
     columns = {}
     for case, peaks in found.items():
         if len(peaks) >= 3:

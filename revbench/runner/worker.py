@@ -22,6 +22,10 @@ PROBES: Mapping[str, str] = {
     "flops": "revbench.probes.flops:measure_flops",
     "parameters": "revbench.probes.parameters:measure_parameters",
     "drift": "revbench.probes.drift:measure_drift",
+    "leak": "revbench.probes.leak:measure_leak",
+    "nvml": "revbench.probes.cuda_memory:measure_nvml",
+    "memory_history": "revbench.probes.cuda_memory:measure_memory_history",
+    "energy": "revbench.probes.energy:measure_energy",
     "training": "revbench.training.loop:measure_training",
 }
 # Of several cases at once, in one process; they must differ in nothing that `apply_settings` sets.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from revbench import paper
 from revbench.backprop import reversible
 from revbench.case import Case
+from revbench.prediction.predict import Predictor
 from revbench.runner.client import WorkerServer
 from tests.backprop.chains import relative_difference
 from tests.backprop.test_gradients import Bounded
@@ -16,17 +18,18 @@ CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=16, device="
 
 
 def test_time_and_memory_in_workers(server: WorkerServer) -> None:
-    time = server.measure(CASE, "time", options={"max_seconds": 0.2})
+    time = server.measure([CASE], "time", options={"max_seconds": 0.2})
     assert time["status"] == "ok", time
-    assert 0 < time["metrics"]["kernel_busy_share"] <= 1
-    assert time["metrics"]["launch_bound"] in (0, 1)
-    memory = server.measure(CASE, "memory")["metrics"]
+    timed = time["found"][0]["metrics"]
+    assert 0 < timed["kernel_busy_share"] <= 1
+    assert timed["launch_bound"] in (0, 1)
+    memory = server.measure([CASE], "memory")["found"][0]["metrics"]
     assert memory["peak_bytes"] <= memory["allocated_peak_bytes"] <= memory["reserved_peak_bytes"]
     assert memory["nvml_process_bytes"] is None or memory["nvml_process_bytes"] > memory["reserved_peak_bytes"]
 
 
 def test_out_of_memory_is_a_row(server: WorkerServer) -> None:
-    found = server.measure(CASE.replace(batch_size=10_000_000), "time")
+    found = server.measure([CASE.replace(batch_size=10_000_000)], "time")
     assert found["status"] == "oom"
 
 
@@ -46,5 +49,52 @@ def test_gradients_and_dropout_masks() -> None:
 
 
 def test_the_parent_never_touches_cuda(server: WorkerServer) -> None:
-    server.measure(CASE, "flops")
+    server.measure([CASE], "flops")
     assert server.environment()["accelerators"]
+
+
+TABLE_2 = [(row.model, 16 if row.dataset == "ImageNet" else 100) for row in paper.TABLE_2]
+
+
+@pytest.mark.parametrize(("model", "batch_size"), TABLE_2, ids=[model for model, _ in TABLE_2])
+def test_predicted_is_allocated_without_workspace(server: WorkerServer, model: str, batch_size: int) -> None:
+    """To 3 % or 8 MiB, whichever is more; NVML's high-water mark to 5 % with workspace, cache and context as measured."""
+    predictor = Predictor()
+    for strategy in predictor.strategies(Case(model=model, device="cuda")):
+        case = Case(model=model, strategy=strategy, batch_size=batch_size, device="cuda")
+        row = server.measure([case], "memory", options={"timeline": False})
+        assert row["status"] == "ok", row
+        found = row["found"][0]["metrics"]
+        predicted = predictor.predict(case).step.peak_bytes
+        without = found["allocated_peak_bytes"] - found["workspace_bytes"]
+        assert predicted == pytest.approx(without, rel=0.03, abs=8 * 2**20), case.id
+        if found["nvml_process_bytes"] is not None:
+            stated = found["workspace_bytes"] + found["cache_bytes"] + found["context_bytes"]
+            assert predicted + stated == pytest.approx(found["nvml_process_bytes"], rel=0.05), case.id
+
+
+def test_the_sampler_costs_less_than_a_percent(server: WorkerServer) -> None:
+    row = server.measure([CASE.replace(batch_size=256)], "nvml")
+    assert row["status"] == "ok", row
+    metrics = row["found"][0]["metrics"]
+    assert metrics["sampler_slowdown"] < 0.01
+    assert metrics["nvml_process_peak_bytes"] is None or metrics["nvml_process_peak_bytes"] > 0
+
+
+def test_history_and_energy(server: WorkerServer) -> None:
+    history = server.measure([CASE], "memory_history")["found"][0]
+    assert max(history["series"]["allocated_bytes"]) == history["metrics"]["allocated_peak_bytes"] > 0
+    energy = server.measure([CASE], "energy")["found"][0]["metrics"]
+    assert energy["joules_per_step"] is None or energy["joules_per_step"] > 0
+
+
+def test_a_memory_limit_is_kept(server: WorkerServer) -> None:
+    limit = 2**30
+    (fit,) = server.measure([CASE.replace(batch_size=1, memory_limit_bytes=limit)], "fit")["found"]
+    size = fit["metrics"]["largest_batch_size"]
+    fits, does_not = CASE.replace(batch_size=size // 2), CASE.replace(batch_size=2 * size)
+    statuses = [
+        server.measure([c.replace(memory_limit_bytes=limit)], "time", options={"max_seconds": 0.1})["status"]
+        for c in (fits, does_not)
+    ]
+    assert statuses == ["ok", "oom"]

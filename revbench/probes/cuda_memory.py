@@ -1,0 +1,186 @@
+"""What PyTorch's CUDA allocator and NVML say of a training step."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from revbench.probes.clock import PHASES
+from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.nvml import Gpu, Sampler
+from revbench.workload import Workload
+
+KINDS = ("requested", "allocated", "reserved")
+
+
+def allocator_figures(workload: Workload, inputs: Any, targets: Any) -> dict[str, Metric]:
+    """One step by phase, in a process that has taken a step before, and NVML's figures after it.
+
+    Returns:
+        For each phase and kind (`KINDS`) ``<phase>_<kind>_peak_bytes`` and, at its end, ``<phase>_<kind>_bytes``; over the
+        step ``<kind>_peak_bytes``, ``steady_allocated_bytes``, ``allocated_activation_peak_bytes``,
+        ``allocation_retries``, ``allocator_ooms``, ``nvml_process_bytes`` and ``nvml_device_used_bytes``.
+    """
+    found: dict[str, Metric] = {}
+    workload.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize()
+    steady = torch.cuda.memory_allocated()
+    peaks = dict.fromkeys(KINDS, 0)
+    loss: Any = None
+    for phase in PHASES:
+        torch.cuda.reset_peak_memory_stats()
+        if phase == "forward":
+            loss = workload.forward(inputs, targets)
+        elif phase == "backward":
+            loss.backward()
+            loss = None
+        else:
+            workload.optimizer.step()
+        torch.cuda.synchronize()
+        stats = torch.cuda.memory_stats()
+        for kind in KINDS:
+            found[f"{phase}_{kind}_peak_bytes"] = peak = int(stats[f"{kind}_bytes.all.peak"])
+            found[f"{phase}_{kind}_bytes"] = int(stats[f"{kind}_bytes.all.current"])
+            peaks[kind] = max(peaks[kind], peak)
+    found |= {f"{kind}_peak_bytes": value for kind, value in peaks.items()}
+    found |= {
+        "steady_allocated_bytes": steady, "allocated_activation_peak_bytes": peaks["allocated"] - steady,
+        "allocation_retries": int(stats["num_alloc_retries"]), "allocator_ooms": int(stats["num_ooms"]),
+    }  # fmt: skip
+    with Gpu.of_torch(torch.cuda.current_device()) as gpu:
+        found |= gpu.process_bytes(least=torch.cuda.memory_reserved()).metrics("nvml_process_bytes")
+        found |= gpu.device_bytes().metrics("nvml_device_used_bytes")
+    return found
+
+
+def measure_memory_history(workload: Workload, *, progress: Progress) -> Found:
+    """The allocator's own history of one step.
+
+    Args:
+        workload: on a GPU, else the row is ``unsupported``.
+        progress: not called.
+
+    Returns:
+        Metrics ``allocated_peak_bytes`` and ``reserved_peak_bytes``; series ``seconds``, ``allocated_bytes``,
+        ``reserved_bytes``: one line for each change.
+    """
+    _only_on_a_gpu(workload, "PyTorch keeps a history of its CUDA allocator only")
+    inputs, targets = workload.batch()
+    _step(workload, inputs, targets)
+    workload.optimizer.zero_grad(set_to_none=True)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    torch.cuda.memory._record_memory_history(context=None)
+    try:
+        _step(workload, inputs, targets)
+        torch.cuda.synchronize()
+        snapshot = torch.cuda.memory._snapshot()
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
+    series = read_history(snapshot["device_traces"][torch.cuda.current_device()], *before)
+    peaks = {f"{kind}_peak_bytes": max(series[f"{kind}_bytes"], default=0) for kind in ("allocated", "reserved")}
+    return Found(dict(peaks), series=series)
+
+
+def read_history(trace: Iterable[Mapping[str, Any]], allocated: int, reserved: int) -> dict[str, list[Any]]:
+    """Turn the allocator's events into what was allocated and reserved after each.
+
+    Args:
+        trace: of ``torch.cuda.memory._snapshot()``.
+        allocated, reserved: bytes before the first event.
+    """
+    effects = {"alloc": (1, 0), "free_completed": (-1, 0), "segment_alloc": (0, 1), "segment_free": (0, -1)}
+    columns: dict[str, list[Any]] = {"seconds": [], "allocated_bytes": [], "reserved_bytes": []}
+    began: float | None = None
+    for event in trace:
+        if event["action"] not in effects:
+            continue
+        began = event["time_us"] if began is None else began
+        to_allocated, to_reserved = effects[event["action"]]
+        allocated += to_allocated * event["size"]
+        reserved += to_reserved * event["size"]
+        columns["seconds"].append((event["time_us"] - began) / 1e6)
+        columns["allocated_bytes"].append(allocated)
+        columns["reserved_bytes"].append(reserved)
+    return columns
+
+
+def measure_nvml(
+    workload: Workload,
+    *,
+    progress: Progress,
+    interval_seconds: float = 0.01,
+    rounds: int = 10,
+    block_seconds: float = 0.3,
+) -> Found:
+    """NVML's figure for this process while it trains, and what asking for it costs.
+
+    Blocks of steps with and without the sampler take turns.
+
+    Args:
+        workload: on a GPU, else the row is ``unsupported``.
+        progress: not called.
+        interval_seconds: between two readings.
+        rounds: blocks of each kind.
+        block_seconds: how long a block takes at least.
+
+    Returns:
+        Metrics ``nvml_process_peak_bytes`` (the high-water mark of the process), ``sampler_interval_seconds``,
+        ``sampler_slowdown`` (what a step takes more while it samples, as a share), and ``nvml_device_before_bytes`` and
+        ``nvml_device_after_bytes`` of the whole GPU. Samples ``sampler_slowdown``, one a pair of blocks. Series
+        ``seconds``, ``nvml_process_bytes``.
+    """
+    _only_on_a_gpu(workload, "NVML sees GPUs only")
+    inputs, targets = workload.batch()
+    with Gpu.of_torch(torch.cuda.current_device()) as gpu:
+        before = gpu.device_bytes()
+        steps = 0
+        began = time.perf_counter()
+        while steps < 3 or time.perf_counter() - began < block_seconds:
+            _step(workload, inputs, targets)
+            torch.cuda.synchronize()
+            steps += 1
+        slowdowns: list[float] = []
+        readings: list[tuple[float, int | float | None]] = []
+        start = time.perf_counter()
+        for _ in range(rounds):
+            bare = _block_seconds(workload, inputs, targets, steps)
+            offset = time.perf_counter() - start
+            with Sampler(lambda: gpu.process_bytes().value, interval_seconds) as sampler:
+                sampled = _block_seconds(workload, inputs, targets, steps)
+            readings += [(offset + seconds, value) for seconds, value in sampler.samples]
+            slowdowns.append(sampled / bare - 1)
+        metrics: dict[str, Metric] = gpu.process_bytes(least=torch.cuda.memory_reserved()).metrics(
+            "nvml_process_peak_bytes"
+        )
+        if metrics["nvml_process_peak_bytes"] is not None:
+            metrics["nvml_process_peak_bytes"] = max(int(value) for _, value in readings if value is not None)
+        metrics |= before.metrics("nvml_device_before_bytes") | gpu.device_bytes().metrics("nvml_device_after_bytes")
+    metrics |= {"sampler_interval_seconds": interval_seconds, "sampler_slowdown": statistics.median(slowdowns)}
+    series: dict[str, list[Metric]] = {
+        "seconds": [seconds for seconds, _ in readings], "nvml_process_bytes": [value for _, value in readings]
+    }  # fmt: skip
+    return Found(metrics, {"sampler_slowdown": slowdowns}, series)
+
+
+def _block_seconds(workload: Workload, inputs: Any, targets: Any, steps: int) -> float:
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        _step(workload, inputs, targets)
+    torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _step(workload: Workload, inputs: Any, targets: Any) -> None:
+    workload.forward(inputs, targets).backward()
+    workload.optimizer.step()
+
+
+def _only_on_a_gpu(workload: Workload, why: str) -> None:
+    if not workload.case.device.startswith("cuda"):
+        raise NotImplementedError(why)
