@@ -17,16 +17,28 @@ _HOMES = {
     "is_recomputing": "revbench.backprop",
     "load_runs": "revbench.results.frames",
     "measure": "revbench.runner",
+    "predict": "revbench.prediction",
     "reversible": "revbench.backprop",
 }
 
-__all__ = ["Case", "UserError", "__version__", "build_model", "is_recomputing", "load_runs", "measure", "reversible"]
+__all__ = [
+    "Case",
+    "UserError",
+    "__version__",
+    "build_model",
+    "is_recomputing",
+    "load_runs",
+    "measure",
+    "predict",
+    "reversible",
+]
 
 if TYPE_CHECKING:
     from revbench.backprop import is_recomputing, reversible
     from revbench.case import Case
     from revbench.errors import UserError
     from revbench.models import build_model
+    from revbench.prediction import predict
     from revbench.results.frames import load_runs
     from revbench.runner import measure
 

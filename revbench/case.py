@@ -56,8 +56,8 @@ class Case:
         kept_half_blocks: under ``reconstructed``, half blocks at the end of each reversible chain that keep their
             activations.
         certify: under ``reconstructed``, compare checksums of the activations.
-        memory_limit_bytes: what a step may take; 0 is all there is. On a GPU the process gets no more; on the CPU the
-            prediction alone keeps to it.
+        memory_limit_bytes: what a step may take; 0 is all there is. On a GPU PyTorch's allocator gives out no
+            more; on the CPU the prediction alone keeps to it.
         training_steps: steps of a training case.
         ulp: if not 0, one weight, chosen by this number, is moved by one unit in the last place.
         seed: of weights and batches.
@@ -130,6 +130,8 @@ class Case:
                 allowed = (int, type(None)) if default is None else (int,)
             if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
                 raise UserError(f"field {name} of a case can't be {value!r}")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise UserError(f"field {name} of a case can't be so large a number")
             if isinstance(value, str) and not value.isprintable():
                 raise UserError(f"field {name} of a case holds unprintable characters: {value!r}")
         if "model" not in fields:
@@ -213,7 +215,10 @@ def parse_factory(model: str) -> tuple[str, str, dict[str, Any]]:
         if name in arguments:
             raise UserError(f"model {model!r} gives {name} twice")
         try:
-            arguments[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            arguments[name] = text
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = text
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UserError(f"model {model[:60]!r}: {name} can't be so large a number")
+        arguments[name] = value
     return module, attribute, arguments

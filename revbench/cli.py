@@ -166,21 +166,23 @@ def estimate(
         raise UserError("--fit-depth needs --fit SIZE, the memory to fill")
     if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
         raise UserError(f"--plot {plot}: the file must end in .svg, .png or .pdf")
+    if plot is not None and not plot.parent.is_dir():
+        raise UserError(f"can't write {plot}: there is no folder {plot.parent}")
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip
     found = estimate_all(models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth)
-    if plot is not None:
-        from revbench.report.step_memory import draw_predictions
-
-        draw_predictions(found.predictions, plot)
     if as_json:
         print(json.dumps(found.to_json()))
     else:
         show(found)
     if not found.predictions:
         raise typer.Exit(3)
+    if plot is not None:
+        from revbench.report.step_memory import draw_predictions
+
+        draw_predictions(found.predictions, plot)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 
 from revbench.errors import UserError
 
@@ -34,9 +35,10 @@ def parse_bytes(text: str) -> int:
     factors = {unit.lower(): factor for unit, factor in _FACTORS.items()}
     if found is None or found[2].lower() not in factors:
         raise UserError(f"{text!r} is no size in bytes; give one as 24GiB or 500MB")
-    value = int(float(found[1]) * factors[found[2].lower()])
-    if value < 1:
-        raise UserError(f"{text!r} is no memory at all; give a size as 24GiB or 500MB")
+    value = int(Decimal(found[1]) * factors[found[2].lower()])
+    if not 1 <= value < 2**63:
+        amount = "no memory at all" if value < 1 else "more memory than there is"
+        raise UserError(f"{text[:40]!r} is {amount}; give a size as 24GiB or 500MB")
     return value
 
 

@@ -1,7 +1,7 @@
 """Images per second under a memory limit: each strategy with the largest batch that it fits into it.
 
-The batch is predicted, then a step of it is timed. On a GPU the process gets no more than the limit, and a batch that
-does not fit after all is made smaller.
+The batch is predicted, then a step of it is timed. On a GPU PyTorch's allocator gives out no more than the limit, and a batch
+that does not fit after all is made smaller.
 """
 
 import pytest

@@ -122,3 +122,12 @@ def test_a_factory_takes_plain_values() -> None:
         "b",
         {"depth": 9, "width": -1.5, "kind": "basic", "wide": True},
     )
+
+
+def test_numbers_beyond_any_machine_are_refused() -> None:
+    fields = Case(model="revnet-38").to_json()
+    with pytest.raises(UserError, match="so large a number"):
+        Case.from_json({**fields, "memory_limit_bytes": 10**400})
+    with pytest.raises(UserError, match="so large a number"):
+        parse_factory(f"a:b(blocks={10**400})")
+    assert parse_factory(f"a:b(blocks={'-' * 5000}1)")[2]["blocks"] is not None

@@ -87,6 +87,21 @@ def test_estimate(cli: Cli, tmp_path: Path) -> None:
     assert stored["deepest"] is None
 
 
+def test_estimate_of_a_factory(cli: Cli) -> None:
+    model = "revbench.peers:chain(kind=basic,blocks=2)"
+    code, out, err = cli("estimate", model, "--strategy", "stored", "--fit", "64MiB", "--fit-depth")
+    assert code == 0, err
+    cells = next(line for line in out.splitlines() if line.startswith("stored")).split("  ")
+    assert cells[-1].strip().startswith("none")  # batch 100 is too large for any depth
+    assert cells[-2].strip().isdigit() or cells[-3].strip().isdigit()
+
+
+def test_estimate_without_a_prediction(cli: Cli) -> None:
+    code, out, _ = cli("estimate", "resnet-32", "--strategy", "torch_budget", "--plot", "step.svg")
+    assert code == 3
+    assert "compiled code" in out
+
+
 def test_nothing_measured_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli(
         "run", "revnet-38", "--strategy", "stored", "--probe", "time", "--batch-size", str(10**11), "--output", "out"

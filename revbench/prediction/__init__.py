@@ -2,6 +2,6 @@
 
 from revbench.prediction.depth import deepest
 from revbench.prediction.fit import Fit, largest_batch
-from revbench.prediction.predict import Prediction, predict
+from revbench.prediction.predictor import Prediction, predict
 
 __all__ = ["Fit", "Prediction", "deepest", "largest_batch", "predict"]

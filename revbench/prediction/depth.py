@@ -72,9 +72,11 @@ def deeper(case: Case, value: int) -> Case:
                 f"model {case.model!r} does not say how deep it is; name one of {', '.join(DEPTHS)}:"
                 " package.module:factory(blocks=9)"
             )
-        old = f"{named[0]}={arguments[named[0]]}"
         head, _, listed = case.model.partition("(")
-        entries = [f"{named[0]}={value}" if entry == old else entry for entry in listed.rstrip(")").split(",")]
+        entries = [
+            f"{named[0]}={value}" if entry.partition("=")[0] == named[0] else entry
+            for entry in listed.rstrip(")").split(",")
+        ]
         return case.replace(model=f"{head}({','.join(entries)})")
     a = architecture(case.model)
     units = tuple(value for _ in a.units) if a.stem == "cifar" else (*a.units[:2], value, *a.units[3:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.table import Table
 from revbench.case import Case
 from revbench.prediction.depth import depth_of
 from revbench.prediction.fit import Fit
-from revbench.prediction.predict import Prediction
+from revbench.prediction.predictor import Prediction
 from revbench.prediction.several import Estimates
 from revbench.probes.clock import PHASES
 from revbench.titles import circumstances, strategy_of, title_of
@@ -61,17 +61,17 @@ def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
             ", ".join(dict.fromkeys((phase, p.step.phase_peak_places[phase]))),
         ]  # fmt: skip
         if batches:
-            cells.append(_value(batches[p.case]))
+            cells.append(_value(batches[p.case], lambda fit: f"{fit.value:,}"))
         if depths:
-            cells.append(_value(depths[p.case]))
+            cells.append(_value(depths[p.case], lambda fit: depth_of(fit.case) if fit.case else ""))
         table.add_row(*cells)
     return table
 
 
-def _value(fit: Fit) -> str:
+def _value(fit: Fit, words: Callable[[Fit], str]) -> str:
     if fit.case is None:
         return f"none: {human_bytes(fit.peak_bytes)} at least"
-    said = depth_of(fit.case) if ":" in fit.case.model else f"{fit.value:,}"
+    said = words(fit)
     return said if fit.checked else f"{said} (extrapolated)"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.prediction.predict import Predictor
+from revbench.prediction.predictor import Predictor
 from revbench.probes.found import Found, Progress
 from revbench.workload import Workload
 
@@ -101,9 +101,13 @@ def largest(
         raise UserError(f"a limit of {limit_bytes} bytes fits nothing; give one as 24GiB")
     usable = int(limit_bytes * (1 - margin))
     predict = (predictor or Predictor()).predict
-    fits = {1: predict(at(1)).step.peak_bytes}
-    if fits[1] > usable:
-        return Fit(None, 0, fits[1], True, limit_bytes, usable)
+    try:
+        smallest, peak = 1, predict(at(1)).step.peak_bytes
+    except UserError:  # batch norm over one pixel of one item, say
+        smallest, peak = 2, predict(at(2)).step.peak_bytes
+    fits = {smallest: peak}
+    if peak > usable:
+        return Fit(None, 0, peak, True, limit_bytes, usable)
     too_large: dict[int, int] = {}
     guess = start
     while True:
@@ -120,14 +124,14 @@ def largest(
         before = sorted(fits)[-2]
         slope = (fits[low] - fits[before]) / (low - before)
         if slope <= 0:
-            if low >= _SURELY:
+            if low >= (longest or _SURELY):
                 raise UserError(f"{case.id}: memory does not grow with this setting, so nothing limits it")
-            guess = 2 * low
+            guess = min(2 * low, longest or 2 * low)
             continue
         guess = low + int((usable - fits[low]) / slope)
         if guess == low:  # a peak is convex, so at the next value it is on this line or above
             return Fit(at(low), low, fits[low], True, limit_bytes, usable)
         if longest is not None and guess > longest:
-            if low == longest:
+            if low >= longest:
                 return Fit(at(guess), guess, int(fits[low] + slope * (guess - low)), False, limit_bytes, usable)
             guess = longest

@@ -10,7 +10,7 @@ from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.prediction.depth import deepest
 from revbench.prediction.fit import Fit, largest_batch
-from revbench.prediction.predict import Prediction, Predictor
+from revbench.prediction.predictor import Prediction, Predictor
 from revbench.words import STRATEGIES
 
 

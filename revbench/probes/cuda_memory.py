@@ -65,15 +65,17 @@ def measure_memory_history(workload: Workload, *, progress: Progress) -> Found:
         progress: not called.
 
     Returns:
-        Metrics ``allocated_peak_bytes`` and ``reserved_peak_bytes``; series ``seconds``, ``allocated_bytes``,
-        ``reserved_bytes``: one line for each change.
+        Metrics ``requested_peak_bytes``, ``allocated_peak_bytes`` and ``reserved_peak_bytes`` of the step; series ``seconds``,
+        ``requested_bytes``, ``reserved_bytes``: one line for each change. The history knows the sizes that were asked for,
+        not those given.
     """
     _only_on_a_gpu(workload, "PyTorch keeps a history of its CUDA allocator only")
     inputs, targets = workload.batch()
     _step(workload, inputs, targets)
     workload.optimizer.zero_grad(set_to_none=True)
     torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_stats()
     torch.cuda.memory._record_memory_history(context=None)
     try:
         _step(workload, inputs, targets)
@@ -81,30 +83,37 @@ def measure_memory_history(workload: Workload, *, progress: Progress) -> Found:
         snapshot = torch.cuda.memory._snapshot()
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)
-    series = read_history(snapshot["device_traces"][torch.cuda.current_device()], *before)
-    peaks = {f"{kind}_peak_bytes": max(series[f"{kind}_bytes"], default=0) for kind in ("allocated", "reserved")}
-    return Found(dict(peaks), series=series)
+    after = torch.cuda.memory_stats()
+    trace = snapshot["device_traces"][torch.cuda.current_device()]
+    starts = (int(before[f"{kind}_bytes.all.current"]) for kind in ("requested", "reserved"))
+    return Found(
+        {f"{kind}_peak_bytes": int(after[f"{kind}_bytes.all.peak"]) for kind in KINDS},
+        series=read_history(trace, *starts),
+    )
 
 
-def read_history(trace: Iterable[Mapping[str, Any]], allocated: int, reserved: int) -> dict[str, list[Any]]:
-    """Turn the allocator's events into what was allocated and reserved after each.
+def read_history(trace: Iterable[Mapping[str, Any]], requested: int, reserved: int) -> dict[str, list[Any]]:
+    """Turn the allocator's events into what was requested and reserved after each.
 
     Args:
         trace: of ``torch.cuda.memory._snapshot()``.
-        allocated, reserved: bytes before the first event.
+        requested, reserved: bytes before the first event.
     """
-    effects = {"alloc": (1, 0), "free_completed": (-1, 0), "segment_alloc": (0, 1), "segment_free": (0, -1)}
-    columns: dict[str, list[Any]] = {"seconds": [], "allocated_bytes": [], "reserved_bytes": []}
+    effects = {
+        "alloc": (1, 0), "free_completed": (-1, 0), "segment_alloc": (0, 1), "segment_free": (0, -1), "segment_map": (0, 1),
+        "segment_unmap": (0, -1),
+    }  # fmt: skip
+    columns: dict[str, list[Any]] = {"seconds": [], "requested_bytes": [], "reserved_bytes": []}
     began: float | None = None
     for event in trace:
         if event["action"] not in effects:
             continue
         began = event["time_us"] if began is None else began
-        to_allocated, to_reserved = effects[event["action"]]
-        allocated += to_allocated * event["size"]
+        to_requested, to_reserved = effects[event["action"]]
+        requested += to_requested * event["size"]
         reserved += to_reserved * event["size"]
         columns["seconds"].append((event["time_us"] - began) / 1e6)
-        columns["allocated_bytes"].append(allocated)
+        columns["requested_bytes"].append(requested)
         columns["reserved_bytes"].append(reserved)
     return columns
 
@@ -138,6 +147,9 @@ def measure_nvml(
     inputs, targets = workload.batch()
     with Gpu.of_torch(torch.cuda.current_device()) as gpu:
         before = gpu.device_bytes()
+        for _ in range(3):  # kernels are loaded, libraries made ready
+            _step(workload, inputs, targets)
+        torch.cuda.synchronize()
         steps = 0
         began = time.perf_counter()
         while steps < 3 or time.perf_counter() - began < block_seconds:
@@ -154,11 +166,12 @@ def measure_nvml(
                 sampled = _block_seconds(workload, inputs, targets, steps)
             readings += [(offset + seconds, value) for seconds, value in sampler.samples]
             slowdowns.append(sampled / bare - 1)
-        metrics: dict[str, Metric] = gpu.process_bytes(least=torch.cuda.memory_reserved()).metrics(
-            "nvml_process_peak_bytes"
-        )
-        if metrics["nvml_process_peak_bytes"] is not None:
-            metrics["nvml_process_peak_bytes"] = max(int(value) for _, value in readings if value is not None)
+        last = gpu.process_bytes(least=torch.cuda.memory_reserved())
+        metrics = last.metrics("nvml_process_peak_bytes")
+        if last.value is not None:
+            metrics["nvml_process_peak_bytes"] = max(
+                [last.value, *(value for _, value in readings if value is not None)]
+            )
         metrics |= before.metrics("nvml_device_before_bytes") | gpu.device_bytes().metrics("nvml_device_after_bytes")
     metrics |= {"sampler_interval_seconds": interval_seconds, "sampler_slowdown": statistics.median(slowdowns)}
     series: dict[str, list[Metric]] = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from scipy import stats
 
+from revbench.errors import UserError
 from revbench.probes.found import Found, Metric, Progress
 from revbench.probes.live_tensors import LiveTensors
 from revbench.workload import Workload
@@ -26,10 +27,15 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
         steps: that count, at least 3.
         warmup_steps: before them, in which optimizer state and caches are made.
 
+    Raises:
+        UserError: fewer steps.
+
     Returns:
         Metrics ``leak_bytes_per_step`` with ``leak_low_bytes_per_step`` and ``leak_high_bytes_per_step``, the interval of
         confidence of 95 % (Student's t), and ``steps``. Sample ``end_of_step_bytes``.
     """
+    if steps < 3:
+        raise UserError(f"steps={steps}: a slope with its interval needs at least 3")
     inputs, targets = workload.batch()
     cuda = workload.case.device.startswith("cuda")
     live = LiveTensors()

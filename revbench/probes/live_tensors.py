@@ -33,7 +33,8 @@ class LiveTensors(TorchDispatchMode):
                 loss = model(x)
 
     Args:
-        granularity: count each storage as a multiple of so many bytes: 512 as PyTorch's CUDA allocator gives them out.
+        rounded: what a storage of so many bytes counts as.
+        device: count only storages on this type of device, ``cuda`` say; all if None.
         observe: told of every operation: the operator, its arguments, what it returned.
         place: asked where the step is whenever a peak rises; by default nowhere, an empty name.
 
@@ -48,7 +49,8 @@ class LiveTensors(TorchDispatchMode):
     def __init__(
         self,
         *,
-        granularity: int = 1,
+        rounded: Callable[[int], int] = int,
+        device: str | None = None,
         place: Callable[[], str] = str,
         observe: Observer | None = None,
     ) -> None:
@@ -59,7 +61,9 @@ class LiveTensors(TorchDispatchMode):
         self.phase_peak_bytes: dict[str, int] = {}
         self.phase_peak_places: dict[str, str] = {}
         self.operations = 0
-        self._granularity = granularity
+        self._rounded = rounded
+        self._device = device
+        self._ignored: set[int] = set()
         self._place = place
         self._observe = observe
         self._phases: list[tuple[str, int]] = []
@@ -81,6 +85,10 @@ class LiveTensors(TorchDispatchMode):
                 self.track(*group.values())
             elif isinstance(group, Iterable) and not isinstance(group, str):
                 self.track(*group)
+
+    def ignore(self, tensors: Iterable[Tensor]) -> None:
+        """Never count these, which must outlive this tracker."""
+        self._ignored |= {tensor.untyped_storage()._cdata for tensor in tensors}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -153,9 +161,13 @@ class LiveTensors(TorchDispatchMode):
                 self._see(tensor._indices())
                 self._see(tensor._values())
             return
+        if self._device is not None and tensor.device.type != self._device:
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
-        nbytes = -(-storage.nbytes() // self._granularity) * self._granularity
+        if key in self._ignored:
+            return
+        nbytes = self._rounded(storage.nbytes())
         known = self._known.get(key)
         if known is not None:
             weak, before, number = known

@@ -15,6 +15,12 @@ from revbench.probes.reconciliation import reconcile
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.workload import Workload
 
+_TRACKED = (
+    "peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES), *(f"{phase}_peak_place" for phase in PHASES), "steady_bytes",
+    "activation_peak_bytes", "activation_peak_without_gradients_bytes", "parameter_bytes", "gradient_bytes",
+    "optimizer_state_bytes", "batch_bytes", "kept_bytes",
+)  # fmt: skip
+
 
 def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True, allocator: bool = False) -> Found:
     """Measure a step's memory in passes of their own: first the untouched process, then the tracker.
@@ -55,9 +61,8 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         metrics["allocated_activation_peak_bytes"] = _cpu_allocator(workload, inputs, targets)
     if workload.case.compile or workload.case.strategy == "torch_budget":
         reason = "compiled code makes tensors that the tracker can't see"
-        untold = ("peak_bytes", "activation_peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES))
-        return Found(metrics | dict.fromkeys(untold) | {f"{name}_reason": reason for name in untold})
-
+        metrics |= dict.fromkeys(_TRACKED) | {f"{name}_reason": reason for name in _TRACKED}
+        return Found(metrics | reconcile(metrics))
     step = track_step(workload, inputs, targets)
     metrics |= tracked_metrics(step)
     return Found(metrics | reconcile(metrics), series=step.timeline if timeline else {})

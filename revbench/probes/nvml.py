@@ -22,6 +22,7 @@ class Nvml(Protocol):
     """What we call of nvidia-ml-py; a test gives its own, that raises nvidia-ml-py's own exceptions."""
 
     NVMLError: type[Exception]
+    NVMLLibraryMismatchError: type[Exception]
     nvmlMemory_v2: int
     NVML_CLOCK_SM: int
     NVML_TEMPERATURE_GPU: int
@@ -82,6 +83,7 @@ class Gpu:
         self._uuid = uuid
         self._nvml = nvml
         self._pid = os.getpid() if pid is None else pid
+        self._loaded = False
         self._handle: Any = None
         self._problem: str | None = None
 
@@ -93,13 +95,14 @@ class Gpu:
     def __enter__(self) -> Gpu:
         try:
             self._nvml.nvmlInit()
+            self._loaded = True
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self._uuid)
         except self._nvml.NVMLError as error:
             self._problem = f"NVML: {error}"
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._problem is None:
+        if self._loaded:
             self._nvml.nvmlShutdown()
 
     def process_bytes(self, least: int = 0) -> Reading:
@@ -153,7 +156,7 @@ class Gpu:
             return Reading(None, self._problem)
         try:
             return ask()
-        except self._nvml.NVMLError as error:
+        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError) as error:
             return Reading(None, f"NVML: {error}")
 
 

@@ -24,7 +24,7 @@ CPU_CHAIN = (
 )
 GAP_WORDS: Mapping[str, str] = {
     "workspace_bytes": "workspace of kernels, cuDNN and cuBLAS",
-    "rounding_bytes": "rounding of the allocator",
+    "rounding_bytes": "rounding of the allocator, remainders that it does not split off",
     "cache_bytes": "cache and fragmentation",
     "context_bytes": "CUDA context and libraries",
     "others_bytes": "other processes",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from revbench.probes.clock import PHASES
 from revbench.probes.live_tensors import LiveTensors, Observer
@@ -63,8 +67,9 @@ def track_step(
     inputs: Any,
     targets: Any,
     *,
-    granularity: int = 1,
+    rounded: Callable[[int], int] = int,
     observe: Observer | None = None,
+    on_host: Iterable[Tensor] = (),
 ) -> TrackedStep:
     """Run one step, gradients made anew, under the tracker.
 
@@ -73,10 +78,13 @@ def track_step(
     Args:
         workload: what to run.
         inputs, targets: the batch.
-        granularity, observe: see `LiveTensors`.
+        rounded, observe: see `LiveTensors`.
+        on_host: tensors of a fake step that a real one would have in the host's memory, which is not counted.
     """
     places = Places(workload.model)
-    live = LiveTensors(granularity=granularity, place=places.now, observe=observe)
+    device = "cuda" if workload.case.device.startswith("cuda") else None
+    live = LiveTensors(rounded=rounded, device=device, place=places.now, observe=observe)
+    live.ignore(on_host)
     workload.optimizer.zero_grad(set_to_none=True)
     live.track(workload.model)
     parameter_bytes = live.live_bytes
@@ -88,7 +96,8 @@ def track_step(
         with live.phase("forward"):
             loss = workload.forward(inputs, targets)
         kept = live.live_bytes - steady
-        with live.phase("backward"):
+        # On this thread also on a GPU, so that `places` knows the numbers of the nodes.
+        with live.phase("backward"), torch.autograd.set_multithreading_enabled(False):
             loss.backward()
         del loss
         gradients = [p.grad for p in workload.model.parameters() if p.grad is not None]

@@ -63,7 +63,8 @@ def _measured(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
             peak = evidence.value(case, "memory", "activation_peak_without_gradients_bytes")
             if peak is not None:
                 arguments = parse_factory(case.model)[2]
-                named = f"revbench.peers:chain(kind={arguments.get('kind', 'basic')})"
+                others = ",".join(f"{name}={value}" for name, value in arguments.items() if name != "blocks")
+                named = f"revbench.peers:chain({others})"
                 if isinstance(blocks := arguments.get("blocks"), int) and blocks > 0:
                     found.setdefault(case.replace(model=named), {})[blocks] = peak.median
     columns = {}
@@ -72,6 +73,10 @@ def _measured(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
             depths = sorted(peaks)
             columns[case] = np.asarray(depths, dtype=np.float64), np.asarray([peaks[depth] for depth in depths])
     return columns
+
+
+def _kinds(measured: Mapping[Case, object]) -> str:
+    return " and ".join(dict.fromkeys(str(parse_factory(case.model)[2].get("kind", "basic")) for case in measured))
 
 
 def depth_figure(evidence: Evidence) -> Figure | None:
@@ -103,7 +108,7 @@ def depth_figure(evidence: Evidence) -> Figure | None:
         )
         svg = svg_of(figure)
     note = (
-        f"A chain of L basic blocks of 64 channels at 32×32, {circumstances(next(iter(measured)))}. Live tensors above the"
+        f"A chain of L {_kinds(measured)} blocks at 32×32, {circumstances(next(iter(measured)))}. Live tensors above the"
         " steady state, without the parameters' gradients."
     )
     return Figure("Peak memory against depth", "depth", svg, f"{'; '.join(said)}.", (note,))

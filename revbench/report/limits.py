@@ -29,7 +29,7 @@ def limit_table(evidence: Evidence) -> Table | None:
             rows.append(
                 [
                     human_bytes(limit), title_of(case.model), strategy_of(case),
-                    f"{timed.batch_size:,}" if timed else evidence.failure(case, "fit") or ("none fits" if size else MISSING),
+                    _batch(evidence, case, timed, size),
                     human_bytes(peak.median) if peak else MISSING,
                     human_seconds(step.median) if step else MISSING,
                     f"{ours:,.0f}" if ours else MISSING,
@@ -41,13 +41,23 @@ def limit_table(evidence: Evidence) -> Table | None:
     one = cases[0]
     margins = {s.median for c in cases if (s := evidence.value(c, "fit", "margin"))}
     margin = f", {max(margins):.0%} of it left free" if any(margins) else ""
-    enforced = "the process gets no more" if one.device != "cpu" else "live tensors; nothing enforces it"
+    enforced = "PyTorch's allocator gives out no more" if one.device != "cpu" else "live tensors; nothing enforces it"
     batches = "Batch: the largest whose predicted peak fits; the time is measured."
     if one.device != "cpu":
         batches += " One that did not fit after all was made smaller, so the predicted peak is that of the first try."
     notes = [f"{circumstances(one).replace(f'batch {one.batch_size}, ', '')}. Limit: {enforced}{margin}. {batches}"]
     columns = ("Limit", "Network", "Strategy", "Batch", "Predicted peak", "Step", "Images a second", "to stored")
     return Table("Images per second within the same memory", columns, rows, 3, notes, breaks[1:])
+
+
+def _batch(evidence: Evidence, case: Case, timed: Case | None, size: Statistic | None) -> str:
+    """The batch that was timed, or why none was."""
+    if timed is not None:
+        return f"{timed.batch_size:,}"
+    if size is None:
+        return evidence.failure(case, "fit") or MISSING
+    failures = [evidence.failure(c, "time") for c in _tried(evidence, case)]
+    return "none fits" if size.median < 1 else next((f for f in failures if f), MISSING)
 
 
 def _pair(case: Case) -> str:
@@ -57,11 +67,12 @@ def _pair(case: Case) -> str:
 
 def _timed(evidence: Evidence, case: Case) -> Case | None:
     """The case that was timed for this limit: the largest batch that did not run out of memory."""
-    found = [
-        c for c in evidence.cases("time") if c.replace(batch_size=case.batch_size) == case and c.memory_limit_bytes
-    ]
-    ran = [c for c in found if evidence.value(c, "time", "step_seconds")]
+    ran = [c for c in _tried(evidence, case) if evidence.value(c, "time", "step_seconds")]
     return max(ran, key=lambda c: c.batch_size, default=None)
+
+
+def _tried(evidence: Evidence, case: Case) -> list[Case]:
+    return [c for c in evidence.cases("time") if c.replace(batch_size=case.batch_size) == case]
 
 
 def _images_per_second(evidence: Evidence, case: Case | None) -> float | None:

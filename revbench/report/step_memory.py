@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import seaborn as sns
 from matplotlib.lines import Line2D
 
@@ -30,6 +33,7 @@ _COLOURS = {
     "activations, batch and temporaries": _PALETTE[0], "all live tensors": _PALETTE[0],
 }  # fmt: skip
 _MOST_PANELS = 6
+_MOST_POINTS = 400
 _SHOWN = ("stored", "reconstructed", "checkpointed")
 
 
@@ -50,7 +54,7 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
         panels = []
         for case in group:
             columns = evidence.series(case, "memory")
-            if columns and case.strategy in _SHOWN and (not is_resnet(case) or case.strategy == "stored"):
+            if _is_whole(columns) and case.strategy in _SHOWN and (not is_resnet(case) or case.strategy == "stored"):
                 sizes = (evidence.value(case, "memory", f"{name}_bytes") for name in ("parameter", "optimizer_state"))
                 panels.append(Panel(case, columns, *(size.median if size else 0.0 for size in sizes)))
         if panels:
@@ -86,7 +90,8 @@ def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
             figure.savefig(temporary, format=path.suffix[1:], dpi=200)
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise UserError(f"can't write {path}: {error.strerror or error}") from error
 
 
@@ -99,8 +104,10 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
     unit, factor = ("GiB", 2**30) if highest >= 2**30 else ("MiB", 2**20)
     several = len({panel.case.model for panel in panels}) > 1
     for axis, panel, found in zip(all_axes, panels, layers, strict=True):
-        x = _positions(panel.columns)
         total: Array = np.sum(list(found.values()), axis=0)
+        shown = _highest(total, _MOST_POINTS)
+        x, total = _positions(panel.columns)[shown], total[shown]
+        found = {name: values[shown] for name, values in found.items()}
         colours = [_COLOURS[name] for name in found]
         axis.stackplot(x, *(y / factor for y in found.values()), colors=colours, linewidth=0, step="post")
         at = int(np.argmax(total))
@@ -132,6 +139,13 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
     return peaks
 
 
+def _highest(total: Array, points: int) -> npt.NDArray[np.intp]:
+    """Of each stretch of operations the one with the most memory: what a picture so many points wide can show."""
+    edges = np.unique(np.linspace(0, len(total), points + 1).astype(np.intp))
+    found: npt.NDArray[np.intp] = np.asarray([a + int(np.argmax(total[a:b])) for a, b in itertools.pairwise(edges)])
+    return found
+
+
 def _layers(panel: Panel) -> dict[str, Array]:
     """What is alive after each operation, by what it is for; a series that does not say so is one layer."""
     live = np.asarray(panel.columns["live_bytes"], dtype=np.float64)
@@ -145,10 +159,22 @@ def _layers(panel: Panel) -> dict[str, Array]:
     }  # fmt: skip
 
 
+def _is_whole(columns: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a series, which may come from a stranger, has what is drawn."""
+    names = [name for name in ("live_bytes", "gradient_bytes") if name in columns]
+    numbers = [value for name in names for value in columns[name]]
+    return (
+        "live_bytes" in names
+        and len(columns["live_bytes"]) > 0
+        and all(isinstance(value, (int, float)) for value in numbers)
+        and all(isinstance(phase, str) and phase in PHASE_WIDTHS for phase in columns.get("phase", [None]))
+    )
+
+
 def _positions(columns: Mapping[str, Sequence[Any]]) -> Array:
     """Where on the axis each operation stands."""
     phases = np.asarray(columns["phase"])
-    x = np.empty(len(phases))
+    x = np.zeros(len(phases))
     edge = 0.0
     for phase, width in PHASE_WIDTHS.items():
         at = phases == phase

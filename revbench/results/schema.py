@@ -25,7 +25,7 @@ class Row:
 
     Attributes:
         case: what was measured.
-        probe: ``time``, ``memory``, ``flops``, ``drift`` or ``training``.
+        probe: a key of `revbench.runner.worker.PROBES` or `PROBES_OF_GROUPS`.
         repeat: number of the launch, from 1.
         status: ``ok``, ``oom``, ``timeout``, ``crashed`` or ``unsupported``.
         environment_id: of the environment record in the same file.

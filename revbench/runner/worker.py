@@ -120,7 +120,11 @@ def apply_settings(case: Case) -> None:
         torch.cuda.set_device(torch.device(case.device if ":" in case.device else "cuda:0"))
         if case.memory_limit_bytes:
             there = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(case.memory_limit_bytes / there, 1.0))
+            if case.memory_limit_bytes > there:
+                raise NotImplementedError(
+                    f"the limit of {case.memory_limit_bytes} bytes is more than the GPU's {there}"
+                )
+            torch.cuda.set_per_process_memory_fraction(case.memory_limit_bytes / there)
     torch.backends.cuda.matmul.allow_tf32 = case.tf32_matmul
     torch.backends.cudnn.allow_tf32 = case.tf32_convolution
     torch.backends.cudnn.benchmark = case.cudnn_benchmark

@@ -24,7 +24,9 @@ REVNETS = [name for name, a in CATALOGUE.items() if a.family == "revnet"]
 CHOICES = [(s, n) for s in STRATEGIES for n in ("kept", "recomputed") if (s, n) != ("stored", "recomputed")]
 
 
-@pytest.mark.parametrize("name", REVNETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "revnet-104" else []) for n in REVNETS]
+)
 def test_every_catalogue_revnet(name: str) -> None:
     imagenet = CATALOGUE[name].stem == "imagenet"
     size, batch = (32, 16) if imagenet else (8, 4)  # 16 values a channel in the last batch norm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import Tensor, nn
 
 from revbench.case import Case
 from revbench.errors import UserError
@@ -22,6 +23,32 @@ def test_the_next_batch_does_not_fit(strategy: str, limit: int) -> None:
     assert fit.checked
     peaks = [predict(fit.case.replace(batch_size=fit.value + more)).step.peak_bytes for more in (0, 1)]
     assert peaks[0] == fit.peak_bytes <= 0.9 * limit < peaks[1]
+
+
+def test_one_item_may_be_too_few_for_a_batch_norm() -> None:
+    fit = largest_batch(Case(model="resnet-50", image_size=32, device="cuda"), 2**30)
+    assert fit.value > 2
+
+
+class Flat(nn.Module):
+    """As deep as it is called, on shared weights: its memory does not grow until 64."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.wide, self.linear = nn.Linear(192, 10), nn.Linear(10, 10 if depth < 64 else 4000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wide(x.flatten(1)) + self.linear(self.wide(x.flatten(1))).mean()
+
+
+def flat(depth: int) -> nn.Module:
+    """What a case names."""
+    return Flat(depth)
+
+
+def test_a_search_that_finds_no_growth_ends() -> None:
+    with pytest.raises(UserError, match="does not grow"):
+        deepest(Case(model=f"{__name__}:flat(depth=+3)", image_size=8), 2**30)
 
 
 def test_nothing_fits() -> None:

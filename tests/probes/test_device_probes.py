@@ -118,12 +118,13 @@ def test_the_allocators_history() -> None:
         {"action": "alloc", "size": 150, "time_us": 1_000_010},
         {"action": "free_requested", "size": 150, "time_us": 1_000_020},
         {"action": "free_completed", "size": 150, "time_us": 1_000_030},
+        {"action": "segment_map", "size": 7, "time_us": 1_000_035},
         {"action": "snapshot", "size": 0, "time_us": 1_000_040},
     ]
-    found = read_history(trace, allocated=10, reserved=20)
-    assert found["allocated_bytes"] == [10, 160, 10]
-    assert found["reserved_bytes"] == [220, 220, 220]
-    assert found["seconds"] == pytest.approx([0, 1e-5, 3e-5])
+    found = read_history(trace, requested=10, reserved=20)
+    assert found["requested_bytes"] == [10, 160, 10, 10]
+    assert found["reserved_bytes"] == [220, 220, 220, 227]
+    assert found["seconds"] == pytest.approx([0, 1e-5, 3e-5, 3.5e-5])
 
 
 def test_the_process_and_the_cost_of_asking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,11 +133,32 @@ def test_the_process_and_the_cost_of_asking(monkeypatch: pytest.MonkeyPatch) -> 
     found = measure_nvml(
         as_if_on_a_gpu(monkeypatch, fake), progress=ignore, interval_seconds=0.001, rounds=3, block_seconds=0.01
     )
-    assert found.metrics["nvml_process_peak_bytes"] == max(found.series["nvml_process_bytes"])  # type: ignore[type-var]
+    # The last reading, after all samples, is the highest of these.
+    assert found.metrics["nvml_process_peak_bytes"] == max(found.series["nvml_process_bytes"]) + 1  # type: ignore[operator,type-var]
     assert found.metrics["nvml_device_before_bytes"] == found.metrics["nvml_device_after_bytes"] == 5_000
     assert len(found.samples["sampler_slowdown"]) == 3
     seconds: Any = found.series["seconds"]
     assert seconds == sorted(seconds)
+
+
+def test_a_process_that_is_listed_at_the_end_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = as_if_on_a_gpu(monkeypatch, FakeNvml(processes=[process(300)]))
+    monkeypatch.setattr(cuda_memory, "Sampler", NoReadings)
+    found = measure_nvml(workload, progress=ignore, rounds=1, block_seconds=0.001)
+    assert found.metrics["nvml_process_peak_bytes"] == 300
+
+
+class NoReadings:
+    """A sampler that was never answered."""
+
+    def __init__(self, read: Any, interval_seconds: float) -> None:
+        self.samples = [(0.0, None)]
+
+    def __enter__(self) -> NoReadings:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
 
 
 def test_a_hidden_process_is_none_throughout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,9 +43,9 @@ def test_phases() -> None:
     assert kept.numel() == 100
 
 
-def test_places_and_granularity() -> None:
+def test_places_and_rounding() -> None:
     names = iter(["first", "second"])
-    live = LiveTensors(granularity=512, place=lambda: next(names))
+    live = LiveTensors(rounded=lambda nbytes: -(-nbytes // 512) * 512, place=lambda: next(names))
     with live, live.phase("all"):
         small = torch.zeros(1)
         torch.zeros(129)

@@ -21,6 +21,7 @@ class FakeNvml:
     """A GPU at NVML's index 1 whose answers a test can set; an exception is raised in place of an answer."""
 
     NVMLError = pynvml.NVMLError
+    NVMLLibraryMismatchError = pynvml.NVMLLibraryMismatchError
     nvmlMemory_v2 = pynvml.nvmlMemory_v2
     NVML_CLOCK_SM = pynvml.NVML_CLOCK_SM
     NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
@@ -102,6 +103,7 @@ def test_the_process_is_found_by_its_number() -> None:
         (failure(pynvml.NVML_ERROR_NO_PERMISSION), "Insufficient Permissions"),
         (failure(pynvml.NVML_ERROR_NOT_SUPPORTED), "Not Supported"),
         (failure(pynvml.NVML_ERROR_GPU_IS_LOST), "GPU is lost"),
+        (pynvml.NVMLLibraryMismatchError("an older driver"), "an older driver"),
     ],
 )
 def test_a_missing_figure_is_none_with_its_reason(processes: Any, reason: str) -> None:
@@ -117,11 +119,13 @@ def test_a_missing_figure_is_none_with_its_reason(processes: Any, reason: str) -
     [{"init": failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)}, {"handle": failure(pynvml.NVML_ERROR_NOT_FOUND)}],
 )
 def test_without_a_driver_or_the_gpu_every_figure_is_none(answers: dict[str, Any]) -> None:
-    with Gpu(UUID, nvml=FakeNvml(**answers)) as gpu:
+    fake = FakeNvml(**answers)
+    with Gpu(UUID, nvml=fake) as gpu:
         readings = [gpu.process_bytes(), gpu.device_bytes(), gpu.energy_joules()]
         clocks = gpu.clocks()
     assert all(value is None and str(reason).startswith("NVML: ") for value, reason in readings)
     assert clocks["sm_clock_megahertz"] is None
+    assert fake.loaded == 0
 
 
 def test_the_real_library_without_a_gpu_says_so() -> None:

@@ -464,3 +464,36 @@ def test_leaks_are_told(tmp_path: Path) -> None:
     )
     notes = " ".join(tables(report)["From live tensors to what the system shows"].notes)
     assert "RevNet-38 stored 2.0 KiB (1.0 KiB to 3.0 KiB, 95 %, 8 steps)" in notes
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": [1]},
+        {"operation": [], "live_bytes": [], "phase": []},
+        {"live_bytes": [1, None], "phase": ["forward", "backward"]},
+        {"live_bytes": [1], "phase": ["lunch"]},
+        {"live_bytes": [1], "phase": [3]},
+        {"live_bytes": [1], "gradient_bytes": [None], "phase": ["forward"]},
+    ],
+)
+def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    journal = Journal(tmp_path / "run")
+    journal.add_environment(ENVIRONMENT)
+    series = journal.add_series((BASE.id, "memory", 1), columns)
+    journal.add_row(make_row(case=BASE, probe="memory", metrics=memory(8 << 20), samples={}, series=series))
+    journal.close()
+    assert not figures(build_report([tmp_path / "run"]))
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "said"), [(0, "ok", "none fits"), (10, "oom", "oom"), (10, "crashed", "crashed")]
+)
+def test_why_no_batch_was_timed(tmp_path: Path, size: int, status: str, said: str) -> None:
+    case = BASE.replace(batch_size=1, memory_limit_bytes=2**20)
+    fit = {"largest_batch_size": size, "predicted_peak_bytes": 9, "margin": 0.1}
+    rows = [make_row(case=case, probe="fit", metrics=fit, samples={})]
+    if status != "ok":
+        rows.append(make_row(case=case.replace(batch_size=size), status=status, metrics={}, samples={}))
+    (row,) = tables(rows_of(tmp_path / "run", *rows))["Images per second within the same memory"].rows
+    assert row[3] == said

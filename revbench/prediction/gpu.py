@@ -1,0 +1,102 @@
+"""What a GPU does otherwise than the CPU on which predictions run, as far as it shows in the memory of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils._pytree import tree_map_only
+
+_MIB = 2**20
+# Functions that CUDA's autocast computes in float32 and the CPU's does not (PyTorch's "Autocast Op Reference").
+_FLOAT32 = frozenset(
+    (
+        F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.kl_div, F.binary_cross_entropy_with_logits,
+        F.layer_norm, F.group_norm, F.rms_norm, F.softplus, F.normalize, F.cosine_similarity, torch.exp, torch.log,
+        torch.logsumexp, torch.pow, torch.rsqrt, torch.reciprocal, torch.norm, Tensor.exp, Tensor.log, Tensor.logsumexp,
+        Tensor.pow, Tensor.__pow__, Tensor.rsqrt, Tensor.reciprocal, Tensor.norm,
+    )
+)  # fmt: skip
+# The same, but it sets the dtype of the result instead of widening the input.
+_FLOAT32_RESULT = frozenset(
+    (
+        F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, torch.sum, torch.prod, torch.cumsum, torch.cumprod,
+        Tensor.softmax, Tensor.log_softmax, Tensor.sum, Tensor.prod, Tensor.cumsum, Tensor.cumprod,
+    )
+)  # fmt: skip
+
+
+def block_bytes(nbytes: int) -> int:
+    """What PyTorch's CUDA allocator counts as given out for a tensor of this size.
+
+    Multiples of 512 bytes; from 10 MiB on a segment of its own, in multiples of 2 MiB, of which a remainder of up to 1 MiB
+    is not split off (CUDACachingAllocator: kMinBlockSize, kMinLargeAlloc, kRoundLarge, kSmallSize). A block that is taken
+    from the cache may have another remainder.
+    """
+    block = _up(nbytes, 512)
+    if block < 10 * _MIB:
+        return block
+    segment = _up(block, 2 * _MIB)
+    return segment if segment - block <= _MIB else block
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """Inside, functions keep what they keep on a GPU, also in modules that backward runs again.
+
+    Autograd's engine goes on without the modes of torch functions that surround it, so each outermost call of a module
+    enters ours anew.
+    """
+    mode = _AsOnGpu()
+    plain: Any = nn.Module._call_impl
+
+    def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        entered = any(other is mode for other in _get_current_function_mode_stack())
+        with nullcontext() if entered else mode:
+            return plain(module, *args, **kwargs)
+
+    nn.Module._call_impl = called  # type: ignore[assignment,method-assign]
+    try:
+        with mode:
+            yield
+    finally:
+        nn.Module._call_impl = plain  # type: ignore[method-assign]
+
+
+class _AsOnGpu(TorchFunctionMode):
+    """CUDA's autocast to float32 where the CPU's has none, and its dropout, which keeps one byte an element."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return _dropout(*args, **kwargs)
+        if torch.is_autocast_enabled("cpu"):
+            if func in _FLOAT32:
+                args, kwargs = tree_map_only(Tensor, _widened, (args, kwargs))
+            elif func in _FLOAT32_RESULT and any(_is_narrow(x) for x in args) and kwargs.get("dtype") is None:
+                kwargs = {**kwargs, "dtype": torch.float32}
+        return func(*args, **kwargs)
+
+
+def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    out: Tensor = torch.native_dropout(x, p, training)[0]
+    return x.copy_(out) if inplace else out
+
+
+def _is_narrow(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if _is_narrow(x) else x

@@ -1,0 +1,198 @@
+"""Memory and operations of a training step, without its device and without its memory.
+
+The whole step runs on fake tensors, which have shapes, dtypes and strides but no data, under the same tracker that
+measures real steps. PyTorch can't run a backward pass of fake CUDA tensors without a GPU, and switches CUDA's
+autocast off there without a word; so the step runs on fake CPU tensors, corrected for what a GPU does otherwise:
+
+- its allocator gives out multiples of 512 bytes, and of large segments not every remainder is split off;
+- its optimizers work on all parameters at once (``foreach``), with temporaries as large as all gradients;
+- its autocast computes losses and other functions that need range in float32, where the CPU's goes on in the lower dtype;
+- its dropout keeps one byte an element.
+
+Not corrected: fused attention, which on the CPU does without dropout; batch statistics, which `reconstructed` computes
+again on a GPU instead of keeping them. What no count of tensors can tell is left out: the CUDA context, workspaces of
+cuDNN and cuBLAS, and fragmentation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.utils.flop_counter import flop_registry
+
+from revbench.backprop import StrategyModule
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.prediction.gpu import as_on_gpu, block_bytes
+from revbench.probes.memory import tracked_metrics
+from revbench.probes.tracked_step import TrackedStep, track_step
+from revbench.words import STRATEGIES
+from revbench.workload import Workload, build_workload, set_strategy
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a training step will need.
+
+    Attributes:
+        case: of which this was predicted.
+        parameters: how many numbers are trained or could be.
+        step: bytes by kind and by phase, rounded as the case's device rounds.
+        step_flops: floating-point operations of the step; matrix products and convolutions, an add-multiply being two.
+    """
+
+    case: Case
+    parameters: int
+    step: TrackedStep
+    step_flops: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures under the names that rows have for them, all but the timeline."""
+        figures = {"parameters": self.parameters, **tracked_metrics(self.step), "step_flops": self.step_flops}
+        return {"case_id": self.case.id, "case": self.case.to_json(), **figures}
+
+
+def predict(case: Case) -> Prediction:
+    """Predict the memory and the operations of a case's training step.
+
+    Nothing is allocated and no device is needed, whatever the case's device is.
+
+    Args:
+        case: what to predict.
+
+    Returns:
+        Live tensors of the step: on the CPU those of the measured step; on a GPU what the allocator gives out, without
+        workspaces.
+
+    Raises:
+        UserError: a case that can't be, a factory that can't be imported or returns no module, an operator that has no
+            fake kernel or needs data, and whatever else the network raises.
+        NotImplementedError: the case runs compiled code, whose tensors nobody sees, or certifies.
+    """
+    return Predictor().predict(case)
+
+
+class Predictor:
+    """Predicts several cases; as long as they are of one network, it is built once."""
+
+    def __init__(self) -> None:
+        self._network: tuple[Case, FakeTensorMode, Workload] | None = None
+
+    def predict(self, case: Case) -> Prediction:
+        """See `revbench.prediction.predict`."""
+        case.check()
+        if case.compile or case.strategy == "torch_budget":
+            raise NotImplementedError("compiled code makes tensors that can't be predicted; leave compile away")
+        if case.strategy == "torch_offload":
+            raise NotImplementedError(
+                "offloading moves tensors between memories, which one prediction can't tell apart"
+            )
+        if case.certify:
+            raise NotImplementedError("a certificate compares bits, of which a prediction has none; leave certify away")
+        cuda = case.device.startswith("cuda")
+        with _named_faults(case):
+            mode, workload = self._built(case)
+            with mode, as_on_gpu() if cuda else nullcontext():
+                inputs, targets = workload.batch()
+                seen = _Operations()
+                step = track_step(
+                    workload, inputs, targets, rounded=block_bytes if cuda else int, observe=seen.note,
+                    on_host=_counters(workload.optimizer) if cuda else (),
+                )  # fmt: skip
+                seen.check(case)
+                return Prediction(case, sum(p.numel() for p in workload.model.parameters()), step, seen.flops)
+
+    def strategies(self, case: Case) -> tuple[str, ...]:
+        """Of our own strategies those that the network of a case supports.
+
+        Raises:
+            UserError: as `predict`.
+        """
+        with _named_faults(case):
+            _, workload = self._built(case.stored())
+        chains = [module.strategies for module in workload.model.modules() if isinstance(module, StrategyModule)]
+        return tuple(s for s in STRATEGIES if s == "stored" or (chains and all(s in chain for chain in chains)))
+
+    def _built(self, case: Case) -> tuple[FakeTensorMode, Workload]:
+        """A network, with its optimizer's state, that runs as this case asks."""
+        here = case.replace(device="cpu")
+        network = case.stored().replace(batch_size=1)
+        if self._network is None or self._network[0] != network:
+            mode = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
+            with mode:
+                workload = build_workload(here)
+                if case.device.startswith("cuda"):
+                    for group in workload.optimizer.param_groups:
+                        group["foreach"] = True
+                _make_optimizer_state(workload)
+            self._network = network, mode, workload
+        _, mode, workload = self._network
+        set_strategy(workload.model, here)
+        return mode, dataclasses.replace(workload, case=here)
+
+
+def _counters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The optimizer's counts of steps, which stay on the CPU."""
+    found = (state.get("step") for state in optimizer.state.values())
+    return [step for step in found if isinstance(step, Tensor)]
+
+
+def _make_optimizer_state(workload: Workload) -> None:
+    for parameter in workload.model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    workload.optimizer.step()
+
+
+class _Operations:
+    """Counts floating-point operations by PyTorch's own formulas, and notes the dtypes that they were done in."""
+
+    def __init__(self) -> None:
+        self.flops = 0
+        self.dtypes: set[torch.dtype] = set()
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """One operation."""
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+            self.dtypes |= {
+                x.dtype for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, Tensor)
+            }
+
+    def check(self, case: Case) -> None:
+        """Raise unless the products were computed in the dtype that the case asks for."""
+        asked = {getattr(torch, case.autocast if case.autocast != "none" else case.dtype)}
+        if self.dtypes and not self.dtypes & asked:
+            raise RuntimeError(f"{case.id}: predicted in {self.dtypes}, asked for {asked}: autocast had no effect")
+
+
+@contextmanager
+def _named_faults(case: Case) -> Iterator[None]:
+    """Turn whatever goes wrong in somebody's network into one line that names it."""
+    try:
+        yield
+    except (UserError, NotImplementedError):
+        raise
+    except UnsupportedOperatorException as error:
+        problem = f"operator {error.func} has no fake kernel; register one with torch.library.register_fake"
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        problem = f"operator {error.func} needs the data of a tensor, of which there is none in a prediction"
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "no message")
+        problem = f"{type(error).__name__}: {first[:300]}"
+    else:
+        return
+    raise UserError(f"model {case.model!r} with batch {case.batch_size} can't be predicted: {problem}") from None
