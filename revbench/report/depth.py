@@ -17,7 +17,11 @@ from revbench.report.figures import Array, canvas, colour_of, svg_of
 from revbench.titles import circumstances, strategy_of
 from revbench.units import human_bytes
 
-FORMS: Mapping[str, Callable[[float], float]] = {"log2 L": math.log2, "√L": math.sqrt, "L": float}
+FORMS: Mapping[str, Callable[[float], float]] = {
+    "⌈log2 L⌉": lambda depth: float(math.ceil(math.log2(depth))),
+    "√L": math.sqrt,
+    "L": float,
+}
 _FLAT = 0.1  # what grows less than this share of itself over all depths is called constant
 MISSING = "–"
 
@@ -137,8 +141,8 @@ def depth_table(evidence: Evidence) -> Table | None:
     columns = ("Strategy", "Paper", *(f"L = {depth:.0f}" for depth in all_depths), "Fitted growth", "Residual")
     notes = [
         "Peak of live tensors above the steady state, without the parameters' gradients. Paper: Table 1 of"
-        f" {paper.GOMEZ_2017}, activations. Fitted: a constant and one of log2 L, √L and L, whichever leaves least; constant"
-        f" alone if the peak changes by less than {_FLAT:.0%} over all depths. Reconstruction reuses the batch statistics of"
-        " its forward pass, 1 KiB a block here, so it grows by that.",
+        f" {paper.GOMEZ_2017}, activations. Fitted: a constant and one of ⌈log2 L⌉ (a chain is halved so often), √L and L,"
+        f" whichever leaves least; constant alone if the peak changes by less than {_FLAT:.0%} over all depths. Reconstruction"
+        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that.",
     ]
     return Table("Peak memory against depth (Table 1)", columns, rows, 2, notes)

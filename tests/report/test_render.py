@@ -417,8 +417,8 @@ def test_growth_with_depth_is_fitted(tmp_path: Path) -> None:
     assert found["stored"][1].endswith(" 3.0 MiB · L")
     assert found["reconstructed"] == ("O(1)", "40.0 MiB", "0.0%")
     assert found["checkpointed"] == ("O(√L)", "5.0 MiB + 7.0 MiB · √L", "0.0%")
-    assert found["recursive"] == ("O(log L)", "4.0 MiB + 6.0 MiB · log2 L", "0.0%")
-    assert "recursive, log2 L from 16.0 MiB to 40.0 MiB" in figures(report)["Peak memory against depth"].alternative
+    assert found["recursive"] == ("O(log L)", "4.0 MiB + 6.0 MiB · ⌈log2 L⌉", "0.0%")
+    assert "recursive, ⌈log2 L⌉ from 16.0 MiB to 40.0 MiB" in figures(report)["Peak memory against depth"].alternative
 
 
 def test_energy_and_the_process(tmp_path: Path) -> None:
