@@ -245,8 +245,11 @@ def failure_table(evidence: Evidence) -> Table | None:
     bad = [row for row in evidence.rows if not row.ok]
     if not bad:
         return None
-    rows = [[row.probe, row.case.id, str(row.repeat), row.status, row.message or MISSING] for row in bad]
-    return Table("Cases without figures", ("Probe", "Case", "Launch", "Status", "Why"), rows, 5)
+    launches: dict[tuple[str, str, str, str], list[int]] = {}
+    for row in bad:
+        launches.setdefault((row.probe, row.case.id, row.status, row.message or MISSING), []).append(row.repeat)
+    rows = [[probe, case, ", ".join(map(str, of)), status, why] for (probe, case, status, why), of in launches.items()]
+    return Table("Cases without figures", ("Probe", "Case", "Launches", "Status", "Why"), rows, 5)
 
 
 def environment_table(evidence: Evidence) -> Table:

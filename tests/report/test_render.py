@@ -497,3 +497,9 @@ def test_why_no_batch_was_timed(tmp_path: Path, size: int, status: str, said: st
         rows.append(make_row(case=case.replace(batch_size=size), status=status, metrics={}, samples={}))
     (row,) = tables(rows_of(tmp_path / "run", *rows))["Images per second within the same memory"].rows
     assert row[3] == said
+
+
+def test_a_failure_of_every_launch_is_one_line(tmp_path: Path) -> None:
+    rows = [make_row(repeat=i, status="crashed", metrics={}, samples={}, message="boom") for i in (1, 2, 3)]
+    (row,) = tables(rows_of(tmp_path / "run", *rows))["Cases without figures"].rows
+    assert row == ["time", rows[0].case.id, "1, 2, 3", "crashed", "boom"]
