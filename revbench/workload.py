@@ -80,6 +80,11 @@ class Workload:
         with torch.autocast(self.case.device.partition(":")[0], dtype=dtype, enabled=autocast != "none"):
             return self.loss(self.model(inputs), targets)
 
+    def step(self, inputs: Any, targets: Any) -> None:
+        """One whole training step."""
+        self.forward(inputs, targets).backward()
+        self.optimizer.step()
+
     def gradient(self, inputs: Any, targets: Any) -> dict[str, Tensor]:
         """The gradient of every trainable parameter by its name, before weight decay."""
         self.forward(inputs, targets).backward()

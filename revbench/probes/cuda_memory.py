@@ -71,14 +71,14 @@ def measure_memory_history(workload: Workload, *, progress: Progress) -> Found:
     """
     _only_on_a_gpu(workload, "PyTorch keeps a history of its CUDA allocator only")
     inputs, targets = workload.batch()
-    _step(workload, inputs, targets)
+    workload.step(inputs, targets)
     workload.optimizer.zero_grad(set_to_none=True)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_stats()
     torch.cuda.memory._record_memory_history(context=None)
     try:
-        _step(workload, inputs, targets)
+        workload.step(inputs, targets)
         torch.cuda.synchronize()
         snapshot = torch.cuda.memory._snapshot()
     finally:
@@ -148,12 +148,12 @@ def measure_nvml(
     with Gpu.of_torch(torch.cuda.current_device()) as gpu:
         before = gpu.device_bytes()
         for _ in range(3):  # kernels are loaded, libraries made ready
-            _step(workload, inputs, targets)
+            workload.step(inputs, targets)
         torch.cuda.synchronize()
         steps = 0
         began = time.perf_counter()
         while steps < 3 or time.perf_counter() - began < block_seconds:
-            _step(workload, inputs, targets)
+            workload.step(inputs, targets)
             torch.cuda.synchronize()
             steps += 1
         slowdowns: list[float] = []
@@ -184,14 +184,9 @@ def _block_seconds(workload: Workload, inputs: Any, targets: Any, steps: int) ->
     torch.cuda.synchronize()
     began = time.perf_counter()
     for _ in range(steps):
-        _step(workload, inputs, targets)
+        workload.step(inputs, targets)
     torch.cuda.synchronize()
     return time.perf_counter() - began
-
-
-def _step(workload: Workload, inputs: Any, targets: Any) -> None:
-    workload.forward(inputs, targets).backward()
-    workload.optimizer.step()
 
 
 def _only_on_a_gpu(workload: Workload, why: str) -> None:

@@ -35,8 +35,7 @@ def measure_energy(
     inputs, targets = workload.batch()
 
     def step() -> None:
-        workload.forward(inputs, targets).backward()
-        workload.optimizer.step()
+        workload.step(inputs, targets)
         torch.cuda.synchronize()
 
     for _ in range(warmup_steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from scipy import stats
@@ -41,12 +42,11 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
     live = LiveTensors()
     found: list[float] = []
     for number in range(-warmup_steps, steps):
+        with nullcontext() if cuda else live:
+            workload.step(inputs, targets)
+            workload.optimizer.zero_grad(set_to_none=True)
         if cuda:
-            _step(workload, inputs, targets)
             torch.cuda.synchronize()
-        else:
-            with live:
-                _step(workload, inputs, targets)
         if number >= 0:
             found.append(float(torch.cuda.memory_allocated() if cuda else live.live_bytes))
     slope, low, high = slope_with_interval(found)
@@ -63,9 +63,3 @@ def slope_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
     fit = stats.linregress(range(len(values)), values)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 2) * fit.stderr)
     return float(fit.slope), float(fit.slope) - half, float(fit.slope) + half
-
-
-def _step(workload: Workload, inputs: object, targets: object) -> None:
-    workload.forward(inputs, targets).backward()
-    workload.optimizer.step()
-    workload.optimizer.zero_grad(set_to_none=True)

@@ -48,11 +48,11 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
     """
     metrics: dict[str, Metric] = {"rss_before_bytes": _resident_bytes("VmRSS")}
     inputs, targets = workload.batch()
-    _step(workload, inputs, targets)
+    workload.step(inputs, targets)
     if workload.case.device.startswith("cuda"):
         metrics |= allocator_figures(workload, inputs, targets)
     else:
-        _step(workload, inputs, targets)
+        workload.step(inputs, targets)
         metrics |= _unique_set()
         metrics["rss_bytes"] = _resident_bytes("VmRSS")
     metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
@@ -80,18 +80,13 @@ def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
     }  # fmt: skip
 
 
-def _step(workload: Workload, inputs: Any, targets: Any) -> None:
-    workload.forward(inputs, targets).backward()
-    workload.optimizer.step()
-
-
 def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
     """The most bytes that the CPU allocator had given out during a step, above those before it."""
     from torch.profiler import ProfilerActivity, profile
 
     workload.optimizer.zero_grad(set_to_none=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        _step(workload, inputs, targets)
+        workload.step(inputs, targets)
     results = profiler.profiler.kineto_results
     changes = sorted((e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]")
     return max(itertools.accumulate(nbytes for _, nbytes in changes), default=0)

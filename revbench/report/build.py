@@ -9,7 +9,7 @@ from pathlib import Path
 
 from revbench.environment import summarise
 from revbench.errors import UserError
-from revbench.report import chains, depth, energy, figures, limits, reconciliation, step_memory, tables
+from revbench.report import chains, depth, energy, figures, limits, reconciliation, step_memory, steps, tables
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.results.journal import read_run
@@ -52,10 +52,10 @@ def _number_figures(sections: Sequence[Section]) -> list[Section]:
 
 
 def _sections(evidence: Evidence) -> list[Section]:
-    sentences = tables.findings(evidence)
+    sentences = steps.findings(evidence)
     layout: list[tuple[str, list[Block | None]]] = [
         ("In short", [*sentences]),
-        ("Memory", [tables.memory_table(evidence), *step_memory.memory_figures(evidence)]),
+        ("Memory", [steps.memory_table(evidence), *step_memory.memory_figures(evidence)]),
         (
             "What the system shows",
             [
@@ -65,7 +65,7 @@ def _sections(evidence: Evidence) -> list[Section]:
             ],
         ),
         ("Memory against depth", [depth.depth_figure(evidence), depth.depth_table(evidence)]),
-        ("Time and computation", [tables.time_table(evidence), energy.energy_table(evidence)]),
+        ("Time and computation", [steps.time_table(evidence), energy.energy_table(evidence)]),
         ("Within the same memory", [limits.limit_table(evidence)]),
         ("Libraries and PyTorch's own ways", [chains.chain_plane(evidence), chains.chain_table(evidence)]),
         ("Drift of the gradient", [tables.drift_table(evidence)]),

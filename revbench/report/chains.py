@@ -6,14 +6,13 @@ import statistics
 from typing import Any
 
 from revbench.case import Case, parse_factory
-from revbench.report.document import Figure, Table
+from revbench.report.document import MISSING, Figure, Table
 from revbench.report.evidence import Evidence, Statistic
 from revbench.report.figures import canvas, colour_of, svg_of
 from revbench.titles import circumstances, strategy_of
 from revbench.units import human_bytes, human_seconds
 from revbench.words import PEERS, TORCH_STRATEGIES
 
-MISSING = "–"
 _PROBES = ("memory", "flops", "time_interleaved")
 _MARKERS = {"revtorch": "^", "revlib": "v", "memcnn": "<"}
 

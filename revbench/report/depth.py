@@ -11,7 +11,7 @@ import numpy as np
 from revbench import paper
 from revbench.case import Case, parse_factory
 from revbench.report.chains import is_chain, names_library
-from revbench.report.document import Figure, Table
+from revbench.report.document import MISSING, Figure, Table
 from revbench.report.evidence import Evidence
 from revbench.report.figures import Array, canvas, colour_of, svg_of
 from revbench.titles import circumstances, strategy_of
@@ -23,7 +23,6 @@ FORMS: Mapping[str, Callable[[float], float]] = {
     "L": float,
 }
 _FLAT = 0.1  # what grows less than this share of itself over all depths is called constant
-MISSING = "–"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+MISSING = "–"  # in a cell without a figure
+
 
 @dataclass(frozen=True)
 class Paragraph:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from revbench.report.document import Table
+from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
 from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes
-
-MISSING = "–"
 
 
 def energy_table(evidence: Evidence) -> Table | None:

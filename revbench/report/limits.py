@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
-from revbench.report.document import Table
+from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence, Statistic
 from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes, human_seconds
-
-MISSING = "–"
 
 
 def limit_table(evidence: Evidence) -> Table | None:

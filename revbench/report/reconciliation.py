@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from revbench.case import Case
 from revbench.probes.reconciliation import CPU_CHAIN, GAP_WORDS, GPU_CHAIN
-from revbench.report.document import Figure, Table
+from revbench.report.document import MISSING, Figure, Table
 from revbench.report.evidence import Evidence, paired
 from revbench.report.figures import canvas, is_resnet, svg_of
 from revbench.titles import circumstances, strategy_of, title_of
@@ -22,7 +22,6 @@ _SHORT = {
     "context_bytes": "context", "others_bytes": "other processes", "interpreter_bytes": "Python, malloc",
     "shared_bytes": "shared",
 }  # fmt: skip
-MISSING = "–"
 Chain = Sequence[tuple[str, str, str]]
 
 
