@@ -25,9 +25,9 @@ def strategy_of(case: Case) -> str:
     return ", ".join(words)
 
 
-def circumstances(case: Case) -> str:
-    """What a group of cases has in common, in words."""
-    words = [case.dtype, f"batch {case.batch_size}"]
+def circumstances(case: Case, *, batch: bool = True) -> str:
+    """What a group of cases has in common, in words; without the batch where that is what they differ in."""
+    words = [case.dtype, f"batch {case.batch_size}"] if batch else [case.dtype]
     if case.image_size:
         words.append(f"{case.image_size}×{case.image_size}")
     elif case.model in CATALOGUE:

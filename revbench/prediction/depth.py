@@ -88,8 +88,8 @@ def deeper(case: Case, value: int) -> Case:
 
 def depth_of(case: Case) -> str:
     """How deep the network of such a case is, in words."""
-    _, attribute, arguments = parse_factory(case.model)
-    if attribute == deepened.__name__:
+    module, attribute, arguments = parse_factory(case.model)
+    if (module, attribute) == (__name__, deepened.__name__):
         units = tuple(int(count) for count in str(arguments["units"]).split("-"))
         found = dataclasses.replace(architecture(str(arguments["name"])), units=units)
         return f"{layers(found)} layers, units {arguments['units']}"

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from revbench.case import Case
-from revbench.models.catalogue import CATALOGUE
 from revbench.prediction.depth import deepest
 from revbench.prediction.fit import Fit, largest_batch
 from revbench.prediction.predictor import Prediction, Predictor
-from revbench.words import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -63,28 +61,19 @@ def estimate_all(
         UserError: as `predict`.
     """
     predictor = Predictor()
-    cases = []
-    for model in models:
-        stored = Case(model=model, **fields)
-        for strategy in strategies or _supported(stored.check(), predictor):
-            kept = "kept" if strategy == "stored" else nonreversible
-            cases.append(stored.replace(strategy=strategy, nonreversible=kept).check())
+    stored = [Case(model=model, **fields).check() for model in models]  # a mistake is found before anything takes long
     predictions, batches, depths, problems = [], {}, {}, {}
-    for case in dict.fromkeys(cases):
-        try:
-            predictions.append(predictor.predict(case))
-        except NotImplementedError as error:
-            problems[case] = str(error)
-            continue
-        if limit_bytes is not None:
-            batches[case] = largest_batch(case, limit_bytes)
-            if depth:
-                depths[case] = deepest(case, limit_bytes)
+    for base in dict.fromkeys(stored):
+        for strategy in strategies or predictor.strategies(base):
+            kept = "kept" if strategy == "stored" else nonreversible
+            case = base.replace(strategy=strategy, nonreversible=kept).check()
+            try:
+                predictions.append(predictor.predict(case))
+            except NotImplementedError as error:
+                problems[case] = str(error)
+                continue
+            if limit_bytes is not None:
+                batches[case] = largest_batch(case, limit_bytes, predictor=predictor)
+                if depth:
+                    depths[case] = deepest(case, limit_bytes)
     return Estimates(predictions, batches, depths, problems)
-
-
-def _supported(case: Case, predictor: Predictor) -> Sequence[str]:
-    known = CATALOGUE.get(case.model)
-    if known is None:
-        return predictor.strategies(case)
-    return [s for s in STRATEGIES if known.family == "revnet" or s != "reconstructed"]

@@ -43,7 +43,7 @@ def limit_table(evidence: Evidence) -> Table | None:
     batches = "Batch: the largest whose predicted peak fits; the time is measured."
     if one.device != "cpu":
         batches += " One that did not fit after all was made smaller, so the predicted peak is that of the first try."
-    notes = [f"{circumstances(one).replace(f'batch {one.batch_size}, ', '')}. Limit: {enforced}{margin}. {batches}"]
+    notes = [f"{circumstances(one, batch=False)}. Limit: {enforced}{margin}. {batches}"]
     columns = ("Limit", "Network", "Strategy", "Batch", "Predicted peak", "Step", "Images a second", "to stored")
     return Table("Images per second within the same memory", columns, rows, 3, notes, breaks[1:])
 
