@@ -33,7 +33,7 @@ _COLOURS = {
     "activations, batch and temporaries": _PALETTE[0], "all live tensors": _PALETTE[0],
 }  # fmt: skip
 _MOST_PANELS = 6
-_MOST_POINTS = 400
+_MOST_POINTS = 200  # a panel; two inches show no more
 _SHOWN = ("stored", "reconstructed", "checkpointed")
 
 
