@@ -96,6 +96,7 @@ def waterfalls(evidence: Evidence) -> list[Figure]:
         if len(falls) < 2:
             continue
         said = []
+        crowded = max(len(fall) for _, fall in falls) > 6
         with canvas(5.0 * len(falls), 3.4, len(falls), one_scale=True) as (figure, axes):
             for axis, (case, fall) in zip(axes, falls, strict=True):
                 for at, (_, start, height, level) in enumerate(fall):
@@ -104,8 +105,9 @@ def waterfalls(evidence: Evidence) -> list[Figure]:
                     top = max(start, start + height)
                     text = human_bytes(height) if level else f"{'+' if height >= 0 else '-'}{human_bytes(abs(height))}"
                     axis.annotate(
-                        text, (at, top / 2**20), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7
-                    )
+                        text, (at, top / 2**20), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7,
+                        rotation=90 if crowded else 0,
+                    )  # fmt: skip
                 axis.set_xticks(
                     range(len(fall)),
                     [name for name, *_ in fall],
@@ -119,7 +121,7 @@ def waterfalls(evidence: Evidence) -> list[Figure]:
                 ends = fall[0][2], fall[-1][1] + fall[-1][2] if not fall[-1][3] else fall[-1][2]
                 said.append(f"{strategy_of(case)} from {human_bytes(ends[0])} to {human_bytes(ends[1])}")
             axes[0].set_ylabel("MiB")
-            axes[0].set_ylim(top=axes[0].get_ylim()[1] * 1.06)
+            axes[0].set_ylim(top=axes[0].get_ylim()[1] * (1.3 if crowded else 1.06))
             svg = svg_of(figure)
         name = title_of(falls[0][0].model)
         note = f"{circumstances(falls[0][0])}. Blue: what is counted; yellow: what comes on top of it; both panels to one scale."
