@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Case": "revbench.case",
+    "DriftMonitor": "revbench.numerics.monitor",
     "UserError": "revbench.errors",
     "build_model": "revbench.models",
+    "drift": "revbench.numerics.network",
     "is_recomputing": "revbench.backprop",
     "load_runs": "revbench.results.frames",
     "measure": "revbench.runner",
@@ -23,9 +25,11 @@ _HOMES = {
 
 __all__ = [
     "Case",
+    "DriftMonitor",
     "UserError",
     "__version__",
     "build_model",
+    "drift",
     "is_recomputing",
     "load_runs",
     "measure",
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from revbench.case import Case
     from revbench.errors import UserError
     from revbench.models import build_model
+    from revbench.numerics.monitor import DriftMonitor
+    from revbench.numerics.network import drift
     from revbench.prediction import predict
     from revbench.results.frames import load_runs
     from revbench.runner import measure

@@ -1,6 +1,6 @@
-"""The command line door: ``revbench run | report | estimate | models | env``.
+"""The command line door: ``revbench run | report | compare | estimate | models | env``.
 
-Exit codes: 0; 2 the user's mistake, in one line; 3 no case could be measured; 130 interrupted.
+Exit codes: 0; 1 the gate failed; 2 the user's mistake, in one line; 3 no case could be measured; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_PROBES = ("time", "memory", "flops", "drift")
-OTHER_PROBES = ("parameters", "leak", "nvml", "memory_history", "energy")
+OTHER_PROBES = ("parameters", "lipschitz", "determinism", "leak", "nvml", "memory_history", "energy")
 DRAWS = 6  # of weights and batch, in each launch of drift
 
 
@@ -37,7 +37,8 @@ def run(
     probe: Annotated[
         list[str] | None,
         typer.Option(
-            help="time, memory, flops, drift (the default four), leak, nvml, memory_history, energy, parameters."
+            help="time, memory, flops, drift (the default four), lipschitz, determinism, leak, nvml, memory_history, energy,"
+            " parameters."
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Items a step.")] = 16,
@@ -204,6 +205,25 @@ def report(
         return
     for line in (*written.notes, *(str(path) for path in written.paths)):
         print(line)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="The run folder that others are compared to.")],
+    run: Annotated[Path, typer.Argument(help="The run folder that is compared.")],
+    as_json: Json = False,
+) -> None:
+    """Fail if the drift of a run got worse than the baseline's, beyond its noise."""
+    from revbench.compare import compare_folders
+
+    found = compare_folders(baseline, run)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        for line in found.lines():
+            print(line)
+    if found.failed:
+        raise typer.Exit(1)
 
 
 @app.command()

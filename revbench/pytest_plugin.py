@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from revbench.compare import Comparison
+    from revbench.numerics.record import DriftRecord
     from revbench.pytest_support.display import Display
     from revbench.pytest_support.fixture import Measurer
     from revbench.pytest_support.options import Invocation
+    from revbench.results.journal import Run
 
 _INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
 _DISPLAY: pytest.StashKey[Display] = pytest.StashKey()
+_BASELINE: pytest.StashKey[Run] = pytest.StashKey()
+_COMPARISON: pytest.StashKey[Comparison] = pytest.StashKey()
 _USED_SECONDS = pytest.StashKey[dict[str, list[float]]]()
 
 
@@ -37,6 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption("--revbench-output", metavar="DIR", help="the run folder (default: reports/<time>)")
     group.addoption("--revbench-resume", metavar="DIR", help="finish this run, measuring nothing twice")
+    group.addoption(
+        "--revbench-baseline", metavar="DIR",
+        help="fail if drift got worse than in this run, beyond its noise",
+    )  # fmt: skip
     group.addoption(
         "--revbench-repeats", type=int, default=1, metavar="N", help="launches of each case, interleaved (default: 1)"
     )
@@ -80,10 +92,13 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from revbench.pytest_support.display import Display
     from revbench.pytest_support.options import open_invocation
+    from revbench.results.journal import read_run
 
     if not hasattr(option, "benchmark_min_rounds"):
         raise pytest.UsageError("--benchmark needs pytest-benchmark; install it, or leave -p no:benchmark away")
     try:
+        if option.revbench_baseline:
+            config.stash[_BASELINE] = read_run(Path(option.revbench_baseline))
         invocation = open_invocation(config.option, [str(a) for a in config.invocation_params.args])
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
@@ -162,6 +177,18 @@ def revbench(request: pytest.FixtureRequest, _revbench_repeat: int) -> Iterator[
     used[1] = getattr(request.module, "BUDGET_SECONDS", 0.0) * config.stash[_INVOCATION].repeats
 
 
+@pytest.fixture
+def revbench_drift() -> Callable[..., DriftRecord]:
+    """Measures the drift of a network of your own, in this process, with or without ``--benchmark``.
+
+    ``revbench_drift(model_factory, batch, ...)`` returns a record; its ``assert_within(angle_degrees=...,
+    smooth_amplification=..., activation_error=...)`` fails with what was found. See `revbench.drift`.
+    """
+    from revbench.numerics.network import drift
+
+    return drift
+
+
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
     """No dot for a measured case: its line is there already."""
     if _INVOCATION in config.stash and report.when == "call" and report.passed:
@@ -180,6 +207,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED or (exitstatus == pytest.ExitCode.OK and not measured):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         session.config.stash[_DISPLAY].line("ERROR: no case was selected; look at -k, -m and the paths given", red=True)
+        return
+    baseline = session.config.stash.get(_BASELINE, None)
+    if baseline is None or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
+    from revbench.compare import compare_runs
+    from revbench.errors import UserError
+
+    try:
+        comparison = compare_runs(baseline, invocation.journal.run)
+    except UserError as error:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        session.config.stash[_DISPLAY].line(f"ERROR: {error}", red=True)
+        return
+    session.config.stash[_COMPARISON] = comparison
+    if comparison.failed:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -206,6 +249,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         again = f"; render it elsewhere with: revbench report {invocation.journal.folder}"
         terminalreporter.write_line(f"no report: {error}{again if isinstance(error, ImportError) else ''}", red=True)
         return
+    comparison = config.stash.get(_COMPARISON, None)
+    for line in comparison.lines() if comparison is not None else ():
+        failed = line.startswith("WORSE") or (line.startswith("gate ") and comparison is not None and comparison.failed)
+        terminalreporter.write_line(line, red=failed, yellow=line.startswith("UNCLEAR"))
     for note in written.notes:
         terminalreporter.write_line(note, yellow=True)
     for path in written.paths:

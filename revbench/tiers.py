@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from revbench.case import Case, parse_factory
 from revbench.models.catalogue import CATALOGUE
-from revbench.words import CHAIN_KINDS, PEERS, STRATEGIES
+from revbench.words import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,10 @@ class Tier:
         training_steps, training_batch_size: of each training run.
         nulls: training runs that differ by one unit in the last place of one weight.
         draws: of weights and batch, for drift.
+        drift_dtypes: dtypes of the first pair's drift; all pairs have float32 and float64, chains of blocks all of `DTYPES`.
+        drift_autocasts: autocasts of the first pair's drift.
+        drift_blocks: of the chains by which drift is drawn against depth.
+        lipschitz_blocks: of the deepest of them whose Lipschitz constants are estimated.
         max_seconds: how long the steps of one timed case may take.
         chain_blocks: of the chains by which libraries are compared.
         chain_batch_size: images a step of these.
@@ -40,6 +44,10 @@ class Tier:
     training_batch_size: int
     nulls: int
     draws: int
+    drift_dtypes: tuple[str, ...]
+    drift_autocasts: tuple[str, ...]
+    drift_blocks: tuple[int, ...]
+    lipschitz_blocks: int
     max_seconds: float
     chain_blocks: int
     chain_batch_size: int
@@ -59,7 +67,8 @@ TIERS: Mapping[str, Tier] = {
     # At most 4 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
-        training_pairs=("resnet-32",), training_steps=40, training_batch_size=16, nulls=1, draws=4, max_seconds=0.9,
+        training_pairs=("resnet-32",), training_steps=40, training_batch_size=16, nulls=1, max_seconds=0.9,
+        draws=3, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
         depths=(4, 8, 16, 32), depth_batch_size=1,
@@ -67,7 +76,9 @@ TIERS: Mapping[str, Tier] = {
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
         pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
-        training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100, nulls=3, draws=30, max_seconds=10.0,
+        training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100, nulls=3, max_seconds=10.0,
+        draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
+        lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
         limit_pairs=("resnet-32", "resnet-164"), limits_bytes=_LIMITS,
         depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4,
@@ -75,7 +86,9 @@ TIERS: Mapping[str, Tier] = {
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
         pairs=(*_CIFAR, "resnet-101"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64)},
-        training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100, nulls=3, draws=30, max_seconds=30.0,
+        training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100, nulls=3, max_seconds=30.0,
+        draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
+        lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
         limit_pairs=("resnet-164", "resnet-101"), limits_bytes=_LIMITS,
         depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4,
@@ -106,6 +119,8 @@ class Plan:
         """The tier's settings."""
         return TIERS[self.tier]
 
+
+DRIFT_DEPTH_BATCH_SIZE, DRIFT_DEPTH_IMAGE_SIZE = 4, 8
 
 Cases = Callable[[Plan], list[Case]]
 
@@ -159,8 +174,46 @@ def catalogue_cases(plan: Plan) -> list[Case]:
 
 
 def drift_cases(plan: Plan) -> list[Case]:
-    """Each RevNet of the tier, stored and reconstructed, in float32 and float64."""
-    return [case.replace(dtype=dtype) for case in revnet_cases(plan) for dtype in ("float32", "float64")]
+    """Each RevNet of the tier, reconstructed (`stored` is measured beside it): float32 and float64; the first in all
+    arithmetics of the tier, with TF32 on a GPU.
+    """
+    cases = []
+    first = CATALOGUE[plan.size.pairs[0]].pair
+    for case in revnet_cases(plan):
+        if case.strategy == "stored":
+            continue
+        dtypes = plan.size.drift_dtypes if case.model == first else ("float32", "float64")
+        cases += [case.replace(dtype=dtype) for dtype in dtypes]
+        if case.model == first:
+            cases += [case.replace(autocast=autocast) for autocast in plan.size.drift_autocasts]
+            if plan.device != "cpu":
+                cases.append(case.replace(tf32_matmul=True, tf32_convolution=True))
+    return cases
+
+
+def drift_depth_cases(plan: Plan) -> list[Case]:
+    """Chains of growing depth, small enough that hundreds of blocks can be measured in float64."""
+    return [
+        Case(
+            model=f"revbench.peers:chain(kind=basic,blocks={blocks})", strategy="reconstructed", dtype=dtype,
+            batch_size=DRIFT_DEPTH_BATCH_SIZE, image_size=DRIFT_DEPTH_IMAGE_SIZE, device=plan.device,
+        )
+        for dtype in DTYPES
+        for blocks in plan.size.drift_blocks
+    ]  # fmt: skip
+
+
+def lipschitz_cases(plan: Plan) -> list[Case]:
+    """The first RevNet of the tier in float32, and the chains of drift in each dtype, as deep as the tier says."""
+    depth = plan.size.lipschitz_blocks
+    chains = [case for case in drift_depth_cases(plan) if parse_factory(case.model)[2]["blocks"] <= depth]
+    return [drift_cases(plan)[0], *chains]
+
+
+def determinism_cases(plan: Plan) -> list[Case]:
+    """The RevNet of the first pair under every strategy."""
+    revnet = CATALOGUE[plan.size.pairs[0]].pair
+    return [case for case in step_cases(plan) if case.model == revnet]
 
 
 def training_cases(plan: Plan) -> list[Case]:

@@ -10,6 +10,7 @@ import pytest
 
 from revbench.cli import main
 from revbench.results.journal import read_run
+from tests.compare.runs import drift_row, scaled, write
 from tests.conftest import run_command
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -158,3 +159,18 @@ def test_env(cli: Cli, tmp_path: Path) -> None:
     environment = json.loads(out)
     done = run_command("env", cwd=tmp_path, module="revbench")
     assert done.stdout.startswith(environment["environment_id"])
+
+
+def test_compare(cli: Cli, tmp_path: Path) -> None:
+    before, good = write(tmp_path / "before", drift_row()), write(tmp_path / "good", drift_row())
+    bad = write(tmp_path / "bad", drift_row(**scaled("smooth_amplification", 3.0)))
+    assert cli("compare", str(before), str(good))[0] == 0
+    code, out, _ = cli("compare", str(before), str(bad))
+    assert code == 1
+    assert out.splitlines()[0].startswith("WORSE   RevNet-38 reconstructed")
+    found = json.loads(cli("compare", str(before), str(bad), "--json")[1])
+    assert found["failed"] is True
+    assert found["findings"][0]["outcome"] == "worse"
+    code, out, err = cli("compare", str(tmp_path / "nowhere"), str(bad))
+    assert (code, out) == (2, "")
+    assert "is not a run folder" in err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -64,8 +65,28 @@ class Certificate:
         )
 
 
+class Witness(Protocol):
+    """Sees each activation that enters a half step, and again when it has been reconstructed."""
+
+    def note(self, name: str, half: Tensor) -> None:
+        """Forward: the activation that enters a half step, any shape."""
+
+    def weigh(self, value: Tensor) -> Any:
+        """Backward: what the half step's function gave when run again, before it may be written over."""
+
+    def compare(self, name: str, half: Tensor, weighed: Any, call_again: Callable[[], Tensor]) -> None:
+        """Backward: the same activation as in `note`, reconstructed.
+
+        Args:
+            name: of the half step, as in `note`.
+            half: the activation.
+            weighed: what `weigh` returned.
+            call_again: calls the half step's function on the same input.
+        """
+
+
 class Notary:
-    """Takes the checksums of one forward call and compares them in its backward pass."""
+    """The witness that certifies: takes checksums in one forward call and compares them in its backward pass."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -74,23 +95,20 @@ class Notary:
         self._not_deterministic: dict[str, None] = {}
 
     def note(self, name: str, half: Tensor) -> None:
-        """Forward: the activation that enters a half step, any shape."""
+        """Forward: as `Witness.note`."""
         self._sums[name] = checksum(half)
 
-    def compare(self, name: str, half: Tensor, value_sum: Tensor, call_again: Callable[[], Tensor]) -> None:
-        """Backward: look at the same activation, reconstructed.
+    def weigh(self, value: Tensor) -> Tensor:
+        """Backward: the checksum of what the function gave."""
+        return checksum(value)
 
-        Args:
-            name: of the half step, as in `note`.
-            half: the activation.
-            value_sum: checksum of what the half step's function gave when backward ran it.
-            call_again: calls that function on the same input.
-        """
+    def compare(self, name: str, half: Tensor, weighed: Tensor, call_again: Callable[[], Tensor]) -> None:
+        """Backward: as `Witness.compare`."""
         before, now = int(self._sums[name]), int(checksum(half))
         self._equal[name] = before == now
         if before == now:
             return
-        if not torch.equal(value_sum, checksum(call_again())):
+        if not torch.equal(weighed, checksum(call_again())):
             self._not_deterministic[name] = None
         if self._difference is None:
             net = ((now & _WORD) - (before & _WORD)) & _WORD

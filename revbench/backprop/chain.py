@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from revbench.backprop import segments
 from revbench.backprop.alternatives import run_alternative
-from revbench.backprop.certificate import Notary
+from revbench.backprop.certificate import Witness
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.strategies import StrategyModule
 from revbench.backprop.stream import FloatStream
@@ -84,7 +84,7 @@ def propagate(
     strategy: Strategy,
     nonreversible: Nonreversible = "kept",
     kept_half_blocks: int = 0,
-    notary: Notary | None = None,
+    witness: Witness | None = None,
 ) -> State:
     """Run units one after the other so that backward works by the given strategy.
 
@@ -98,7 +98,7 @@ def propagate(
             or are recomputed from their input.
         kept_half_blocks: under `reconstructed`, half blocks at the end of each run of reversible blocks that keep
             their activations.
-        notary: under `reconstructed`, certifies the activations.
+        witness: under `reconstructed`, sees the activations.
 
     Returns:
         The tensors that leave the last unit.
@@ -122,7 +122,7 @@ def propagate(
         if stop > start:
             pairs = _pairs(units[start:stop], start)
             halves = reconstructed(
-                pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, notary=notary
+                pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, witness=witness
             )
             state = tuple(halves)
         else:
@@ -181,13 +181,13 @@ class ReversibleChain(StrategyModule):
             stream = FloatStream()
             joined = reconstructed(
                 _pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim,
-                kept_half_blocks=self.kept_half_blocks, notary=self._next_notary(),
+                kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(),
             )  # fmt: skip
             assert isinstance(joined, Tensor)
             return joined
         y1, y2 = propagate(
             list(self.blocks), (x1, x2), owner=self, strategy=self.strategy, kept_half_blocks=self.kept_half_blocks,
-            notary=self._next_notary(),
+            witness=self._next_witness(),
         )  # fmt: skip
         return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import get_gradient_edge
 
-from revbench.backprop.certificate import Notary, checksum
+from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.ownership import memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording, refuse_strangers
@@ -36,9 +36,9 @@ NO_SECOND_DERIVATIVE = (
 class _Tape:
     """What the half steps of one forward call share: in backward, the pair that the next one starts from."""
 
-    def __init__(self, stream: FloatStream, notary: Notary | None) -> None:
+    def __init__(self, stream: FloatStream, witness: Witness | None) -> None:
         self.stream = stream
-        self.notary = notary
+        self.witness = witness
         self.length = 0
         self.first_with_gradient: int | None = None
         self._pair: tuple[Tensor, Tensor] | None = None
@@ -85,8 +85,8 @@ class _HalfStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tape: _Tape, recording: Recording, a: Tensor, b: Tensor, *parameters: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
-        if tape.notary is not None:
-            tape.notary.note(recording.name, b)
+        if tape.witness is not None:
+            tape.witness.note(recording.name, b)
         if any(ctx.needs_input_grad) or recording.plain:
             value = recording.first(a)
         else:  # no node is made of this step: the last moment to see a tensor that needs gradient and is not known
@@ -130,7 +130,7 @@ class _HalfStep(torch.autograd.Function):
             edge = get_gradient_edge(value) if value.requires_grad else None
             value = value.detach()
             dtype = value.dtype
-            value_sum = checksum(value) if tape.notary is not None else None
+            weighed = tape.witness.weigh(value) if tape.witness is not None else None
             if not last:
                 tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
             del value
@@ -141,9 +141,9 @@ class _HalfStep(torch.autograd.Function):
                 found = torch.autograd.grad([edge], list(wanted.values()), grad_out.to(dtype), allow_unused=True)
                 grads = dict(zip(wanted, found, strict=True))
                 grad_a = grads.get(id(leaf))
-            if tape.notary is not None and value_sum is not None and not last:
-                tape.notary.compare(
-                    recording.name, tape.pair()[0], value_sum, lambda: recording.once_more(a, differentiate)
+            if tape.witness is not None and not last:
+                tape.witness.compare(
+                    recording.name, tape.pair()[0], weighed, lambda: recording.once_more(a, differentiate)
                 )
         if last:
             tape.end()
@@ -243,7 +243,7 @@ def reconstructed(
     first_block: int = 0,
     join_dim: int | None = None,
     kept_half_blocks: int = 0,
-    notary: Notary | None = None,
+    witness: Witness | None = None,
 ) -> tuple[Tensor, Tensor] | Tensor:
     """Run additive coupling blocks, keeping only their last pair for backward.
 
@@ -254,18 +254,18 @@ def reconstructed(
         first_block: number of the first block, for error messages.
         join_dim: return one tensor, the halves joined along this dimension.
         kept_half_blocks: the last so many half steps keep their activations, and are not run again.
-        notary: certifies that the reconstructed activations are the stored ones.
+        witness: sees the activations, and the reconstructed ones.
 
     Returns:
         ``(y1, y2)``, or one tensor if `join_dim` is given.
 
     Raises:
         ValueError: a block returns another shape, or a dtype that would change the stream's.
-        FloatingPointError: an activation is NaN or infinite (on the CPU, or with a notary).
+        FloatingPointError: an activation is NaN or infinite (on the CPU, or with a witness).
 
     Reference: Gomez et al. 2017, equations 6 to 8 and Algorithm 1.
     """
-    tape = _Tape(stream, notary)
+    tape = _Tape(stream, witness)
     functions = [
         (m, f"block {i}'s {x}") for i, pair in enumerate(pairs, first_block) for m, x in zip(pair, "FG", strict=True)
     ]
@@ -275,7 +275,7 @@ def reconstructed(
     recordings = [Recording(module, name) for module, name in functions[: len(functions) - kept]]
     for recording in recordings:
         a, b = _HalfStep.apply(tape, recording, a, b, *recording.parameters), a
-    look = (a.device.type == "cpu" or notary is not None) and not isinstance(a, FakeTensor)
+    look = (a.device.type == "cpu" or witness is not None) and not isinstance(a, FakeTensor)
     if look and recordings and not _all_finite(a.detach(), b.detach()):
         _refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
     if join_dim is not None and not kept:

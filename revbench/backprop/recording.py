@@ -55,13 +55,41 @@ _DRAW = (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalM
 _thread = threading.local()
 
 
+class Run:
+    """One call of a recorded module, the first or a later one.
+
+    Attributes:
+        recording: of which it is a call.
+        again: whether backward makes it.
+    """
+
+    def __init__(self, recording: Recording, *, again: bool) -> None:
+        self.recording = recording
+        self.again = again
+
+
+def runs_now() -> Sequence[Run]:
+    """The recorded calls that this thread is inside of, the outermost first: what an observer tells calls apart by."""
+    return getattr(_thread, "runs", ())
+
+
 def is_recomputing() -> bool:
     """True inside a module while the backward pass runs it a second time.
 
     Module hooks fire in both passes, as under ``torch.utils.checkpoint``; a hook that counts or logs
     can ask this first.
     """
-    return getattr(_thread, "depth", 0) > 0
+    return any(run.again for run in runs_now())
+
+
+@contextmanager
+def _inside(run: Run) -> Iterator[None]:
+    outer = runs_now()
+    _thread.runs = (*outer, run)
+    try:
+        yield
+    finally:
+        _thread.runs = outer
 
 
 class Recording:
@@ -115,7 +143,12 @@ class Recording:
             )
         versions = [x._version for x in inputs]
         rng = {} if self.plain and not any(map(_may_draw, self._modules)) else random_states(device)
-        with self._savings.noting() as untouched, self._autocast_again(), _without_parametrization_cache():
+        with (
+            self._savings.noting() as untouched,
+            self._autocast_again(),
+            _without_parametrization_cache(),
+            _inside(Run(self, again=False)),
+        ):
             self._stateful = [m for m in self._modules if m._buffers and m not in untouched]
             _refuse_buffers_with_gradient(self._stateful, self.name)
             before = [
@@ -158,7 +191,6 @@ class Recording:
         buffers = [(owner, dict(owner._buffers)) for owner in self._stateful]
         toggled = [m for m, flag in zip(self._modules, self._training, strict=True) if m.training != flag]
         rng = None if self._rng is None else {device: state_of(device) for device in self._rng}
-        _thread.depth = getattr(_thread, "depth", 0) + 1
         try:
             for owner, key, parameter in self._slots:
                 owner._parameters[key] = aliases[id(parameter)]  # type: ignore[assignment]
@@ -171,10 +203,14 @@ class Recording:
                 module.training = not module.training
             if self._rng is not None:
                 put_back(self._rng)
-            with self._savings.replaying(), self._autocast_again(), _without_parametrization_cache():
+            with (
+                self._savings.replaying(),
+                self._autocast_again(),
+                _without_parametrization_cache(),
+                _inside(Run(self, again=True)),
+            ):
                 yield aliases
         finally:
-            _thread.depth -= 1
             for owner, key, there in parameters:
                 if there is None:
                     owner._parameters.pop(key, None)

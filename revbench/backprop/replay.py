@@ -33,6 +33,20 @@ _BATCH_NORMS: dict[type[nn.Module], Any] = {
 _RELU = nn.ReLU.forward
 
 
+_relus_are_watched = False
+
+
+@contextmanager
+def watched_relus() -> Iterator[None]:
+    """Inside, modules that will run again call PyTorch's own ReLU then, too: for somebody who follows its calls."""
+    global _relus_are_watched
+    before, _relus_are_watched = _relus_are_watched, True
+    try:
+        yield
+    finally:
+        _relus_are_watched = before
+
+
 class BatchStatistics(NamedTuple):
     """Of one batch norm in training: what it divided by, and the running values that it left behind.
 
@@ -58,7 +72,8 @@ class Savings:
     def __init__(self, modules: Sequence[nn.Module], *, private: bool) -> None:
         known = [m for m in modules if "forward" not in m.__dict__]  # else somebody else replaced it already
         self._norms: list[Any] = [m for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
-        self._relus = [m for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
+        relus = [m for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
+        self._relus = [] if _relus_are_watched else relus
         self._private = private
         self._untouched: frozenset[nn.Module] = frozenset()
         self._noted: list[list[BatchStatistics | None]] = [[] for _ in self._norms]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from revbench.backprop.certificate import Certificate, Notary
+from revbench.backprop.certificate import Certificate, Notary, Witness
 from revbench.backprop.compiling import compile_pieces
 from revbench.errors import UserError, unknown
 from revbench.words import ALL_STRATEGIES, NONREVERSIBLE, TORCH_STRATEGIES, Nonreversible, Strategy
@@ -25,6 +25,7 @@ class StrategyModule(nn.Module):
         kept_half_blocks: under ``reconstructed``, how many half blocks at the end of each reversible chain keep
             their activations and are not run again; 0 at first.
         certify: whether the next calls under ``reconstructed`` certify their activations; False at first.
+        witness: if not None, sees the activations of the next calls under ``reconstructed`` in place of `certify`'s notary.
         certificate: of the last call that was certified and back-propagated; None before that.
     """
 
@@ -36,6 +37,7 @@ class StrategyModule(nn.Module):
         self._kept_half_blocks = 0
         self._notary: Notary | None = None
         self.certify = False
+        self.witness: Witness | None = None
         self.set_strategy(strategy, nonreversible)
 
     @property
@@ -80,10 +82,12 @@ class StrategyModule(nn.Module):
         """Compile each of the `pieces`; see `revbench.backprop.compiling`. Returns how many."""
         return compile_pieces(self.pieces(), backend=backend)
 
-    def _next_notary(self) -> Notary | None:
-        """For one call: takes the checksums, if this module certifies."""
-        if not (self.certify and self.strategy == "reconstructed" and torch.is_grad_enabled()):
+    def _next_witness(self) -> Witness | None:
+        """Of one call: the one that is set, or the one that takes the checksums if this module certifies."""
+        if not (self.strategy == "reconstructed" and torch.is_grad_enabled()):
             return None
+        if self.witness is not None or not self.certify:
+            return self.witness
         self._notary = Notary()
         return self._notary
 

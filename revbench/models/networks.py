@@ -127,7 +127,7 @@ class ResidualNetwork(StrategyModule):
         state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
         state = propagate(
             list(self.trunk), state, owner=self, strategy=self.strategy, nonreversible=self.nonreversible,
-            kept_half_blocks=self.kept_half_blocks, notary=self._next_notary(),
+            kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(),
         )  # fmt: skip
         return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
+
+from revbench.module_calls import around_module_calls, unless_entered
 
 _MIB = 2**20
 # Functions that CUDA's autocast computes in float32 and the CPU's does not (PyTorch's "Autocast Op Reference").
@@ -51,25 +53,10 @@ def _up(value: int, multiple: int) -> int:
 
 @contextmanager
 def as_on_gpu() -> Iterator[None]:
-    """Inside, functions keep what they keep on a GPU, also in modules that backward runs again.
-
-    Autograd's engine goes on without the modes of torch functions that surround it, so each outermost call of a module
-    enters ours anew.
-    """
+    """Inside, functions keep what they keep on a GPU, also in modules that backward runs again."""
     mode = _AsOnGpu()
-    plain: Any = nn.Module._call_impl
-
-    def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        entered = any(other is mode for other in _get_current_function_mode_stack())
-        with nullcontext() if entered else mode:
-            return plain(module, *args, **kwargs)
-
-    nn.Module._call_impl = called  # type: ignore[assignment,method-assign]
-    try:
-        with mode:
-            yield
-    finally:
-        nn.Module._call_impl = plain  # type: ignore[method-assign]
+    with around_module_calls(lambda _: unless_entered(mode)), mode:
+        yield
 
 
 class _AsOnGpu(TorchFunctionMode):

@@ -1,18 +1,15 @@
-"""Which module of a network an operation belongs to, in forward, in backward and in a recomputation.
-
-Without hooks, which would change what is watched: PyTorch and the strategies treat a module that has hooks as one
-that may keep what it was shown.
-"""
+"""Which module of a network an operation belongs to, in forward, in backward and in a recomputation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd import _get_sequence_nr as nodes_made  # type: ignore[attr-defined]
+
+from revbench.module_calls import around_module_calls
 
 
 class Places:
@@ -35,26 +32,23 @@ class Places:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Follow calls until the end of this context."""
-        plain: Any = nn.Module._call_impl
+        with around_module_calls(self._around):
+            yield
 
-        def followed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            name = self._names.get(module)
-            if name is None:
-                return plain(module, *args, **kwargs)
-            first = nodes_made()
-            self._stack.append(name)
-            try:
-                return plain(module, *args, **kwargs)
-            finally:
-                self._stack.pop()
-                for number in range(first, nodes_made()):
-                    self._makers.setdefault(number, name)  # a child was here before its parent
-
-        nn.Module._call_impl = followed  # type: ignore[assignment,method-assign]
+    @contextmanager
+    def _around(self, module: nn.Module) -> Iterator[None]:
+        name = self._names.get(module)
+        if name is None:
+            yield
+            return
+        first = nodes_made()
+        self._stack.append(name)
         try:
             yield
         finally:
-            nn.Module._call_impl = plain  # type: ignore[method-assign]
+            self._stack.pop()
+            for number in range(first, nodes_made()):
+                self._makers.setdefault(number, name)  # a child was here before its parent
 
     def now(self) -> str:
         """The innermost module that runs now, or whose operation is being back-propagated; else ``loss``."""

@@ -151,7 +151,14 @@ def _figures(row: Row) -> str:
     if row.probe == "fit":
         return f"{m['largest_batch_size']:,} items fit, {human_bytes(m['predicted_peak_bytes'])} predicted"
     if row.probe == "drift":
-        return f"{human_degrees(m['angle_degrees'])} to the float64 gradient ({m['draws']} draws)"
+        return f"{human_degrees(m['angle_degrees'])} to the float64 gradient ({m['draws']} draws); {m['verdict_words']}"
+    if row.probe == "lipschitz":
+        constants = ", ".join(f"{name} {m[f'lipschitz_{name.lower()}']:.1f}" for name in ("F", "G", "inverse"))
+        return f"Lipschitz constants of {constants} (medians of {m['blocks']} blocks)"
+    if row.probe == "determinism":
+        return (
+            f"{m['runs']} steps {'with equal bits' if m['identical'] else 'that part at the ' + m['first_difference']}"
+        )
     return (
         f"validation error {m['validation_error']:.1%}, loss {m['validation_loss']:.3f};"
         f" {human_seconds(m['step_seconds'])} a step"

@@ -7,6 +7,7 @@ import importlib
 import math
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ PROBES: Mapping[str, str] = {
     "flops": "revbench.probes.flops:measure_flops",
     "parameters": "revbench.probes.parameters:measure_parameters",
     "drift": "revbench.probes.drift:measure_drift",
+    "lipschitz": "revbench.probes.lipschitz:measure_lipschitz",
+    "determinism": "revbench.probes.determinism:measure_determinism",
     "leak": "revbench.probes.leak:measure_leak",
     "nvml": "revbench.probes.cuda_memory:measure_nvml",
     "memory_history": "revbench.probes.cuda_memory:measure_memory_history",
@@ -107,6 +110,7 @@ def apply_settings(case: Case) -> None:
 
     Raises:
         UserError: a CUDA device is asked for that is not there.
+        NotImplementedError: the device lacks the memory or the arithmetic.
     """
     if case.allocator == "pinned":
         pin_malloc()
@@ -125,10 +129,34 @@ def apply_settings(case: Case) -> None:
                     f"the limit of {case.memory_limit_bytes} bytes is more than the GPU's {there}"
                 )
             torch.cuda.set_per_process_memory_fraction(case.memory_limit_bytes / there)
+    check_arithmetic(case)
     torch.backends.cuda.matmul.allow_tf32 = case.tf32_matmul
     torch.backends.cudnn.allow_tf32 = case.tf32_convolution
     torch.backends.cudnn.benchmark = case.cudnn_benchmark
     torch.use_deterministic_algorithms(case.deterministic)
+
+
+def check_arithmetic(case: Case) -> None:
+    """See that the device can compute as a case asks.
+
+    Raises:
+        NotImplementedError: it has no such arithmetic; the row's status is ``unsupported``.
+    """
+    import torch
+
+    cuda = case.device.startswith("cuda")
+    if case.tf32_matmul or case.tf32_convolution:
+        name = torch.cuda.get_device_name() if cuda else "the CPU"
+        if not cuda or torch.cuda.get_device_capability() < (8, 0):
+            raise NotImplementedError(f"{name} has no TF32 arithmetic; it came with NVIDIA's Ampere")
+    if cuda and "bfloat16" in (case.dtype, case.autocast) and not torch.cuda.is_bf16_supported():
+        raise NotImplementedError(f"{torch.cuda.get_device_name()} has no bfloat16 arithmetic")
+    if case.autocast != "none" and not cuda:
+        with warnings.catch_warnings(record=True) as caught:  # PyTorch only warns, and goes on without autocast
+            warnings.simplefilter("always")
+            torch.autocast("cpu", dtype=getattr(torch, case.autocast))
+        if caught:
+            raise NotImplementedError(f"this PyTorch has no autocast to {case.autocast} on the CPU")
 
 
 def pin_malloc() -> bool:

@@ -1,0 +1,325 @@
+"""The gradient of one step against that of `stored` in float64: as it is, and with its switches frozen."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from revbench.backprop import Certificate, StrategyModule
+from revbench.errors import UserError
+from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
+from revbench.numerics.angles import angle_degrees, relative_error
+from revbench.numerics.passes import Loss, Pass, Step, random_states_kept
+from revbench.numerics.switches import Switches
+
+SetStrategy = Callable[[nn.Module, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What was found of one block or of one parameter tensor, in one draw.
+
+    Attributes:
+        share: of the reference gradient's norm in that of the whole.
+        relative_error, stored_relative_error: of its gradient, of the strategy and of `stored` in the same arithmetic;
+            NaN if the reference is zero.
+        angle_degrees: of its gradient; NaN likewise.
+        smooth_relative_error, smooth_stored_relative_error: with frozen switches; None if that was not possible.
+        flips, stored_flips: switches of the block that went another way than the reference's; None of a tensor.
+        activation: error of the reconstructed activations that enter the block; None where there are none.
+    """
+
+    share: float
+    relative_error: float
+    stored_relative_error: float
+    angle_degrees: float
+    smooth_relative_error: float | None = None
+    smooth_stored_relative_error: float | None = None
+    flips: int | None = None
+    stored_flips: int | None = None
+    activation: ActivationError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientDrift:
+    """One draw: the gradient under a strategy and under `stored`, both against `stored` in float64.
+
+    Attributes:
+        whole: of the whole gradient; its `activation` is the worst block's.
+        stored_angle_degrees: of the gradient of `stored` in the same arithmetic.
+        smooth_reason: why there are no flips and no smooth part, if there are none.
+        units: how many switches there are; None if they could not be followed.
+        blocks, tensors: the same, place by place; blocks in the network's order, tensors of one number left out.
+        activation_reason: why there is no activation error, if there is none.
+        trace: what the step leaves behind otherwise than `stored` does: names of buffers, ``random generator``.
+        casts: names of modules that cast to a narrower dtype in the float64 reference, with that dtype.
+        loss: the reference's.
+        loss_scale: what the loss was multiplied with (float16 autocast), a power of two; 1 otherwise.
+        certificates: of chains that certify.
+    """
+
+    whole: Place
+    stored_angle_degrees: float
+    smooth_reason: str | None
+    units: int | None
+    blocks: Mapping[str, Place]
+    tensors: Mapping[str, Place]
+    activation_reason: str | None
+    trace: tuple[str, ...]
+    casts: Mapping[str, torch.dtype]
+    loss: float
+    loss_scale: float
+    certificates: tuple[Certificate, ...] = field(default=())
+
+
+def set_strategies(model: nn.Module, strategy: str) -> None:
+    """Set a strategy on every `revbench.reversible` inside a model.
+
+    Raises:
+        UserError: there is none.
+    """
+    chains = [module for module in model.modules() if isinstance(module, StrategyModule)]
+    if not chains:
+        raise UserError(
+            f"{type(model).__name__} has no reversible block that revbench knows (no revbench.reversible inside); for blocks of"
+            " your own give set_strategy, a function of (model, strategy)"
+        )
+    for chain in chains:
+        chain.set_strategy(strategy, chain.nonreversible if strategy != "stored" else "kept")  # type: ignore[arg-type]
+        if strategy == "stored":
+            chain.kept_half_blocks, chain.certify = 0, False
+
+
+def compare_gradients(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Any,
+    targets: Any,
+    *,
+    autocast: str = "none",
+    seed: int = 0,
+    strategy: str | None = None,
+    set_strategy: SetStrategy = set_strategies,
+    follow_switches: bool = True,
+) -> GradientDrift:
+    """Measure one gradient; the model and the random generators are left as they were.
+
+    All passes start from copies with the same weights, buffers and random numbers. The reference is the model in float64
+    under `stored`; it computes with the rounded weights and inputs, so that what is found is the arithmetic's and not the
+    rounding of what enters it. The gradient is that of the loss alone, before weight decay (an optimizer's affair).
+    Dropout masks are the same: on the CPU PyTorch draws equal ones in every dtype; on a GPU `torch.nn.functional.dropout`
+    is drawn in float32 here, whatever the activation's dtype.
+
+    Args:
+        model: in training mode, on its device and in its dtype.
+        loss: from outputs and targets to a scalar.
+        inputs, targets: one batch, in the model's dtype and on its device.
+        autocast: ``none``, ``bfloat16`` or ``float16``.
+        seed: of the random numbers inside the model.
+        strategy: which to set; None takes the model's own.
+        set_strategy: sets a strategy on a model; your own for reversible networks that are not ours.
+        follow_switches: False leaves out flips and smooth part (compiled code can't be followed).
+
+    Raises:
+        FloatingPointError: loss or gradient is not finite; the message says where this began.
+        UserError: the strategy can't be set.
+    """
+    with random_states_kept():
+        exact, plain, ours = (copy.deepcopy(model) for _ in range(3))
+        chains = [module for module in ours.modules() if isinstance(module, StrategyModule)]
+        if strategy is not None:
+            set_strategy(ours, strategy)
+        name = strategy or next((chain.strategy for chain in chains), "stored")
+        if chains or strategy is not None:
+            set_strategy(exact, "stored")
+            set_strategy(plain, "stored")
+        exact.double()
+        wide = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
+
+        def follow(which: nn.Module, imposed: Switches | None = None) -> Switches | None:
+            return Switches(which, frozen_to=imposed) if follow_switches else None
+
+        step = Step(loss, seed, autocast).with_loss_scale(plain, inputs, targets)
+        reference = Step(loss, seed).run(exact, wide[0], wide[1], "stored in float64", follow(exact))
+        same = autocast == "none" and all(p.dtype == torch.float64 for p in plain.parameters())
+        stored = reference if same else step.run(plain, inputs, targets, "stored", follow(plain))
+        witnesses = _place_witnesses(ours)
+        own = stored if name == "stored" else step.run(ours, inputs, targets, name, follow(ours))
+        activations = _activation_errors(witnesses)
+        if not chains and name != "stored":
+            activations = round_trips(plain, inputs)
+        certificates = tuple(chain.certificate for chain in chains if chain.certificate is not None)
+        for chain in chains:
+            chain.witness = None
+
+        def smoothed(found: Pass, which: nn.Module, called: str) -> Pass:
+            imposed = reference.switches
+            if found.switches is None or imposed is None or not any(found.switches.flips(imposed).values()):
+                return found  # every switch is as in the reference already
+            return step.run(which, inputs, targets, called, follow(which, imposed))
+
+        reason = "compiled code can't be followed" if not follow_switches else own.unfollowed or stored.unfollowed
+        smooth: Pass | None = None
+        smooth_stored: Pass | None = None
+        if reason is None:
+            smooth_stored = smoothed(stored, plain, "stored")
+            smooth = smooth_stored if name == "stored" else smoothed(own, ours, name)
+            reason = smooth_stored.unfollowed or smooth.unfollowed
+            if reason is not None:
+                smooth = smooth_stored = None
+    passes = _Passes(reference, stored, own, smooth_stored, smooth, followed=reason is None)
+    worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
+    return GradientDrift(
+        whole=passes.place(list(reference.gradient), worst, at=passes.places),
+        stored_angle_degrees=passes.stored_angle_degrees(),
+        smooth_reason=reason,
+        units=reference.switches.units() if reference.switches is not None and reason is None else None,
+        blocks=_blocks(model, passes, activations),
+        tensors={key: passes.place([key]) for key, value in reference.gradient.items() if value.numel() > 1},
+        activation_reason=None if activations else _why_no_activations(name, chains),
+        trace=_trace(stored, own),
+        casts=reference.switches.casts if reference.switches is not None else {},
+        loss=reference.loss,
+        loss_scale=step.loss_scale,
+        certificates=certificates,
+    )
+
+
+class _Passes:
+    """Errors of parts of the gradient, of all passes of one draw."""
+
+    def __init__(
+        self,
+        reference: Pass,
+        stored: Pass,
+        own: Pass,
+        smooth_stored: Pass | None,
+        smooth: Pass | None,
+        *,
+        followed: bool,
+    ) -> None:
+        self._truth = reference.gradient
+        self._norm = torch.linalg.vector_norm(self._vector(self._truth, list(self._truth))).item()
+        self._own, self._stored, self._smooth, self._smooth_stored = own, stored, smooth, smooth_stored
+        self._flips: dict[str, int] | None = None
+        self._stored_flips: dict[str, int] | None = None
+        self.places: list[str] = []
+        if followed and reference.switches is not None and own.switches is not None and stored.switches is not None:
+            self._flips = own.switches.flips(reference.switches)
+            self._stored_flips = stored.switches.flips(reference.switches)
+            self.places = list(self._flips)
+
+    def place(
+        self, names: Sequence[str], activation: ActivationError | None = None, *, at: Sequence[str] | None = None
+    ) -> Place:
+        """What was found of these parameters (none: NaN), and of the switches `at` these modules."""
+        truth = self._vector(self._truth, names)
+
+        def error(found: Pass) -> float:
+            return relative_error(self._vector(found.gradient, names), truth)
+
+        def count(flips: Mapping[str, int] | None) -> int | None:
+            return None if flips is None or at is None else sum(flips[place] for place in at)
+
+        return Place(
+            share=torch.linalg.vector_norm(truth).item() / self._norm if self._norm else math.nan,
+            relative_error=error(self._own),
+            stored_relative_error=error(self._stored),
+            angle_degrees=angle_degrees(self._vector(self._own.gradient, names), truth),
+            smooth_relative_error=error(self._smooth) if self._smooth else None,
+            smooth_stored_relative_error=error(self._smooth_stored) if self._smooth_stored else None,
+            flips=count(self._flips),
+            stored_flips=count(self._stored_flips),
+            activation=activation,
+        )
+
+    @staticmethod
+    def _vector(gradient: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+        return torch.cat([gradient[name].double().flatten() for name in names] or [torch.zeros(1)])
+
+    def stored_angle_degrees(self) -> float:
+        """Of the whole gradient."""
+        names = list(self._truth)
+        return angle_degrees(self._vector(self._stored.gradient, names), self._vector(self._truth, names))
+
+    @property
+    def parameters(self) -> Sequence[str]:
+        """The names of all that have a gradient."""
+        return list(self._truth)
+
+
+def block_names(model: nn.Module) -> Callable[[str], str]:
+    """From the name of a module or parameter to that of its block: the outermost member of a `ModuleList`, else the
+    outermost module (``stem``).
+    """
+    lists = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+
+    def block_of(name: str) -> str:
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            if ".".join(parts[:i]) in lists:
+                return ".".join(parts[: i + 1])
+        return parts[0]
+
+    return block_of
+
+
+def _blocks(model: nn.Module, passes: _Passes, activations: Mapping[str, ActivationError]) -> dict[str, Place]:
+    block_of = block_names(model)
+    parameters: dict[str, list[str]] = {}
+    for name in passes.parameters:
+        parameters.setdefault(block_of(name), []).append(name)
+    places: dict[str, list[str]] = {}
+    for place in passes.places:
+        places.setdefault(block_of(place), []).append(place)
+    order = dict.fromkeys((*parameters, *places, *activations))
+    return {
+        block: passes.place(parameters.get(block, []), activations.get(block), at=places.get(block, []))
+        for block in order
+    }
+
+
+def _place_witnesses(model: nn.Module) -> dict[str, Reconstructions]:
+    """Have the activations of each chain looked at that reconstructs and does not certify; by the name of its blocks."""
+    found: dict[str, Reconstructions] = {}
+    for name, chain in model.named_modules():
+        if isinstance(chain, StrategyModule) and chain.strategy == "reconstructed" and not chain.certify:
+            units = next((key for key, child in chain.named_children() if isinstance(child, nn.ModuleList)), None)
+            if units is not None:
+                chain.witness = found[f"{name}.{units}" if name else units] = Reconstructions()
+    return found
+
+
+def _activation_errors(witnesses: Mapping[str, Reconstructions]) -> dict[str, ActivationError]:
+    return {
+        f"{name}.{number}": error for name, witness in witnesses.items() for number, error in witness.errors().items()
+    }
+
+
+def _why_no_activations(strategy: str, chains: Sequence[StrategyModule]) -> str:
+    if strategy != "reconstructed":
+        return f"{strategy} reconstructs no activation"
+    if any(chain.certify for chain in chains):
+        return "the certificate's checksums take the place of the activations"
+    if chains:
+        return "no activation was reconstructed"
+    return "no module inside has forward(x1, x2) and inverse(y1, y2)"
+
+
+def _trace(stored: Pass, own: Pass) -> tuple[str, ...]:
+    """What differs after the two passes, bit for bit."""
+    found = [
+        name
+        for name, value in stored.buffers.items()
+        if not torch.equal(torch.nan_to_num(value), torch.nan_to_num(own.buffers[name]))
+    ]
+    if not all(map(torch.equal, stored.random_state, own.random_state)):
+        found.append("random generator")
+    return tuple(found)

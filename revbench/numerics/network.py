@@ -1,0 +1,95 @@
+"""The drift of anybody's network, measured in this process: what the fixture ``revbench_drift`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.numerics.gradients import GradientDrift, SetStrategy, compare_gradients, set_strategies
+from revbench.numerics.passes import Loss, random_states_kept, seed_generators
+from revbench.numerics.record import DriftRecord, record_of
+
+Batch = tuple[Any, Any] | Callable[[], tuple[Any, Any]]
+
+
+def drift(
+    model_factory: Callable[[], nn.Module],
+    batch: Batch,
+    *,
+    loss: Loss | None = None,
+    strategy: str = "reconstructed",
+    set_strategy: SetStrategy = set_strategies,
+    dtype: str = "float32",
+    autocast: str = "none",
+    device: str = "cpu",
+    draws: int = 3,
+    seed: int = 0,
+) -> DriftRecord:
+    """Measure the gradient of a network under a strategy against that of `stored` in float64.
+
+    The random generators end as they began.
+
+    Args:
+        model_factory: makes the network, in float32, with weights of the seed that is set when it is called.
+        batch: ``(inputs, targets)``, or a function that draws them.
+        loss: from outputs and targets to a scalar; by default cross-entropy for integer targets and the mean squared error
+            for others.
+        strategy: ``reconstructed``, or another that `set_strategy` knows.
+        set_strategy: ``(model, strategy)`` sets ``stored`` or `strategy` on a model; by default on every
+            `revbench.reversible` inside. Give your own for reversible blocks that are not ours.
+        dtype: of weights, inputs and activations: ``float32``, ``float64`` or ``bfloat16``.
+        autocast: ``none``, ``bfloat16`` or ``float16``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        draws: of weights and (if it is a function) batch.
+        seed: of the first draw.
+
+    Returns:
+        A record with `metrics`, `verdict` and `assert_within`.
+
+    Raises:
+        UserError: a setting that can't be, a factory that returns no module, a model whose strategy can't be set.
+        FloatingPointError: loss or gradient is not finite; the message says where this began.
+    """
+    if draws < 1:
+        raise UserError(f"draws={draws} must be at least 1")
+    case = Case(
+        model="revbench.numerics.network:drift", dtype=dtype, autocast=autocast, device=device, seed=seed
+    ).check()
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device {device!r} is not there: PyTorch finds no CUDA device; use cpu")
+    found: list[GradientDrift] = []
+    with random_states_kept():
+        for draw in range(seed, seed + draws):
+            seed_generators(draw)
+            model = model_factory()
+            if not isinstance(model, nn.Module):
+                raise UserError(f"the model factory returned {type(model).__name__}, not a torch.nn.Module")
+            drawn = batch() if callable(batch) else batch
+            if not isinstance(drawn, tuple) or len(drawn) != 2:
+                raise UserError("batch must be a pair (inputs, targets), or a function that returns one")
+
+            def placed(x: Tensor) -> Tensor:
+                return x.to(device, getattr(torch, dtype)) if x.is_floating_point() else x.to(device)
+
+            inputs, targets = tree_map_only(Tensor, placed, drawn)
+            model.to(device, getattr(torch, dtype)).train()
+            found.append(
+                compare_gradients(
+                    model, loss or _default_loss(targets), inputs, targets, autocast=autocast, seed=draw,
+                    strategy=strategy, set_strategy=set_strategy,
+                )
+            )  # fmt: skip
+    return record_of(case, found, strategy)
+
+
+def _default_loss(targets: Any) -> Loss:
+    if not isinstance(targets, Tensor):
+        raise UserError("the targets are no tensor; give a loss, a function of (outputs, targets)")
+    return F.mse_loss if targets.is_floating_point() else F.cross_entropy

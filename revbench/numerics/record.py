@@ -1,0 +1,281 @@
+"""Several draws of one measurement as one record, and what may be demanded of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+
+from revbench.case import Case
+from revbench.numerics.angles import epsilon_of
+from revbench.numerics.gradients import GradientDrift, Place
+from revbench.numerics.statistics import summarise_draws
+from revbench.numerics.verdict import Verdict, judge
+
+Columns = dict[str, list[Any]]
+BREAKDOWN = 0.1  # relative error of the activations from which a dtype is said to break down
+_NEGLIGIBLE = (
+    1e-12  # share of the gradient below which a tensor's own angle is that of noise (a bias before batch norm)
+)
+
+
+@dataclass(frozen=True)
+class DriftRecord:
+    """What the gradient of one network under one strategy and arithmetic was found to be.
+
+    Attributes:
+        draws: of weights and batch.
+        epsilon: of the arithmetic (`revbench.numerics.angles.epsilon_of`).
+        stream_epsilon: of the activations between the blocks: the dtype's, float32's under autocast.
+        arithmetic: its name, e.g. ``float32`` or ``autocast bfloat16``.
+        strategy: whose gradient it is.
+    """
+
+    draws: Sequence[GradientDrift]
+    epsilon: float
+    stream_epsilon: float
+    arithmetic: str
+    strategy: str
+
+    def samples(self) -> dict[str, list[float]]:
+        """Each quantity draw by draw; those that could not be had are left out."""
+        exact = self.arithmetic == "float64"  # stored in float64 is the reference: it has no error to divide by
+        found: dict[str, list[float]] = {}
+        for draw in self.draws:
+            whole = draw.whole
+            values: dict[str, float | int | None] = {
+                "angle_degrees": whole.angle_degrees,
+                "relative_error": whole.relative_error,
+                "error_epsilons": whole.relative_error / self.epsilon,
+                "stored_angle_degrees": draw.stored_angle_degrees,
+                "stored_relative_error": whole.stored_relative_error,
+                "amplification": None if exact else ratio(whole.relative_error, whole.stored_relative_error),
+                "smooth_relative_error": whole.smooth_relative_error,
+                "smooth_error_epsilons": _over(whole.smooth_relative_error, self.epsilon),
+                "smooth_stored_relative_error": whole.smooth_stored_relative_error,
+                "smooth_amplification": (
+                    None if exact else ratio(whole.smooth_relative_error, whole.smooth_stored_relative_error)
+                ),
+                "flips": whole.flips,
+                "stored_flips": whole.stored_flips,
+            }
+            if whole.activation is not None:
+                values["activation_error"] = whole.activation.rms
+                values["activation_error_epsilons"] = whole.activation.rms / self.stream_epsilon
+                places = [p.activation.largest for p in draw.blocks.values() if p.activation]
+                values["activation_largest_error"] = max(places)
+            for name, value in values.items():
+                if value is not None:
+                    found.setdefault(name, []).append(float(value))
+        return found
+
+    def trace(self) -> Sequence[str]:
+        """What any draw left behind otherwise than `stored` does, counted where it is much."""
+        found = list(dict.fromkeys(name for draw in self.draws for name in draw.trace))
+        return found if len(found) <= 3 else [*found[:2], f"{len(found) - 2} others"]
+
+    def casts(self, *, coarser: bool) -> str | None:
+        """Where the network casts to a narrower dtype in the float64 reference, in words.
+
+        Args:
+            coarser: only dtypes that are coarser than the arithmetic that is measured: a fault in the network. Others
+                make the reference no better than they are.
+        """
+        found = {
+            f"{str(dtype).removeprefix('torch.')} inside {name}": None
+            for draw in self.draws
+            for name, dtype in draw.casts.items()
+            if not coarser or torch.finfo(dtype).eps > self.epsilon
+        }
+        names = list(found)
+        return ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"]) or None
+
+    def metrics(self) -> dict[str, float | int | str | None]:
+        """Medians by quantity, with ``_q05``, ``_q95``, ``_low``, ``_high``; why some are missing; the verdict."""
+        first = self.draws[0]
+        found: dict[str, float | int | str | None] = {"draws": len(self.draws), "loss_scale": first.loss_scale}
+        samples = self.samples()
+        for name, values in samples.items():
+            summary = summarise_draws(values)
+            found[name] = None if summary is None else summary.median
+            if summary is not None:
+                for key in ("q05", "q95", "low", "high"):
+                    found[f"{name}_{key}"] = getattr(summary, key)
+        for names, reason in (
+            (("amplification", "smooth_amplification"), "stored in float64 is the reference itself"),
+            (("flips", "smooth_relative_error", "smooth_amplification"), first.smooth_reason),
+            (("activation_error", "activation_error_epsilons"), first.activation_reason),
+        ):
+            for name in names:
+                if name not in samples and reason is not None:
+                    found |= {name: None, f"{name}_reason": reason}
+        found["units"] = first.units
+        worst = max(
+            (
+                (place.angle_degrees, name)
+                for draw in self.draws
+                for name, place in draw.tensors.items()
+                if place.share > _NEGLIGIBLE
+            ),
+            key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0], default=(0.0, None),
+        )  # fmt: skip
+        found["worst_tensor_angle_degrees"], found["worst_tensor"] = worst
+        found["trace"] = ", ".join(self.trace()) or None
+        found["casts"], found["coarse_casts"] = self.casts(coarser=False), self.casts(coarser=True)
+        found |= _along(self.places())
+        verdict = self.verdict()
+        found["verdict"], found["verdict_words"] = verdict.word, verdict.words
+        return found
+
+    def places(self) -> Columns:
+        """A line for each block and each tensor: medians over draws, and the largest activation error of any."""
+        columns: Columns = {
+            name: []
+            for name in (
+                "level", "name", "relative_error", "stored_relative_error", "smooth_relative_error",
+                "smooth_stored_relative_error", "flips", "stored_flips", "activation_error", "activation_error_low",
+                "activation_error_high", "activation_largest_error",
+            )
+        }  # fmt: skip
+        for level in ("block", "tensor"):
+            by_draw = [draw.blocks if level == "block" else draw.tensors for draw in self.draws]
+            for name in by_draw[0]:
+                places = [found[name] for found in by_draw]
+                errors = [place.activation.rms for place in places if place.activation]
+                values: list[Any] = [
+                    level, name,
+                    *(_median(places, _field(key)) for key in ("relative_error", "stored_relative_error",
+                      "smooth_relative_error", "smooth_stored_relative_error", "flips", "stored_flips")),
+                    _median(places, lambda place: place.activation.rms if place.activation else None),
+                    min(errors, default=None), max(errors, default=None),
+                    max((place.activation.largest for place in places if place.activation), default=None),
+                ]  # fmt: skip
+                for column, value in zip(columns.values(), values, strict=True):
+                    column.append(value)
+        return columns
+
+    def verdict(self) -> Verdict:
+        """Whether the gradient can be trusted, in words."""
+        return judge(
+            self.samples(), self.places(), self.strategy, self.arithmetic, self.trace(), self.casts(coarser=True)
+        )
+
+    def assert_within(
+        self,
+        *,
+        angle_degrees: float | None = None,
+        smooth_amplification: float | None = None,
+        activation_error: float | None = None,
+    ) -> None:
+        """Demand bounds of every draw. Whatever the bounds, a step must leave no other trace than `stored`, and compute in
+        nothing coarser than the arithmetic that is measured.
+
+        Args:
+            angle_degrees: to the float64 gradient, flips and all.
+            smooth_amplification: the smooth error over that of `stored`.
+            activation_error: relative, RMS, of the worst block.
+
+        Raises:
+            AssertionError: what was found, and where; also if a bound is given for what could not be measured.
+        """
+        problems = []
+        samples = self.samples()
+        metrics = self.metrics()
+        if metrics["trace"]:
+            problems.append(f"a step leaves {metrics['trace']} otherwise than stored does")
+        if metrics["coarse_casts"]:
+            problems.append(f"it computes in {metrics['coarse_casts']}, coarser than {self.arithmetic}")
+        bounds = {
+            "angle_degrees": angle_degrees,
+            "smooth_amplification": smooth_amplification,
+            "activation_error": activation_error,
+        }
+        for name, bound in bounds.items():
+            if bound is None:
+                continue
+            if name not in samples:
+                reason = metrics.get(f"{name}_reason") or "it is not defined"
+                problems.append(f"{name} could not be measured: {reason}")
+                continue
+            worst = max(samples[name], key=lambda value: math.inf if math.isnan(value) else value)
+            if not worst <= bound:
+                problems.append(f"{name} is {worst:.3g}, above {bound:.3g}{self._where(name)}")
+        if problems:
+            raise AssertionError(
+                f"{'; '.join(problems)} ({self.arithmetic}, {len(self.draws)} draws; {self.verdict().words})"
+            )
+
+    def _where(self, name: str) -> str:
+        """The block to look at first."""
+        columns = self.places()
+        lines = [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+        key = {"activation_error": "activation_error", "smooth_amplification": "smooth_relative_error"}.get(
+            name, "relative_error"
+        )
+        blocks = [line for line in lines if line["level"] == "block" and line[key] is not None]
+        blocks = [line for line in blocks if not math.isnan(line[key])]
+        if not blocks:
+            return ""
+        worst = max(blocks, key=lambda line: line[key])
+        return f", most in {worst['name']} ({worst[key]:.3g})"
+
+
+def record_of(case: Case, draws: Sequence[GradientDrift], strategy: str) -> DriftRecord:
+    """The draws of a case's arithmetic as a record."""
+    stream = case.replace(autocast="none")
+    arithmetic = case.dtype if case.autocast == "none" else f"autocast {case.autocast}"
+    if case.dtype == "float32" and (case.tf32_matmul or case.tf32_convolution):
+        arithmetic = "TF32" if case.autocast == "none" else arithmetic
+        stream = stream.replace(tf32_matmul=False, tf32_convolution=False)
+    return DriftRecord(draws, epsilon_of(case), epsilon_of(stream), arithmetic, strategy)
+
+
+def _along(places: Columns) -> dict[str, float | int | str | None]:
+    """How the activations' error grows on the way back, and where it breaks down.
+
+    ``activation_growth_per_block``: the slope of its logarithm over the longest run of reconstructed blocks, by least
+    squares, as a factor a block. ``breakdown_block``: the first block on the way back whose activations are off by
+    `BREAKDOWN` or more.
+    """
+    runs: list[list[tuple[str, float]]] = [[]]
+    for level, name, error in zip(places["level"], places["name"], places["activation_error"], strict=True):
+        if level == "block" and error is not None:
+            runs[-1].append((name, error))
+        elif runs[-1]:
+            runs.append([])
+    longest = max(runs, key=len)
+    found: dict[str, float | int | str | None] = {}
+    if not longest:
+        return found
+    back = list(reversed(longest))
+    if len(back) >= 3 and all(error > 0 for _, error in back):
+        slope = stats.linregress(range(len(back)), [math.log(error) for _, error in back]).slope
+        found["activation_growth_per_block"] = math.exp(float(slope))
+    broken = [name for run in reversed(runs) for name, error in reversed(run) if error >= BREAKDOWN]
+    found["breakdown_block"] = broken[0] if broken else None
+    return found
+
+
+def ratio(error: float | None, stored: float | None) -> float | None:
+    """An amplification; None where stored has no error."""
+    return None if error is None or not stored else error / stored
+
+
+def _over(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+def _field(name: str) -> Callable[[Place], float | None]:
+    return lambda place: getattr(place, name)
+
+
+def _median(places: Sequence[Place], of: Callable[[Place], float | None]) -> float | None:
+    values = sorted(v for place in places if (v := of(place)) is not None and math.isfinite(v))
+    if not values:
+        return None
+    middle = len(values) // 2
+    return float(values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2)

@@ -1,0 +1,223 @@
+"""Which way each ReLU unit and pooling window of a step went; followed, compared, and frozen.
+
+A network of ReLUs is smooth but for these switches. Near 0 a unit may fall on the other side in another arithmetic:
+then its gradient is a different one, by far more than rounding. With the switches frozen to those of a reference the
+network is a smooth function, and what is left of the gradient's error is rounding: its smooth part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from revbench.backprop.recording import Run, runs_now
+from revbench.backprop.replay import watched_relus
+from revbench.module_calls import around_module_calls, unless_entered
+
+
+@dataclass
+class _Call:
+    """A call of a module that is under way: its name, and how many switches had been passed when it began."""
+
+    name: str
+    start: int
+    passed: int = 0
+
+
+class Switches:
+    """The switches of one step of one network: ReLU and leaky ReLU units, and windows of max pooling.
+
+    They are found as functions are called (`torch.relu`, `torch.nn.functional`, `torch.nn.ReLU` and the like), in
+    forward and in what backward runs again; other piecewise functions are not followed. Observing changes no bit.
+    What `torch.compile` made does not pass here.
+
+    Args:
+        model: names the modules.
+        frozen_to: the switches of another step of the same network (any dtype) that are imposed on this one, in forward
+            and wherever backward runs again.
+
+    Attributes:
+        choices: of each call, in forward's order: for units whether they let pass (bool, the activation's shape), for
+            windows the index of the largest. Those that backward went by: where a function ran again, its second call's.
+        places: the innermost module of each call.
+        casts: modules inside which a value was cast to a narrower floating-point dtype, with the narrowest; a float64
+            reference that does this is none.
+    """
+
+    def __init__(self, model: nn.Module, *, frozen_to: Switches | None = None) -> None:
+        self._names = {module: name or "the network itself" for name, module in model.named_modules()}
+        self._frozen = frozen_to
+        self.choices: dict[int, Tensor] = {}
+        self.places: dict[int, str] = {}
+        self.casts: dict[str, torch.dtype] = {}
+        self._passed = 0  # in forward
+        self._stack: list[_Call] = []
+        self._starts: dict[str, list[int]] = {}
+        self._recorded: dict[Any, int] = {}  # where the calls of a recorded function begin
+        self._again: Counter[Run] = Counter()
+        self._mode = _Mode(self)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow the step inside: forward and backward."""
+        with watched_relus(), around_module_calls(self._around), self._mode:
+            yield
+
+    @contextmanager
+    def _around(self, module: nn.Module) -> Iterator[None]:
+        name = self._names.get(module, type(module).__name__)
+        if not _in_backward():
+            self._starts.setdefault(name, []).append(self._passed)
+        self._stack.append(_Call(name, self._passed))
+        try:
+            with unless_entered(self._mode):
+                yield
+        finally:
+            self._stack.pop()
+
+    def number(self) -> int:
+        """The number, in forward's order, of the switch that is passed now.
+
+        Raises:
+            NotImplementedError: backward runs something again that can't be told which call of forward it repeats.
+        """
+        runs = runs_now()
+        for run in reversed(runs):
+            if run.again:
+                if run.recording not in self._recorded:
+                    raise NotImplementedError("a function runs again whose first call was not watched")
+                found = self._recorded[run.recording] + self._again[run]
+                self._again[run] += 1
+                break
+        else:
+            found = self._found_by_module() if _in_backward() else self._next()
+        for run in runs:
+            if not run.again:
+                self._recorded.setdefault(run.recording, found)
+        return found
+
+    def _next(self) -> int:
+        self._passed += 1
+        self.places[self._passed - 1] = self._here()
+        return self._passed - 1
+
+    def _here(self) -> str:
+        return self._stack[-1].name if self._stack else "outside of any module"
+
+    def _found_by_module(self) -> int:
+        """For reversible networks that are not ours: a module that backward calls repeats its only call in forward."""
+        call = self._stack[0] if self._stack else None
+        starts = self._starts.get(call.name, []) if call else []
+        if call is None or len(starts) != 1:
+            what = f"module {call.name}, which forward called {len(starts)} times," if call else "a function"
+            raise NotImplementedError(f"backward runs {what} again: which ReLU is which can't be told")
+        call.passed += 1
+        return starts[0] + call.passed - 1
+
+    def passed(self, choice: Callable[[], Tensor]) -> Tensor | None:
+        """Take note of a switch; returns the choice that is imposed on it, if one is."""
+        number = self.number()
+        if self._frozen is None:
+            self.choices[number] = choice()
+            return None
+        return self._frozen.choices[number]
+
+    def look_for_cast(self, inputs: Any, out: Any) -> None:
+        """Note a result that is narrower than what it was made of."""
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            return
+        if any(isinstance(x, Tensor) and x.is_floating_point() and x.itemsize > out.itemsize for x in inputs):
+            before = self.casts.get(self._here(), out.dtype)
+            self.casts[self._here()] = max(before, out.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the choices are those of another step."""
+        return self._frozen is not None
+
+    def units(self) -> int:
+        """How many units and windows there are."""
+        return sum(choice.numel() for choice in self.choices.values())
+
+    def flips(self, reference: Switches) -> dict[str, int]:
+        """By module: units and windows that went another way than in a reference step of the same network."""
+        found: dict[str, int] = {}
+        for number, choice in self.choices.items():
+            place = reference.places[number]
+            other = reference.choices[number].to(choice.device)
+            found[place] = found.get(place, 0) + int((choice != other).sum())
+        return found
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, owner: Switches) -> None:
+        super().__init__()
+        self._owner = owner
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        handler = _HANDLERS.get(func)
+        if handler is not None:
+            return handler(self._owner, func, *args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        self._owner.look_for_cast(args, out)
+        return out
+
+
+def _relu(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if not owner.frozen:
+        out: Tensor = func(x, *args, **kwargs)
+        owner.passed(lambda: out.detach() > 0)
+        return out
+    mask = owner.passed(lambda: x)
+    assert mask is not None
+    in_place = func in _IN_PLACE or kwargs.get("inplace", bool(args and args[0]))
+    closed = ~mask.to(x.device)
+    return x.masked_fill_(closed, 0) if in_place else x.masked_fill(closed, 0)
+
+
+def _leaky_relu(owner: Switches, func: Any, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    if not owner.frozen:
+        out: Tensor = func(x, negative_slope, inplace) if func is F.leaky_relu else func(x, negative_slope)
+        owner.passed(lambda: out.detach() > 0)  # as the input, since the slope is positive
+        return out
+    mask = owner.passed(lambda: x)
+    assert mask is not None
+    factor = torch.where(mask.to(x.device), 1.0, negative_slope).to(x.dtype)
+    return x.mul_(factor) if inplace or func in _IN_PLACE else x * factor
+
+
+def _max_pool(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    wanted = kwargs.pop("return_indices", False)
+    if not owner.frozen:
+        out, indices = func(x, *args, **kwargs, return_indices=True)
+        owner.passed(lambda: indices)
+        return (out, indices) if wanted else out
+    indices = owner.passed(lambda: x)
+    assert indices is not None
+    indices = indices.to(x.device)
+    dimensions = _POOLS[func]
+    out = x.flatten(-dimensions).gather(-1, indices.flatten(-dimensions)).view(indices.shape)
+    return (out, indices) if wanted else out
+
+
+_POOLS: Mapping[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
+_IN_PLACE = frozenset((torch.relu_, Tensor.relu_, F.leaky_relu_))
+_HANDLERS: Mapping[Any, Callable[..., Any]] = {
+    **dict.fromkeys((F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), _relu),
+    **dict.fromkeys((F.leaky_relu, F.leaky_relu_), _leaky_relu),
+    **dict.fromkeys(_POOLS, _max_pool),
+}

@@ -1,0 +1,85 @@
+"""Whether a gradient can be trusted, in words."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Reconstruction is called safe if it leaves the smooth error of the same size as rounding alone, or negligible beside the
+# noise of a minibatch; lost is a block half of whose gradient is error (an angle of 30 degrees).
+HARMLESS_AMPLIFICATION = 2.0
+HARMLESS_ERROR = 1e-3
+LOST_ERROR = 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judgement.
+
+    Attributes:
+        word: ``safe``, ``caution`` or ``unsafe``; ``reference`` of `stored`, which is what others are measured by.
+        words: a sentence that begins with it.
+    """
+
+    word: str
+    words: str
+
+
+def judge(
+    samples: Mapping[str, Sequence[float]], places: Mapping[str, Sequence[Any]], strategy: str, arithmetic: str,
+    trace: Sequence[str], coarse_casts: str | None,
+) -> Verdict:  # fmt: skip
+    """Judge what was measured; by the smooth part where there is one, else by the whole.
+
+    Args:
+        samples, places: of a `revbench.numerics.record.DriftRecord`.
+        strategy: whose gradient it is.
+        arithmetic: what figures are called by.
+        trace: what the step left behind otherwise than `stored`.
+        coarse_casts: where the network computes in a coarser dtype than that.
+    """
+    part = "smooth_" if samples.get("smooth_relative_error") else ""
+    error = statistics.median(samples[f"{part}relative_error"])
+    amplifications = samples.get(f"{part}amplification")
+    if trace:
+        return _verdict("unsafe", f"{strategy} leaves {', '.join(trace)} otherwise than stored does")
+    if coarse_casts is not None:
+        return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic}")
+    if strategy == "stored":
+        noise = "the reference itself" if arithmetic == "float64" else f"{arithmetic} rounding alone, {_of(error)}"
+        return _verdict("reference", noise)
+    lost = _lost_at(places, part)
+    if lost is not None:
+        return _verdict("unsafe", f"{arithmetic} loses the gradient at {lost}")
+    if amplifications is None:
+        word = "safe" if error <= HARMLESS_ERROR else "caution"
+        units = samples.get(f"{part or ''}error_epsilons")
+        counted = f", {statistics.median(units):.3g} epsilon" if units else ""
+        return _verdict(word, f"the error is {_of(error)}{counted}")
+    amplification = statistics.median(amplifications)
+    said = f"{strategy} has {amplification:.2f} × the {arithmetic} rounding error of stored, {_of(error)}"
+    if amplification <= HARMLESS_AMPLIFICATION or error <= HARMLESS_ERROR:
+        return _verdict("safe", said)
+    return _verdict("caution" if error < LOST_ERROR else "unsafe", said)
+
+
+def _verdict(word: str, sentence: str) -> Verdict:
+    return Verdict(word, f"{word}: {sentence}")
+
+
+def _of(error: float) -> str:
+    return f"{error:.1e} of the gradient" if error else "nothing"
+
+
+def _lost_at(places: Mapping[str, Sequence[Any]], part: str) -> str | None:
+    """The first block on the way back of whose gradient half is error, and twice what stored has."""
+    columns = (places["level"], places["name"], places[f"{part}relative_error"], places[f"{part}stored_relative_error"])
+    for level, name, error, stored in reversed(list(zip(*columns, strict=True))):
+        worse = (
+            error is not None and stored is not None and error >= LOST_ERROR and error > HARMLESS_AMPLIFICATION * stored
+        )
+        if level == "block" and worse:
+            return f"block {name}"
+    return None

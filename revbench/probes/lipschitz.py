@@ -1,0 +1,49 @@
+"""Why reconstruction is as exact as it is: how much each block's F, G and inverse grow an error."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+
+from revbench.numerics.lipschitz import block_stabilities
+from revbench.probes.found import Found, Metric, Progress
+from revbench.workload import Workload, build_workload
+
+
+def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) -> Found:
+    """Local Lipschitz estimates of every reversible block, and the reconstruction error that they predict.
+
+    Args:
+        workload: the case; the strategy makes no difference.
+        progress: not called.
+        draw: of weights and batch.
+
+    Returns:
+        Metrics ``lipschitz_f``, ``lipschitz_g``, ``lipschitz_inverse`` (medians over blocks), each with ``_largest``,
+        ``gain_f``, ``gain_g``, ``gain_inverse`` (root mean square growth, medians over blocks),
+        ``predicted_activation_error`` and ``bounded_activation_error`` of the worst block, ``blocks``. Series: a line
+        a block. See `revbench.numerics.lipschitz`.
+
+    Raises:
+        UserError: a model without a reversible block.
+    """
+    case = workload.case.stored()
+    built = build_workload(case.replace(seed=case.seed + draw))
+    inputs, _ = built.batch()
+    epsilon = torch.finfo(torch.float32 if case.autocast != "none" else getattr(torch, case.dtype)).eps
+    found = block_stabilities(built.model, inputs, autocast=case.autocast, epsilon=epsilon)
+    metrics: dict[str, Metric] = {"blocks": len(found)}
+    columns: dict[str, list[Metric]] = {"level": ["block"] * len(found), "name": list(found)}
+    for name in ("f", "g", "inverse"):
+        for kind in ("lipschitz", "gain"):
+            values = [getattr(getattr(block, name), kind) for block in found.values()]
+            columns[f"{kind}_{name}"] = list(values)
+            metrics[f"{kind}_{name}"] = statistics.median(values)
+            if kind == "lipschitz":
+                metrics[f"{kind}_{name}_largest"] = max(values)
+    for name in ("predicted", "bounded"):
+        values = [getattr(block, f"{name}_error") for block in found.values()]
+        columns[f"{name}_activation_error"] = list(values)
+        metrics[f"{name}_activation_error"] = max(values)
+    return Found(metrics, series=columns)

@@ -1,0 +1,157 @@
+"""The gate: what it lets pass, what it stops, and what it says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revbench.compare import Comparison, compare_folders
+from revbench.compare.gate import grew
+from revbench.errors import UserError
+from revbench.results.schema import Row
+from tests.compare.runs import BLOCKS, CASE, NORMAL, drift_row, scaled, write
+from tests.results.rows import ENVIRONMENT, make_row
+
+
+def compare(tmp_path: Path, now: Row, **settings: Any) -> Comparison:
+    return compare_folders(write(tmp_path / "before", drift_row()), write(tmp_path / "now", now, **settings))
+
+
+def outcomes(found: Comparison) -> dict[str, str]:
+    return {finding.figure: finding.outcome for finding in found.findings}
+
+
+def test_the_same_run_holds(tmp_path: Path) -> None:
+    found = compare(tmp_path, drift_row())
+    assert not found.failed
+    assert found.same_hardware
+    assert outcomes(found) == {
+        "activation_error_epsilons": "holds", "smooth_amplification": "holds", "smooth_error_epsilons": "holds",
+        "angle_degrees": "shown", "flips": "shown",
+    }  # fmt: skip
+    assert found.lines()[-1] == "gate against before (like hardware): 3 figures of 1 cases, 0 worse"
+
+
+@pytest.mark.parametrize("figure", ["activation_error_epsilons", "smooth_amplification", "smooth_error_epsilons"])
+def test_what_grew_is_named_with_case_block_and_factor(tmp_path: Path, figure: str) -> None:
+    blocks = {**BLOCKS, "trunk.1": 3e-6} if figure.startswith("activation") else None
+    smooth = None if figure.startswith("activation") else {"trunk.1": 2e-5}
+    found = compare(tmp_path, drift_row(**scaled(figure, 4.0)), blocks=blocks, smooth=smooth)
+    assert found.failed
+    assert {k for k, v in outcomes(found).items() if v == "worse"} == {figure}
+    line = found.lines()[0]
+    assert line.startswith(f"WORSE   RevNet-38 reconstructed (float32, batch 16, 32×32, cpu): {figure}")
+    assert "(4.00 ×; noise 1." in line
+    assert line.endswith("most in trunk.1 (10.00 ×)")
+
+
+def test_angle_flips_and_time_are_shown_and_not_gated(tmp_path: Path) -> None:
+    before = write(tmp_path / "before", drift_row(), make_row(case=CASE))
+    now = write(
+        tmp_path / "now", drift_row(**scaled("angle_degrees", 1e4), **scaled("flips", 100)),
+        make_row(case=CASE, metrics={**make_row().metrics, "step_seconds": 50.0}),
+    )  # fmt: skip
+    found = compare_folders(before, now)
+    assert not found.failed
+    shown = {finding.figure: finding.factor for finding in found.findings if finding.outcome == "shown"}
+    assert shown["step_seconds"] == 100.0
+    assert shown["angle_degrees"] == pytest.approx(1e4)
+
+
+def test_small_growth_and_small_amounts_pass(tmp_path: Path) -> None:
+    assert not compare(tmp_path / "a", drift_row(**scaled("activation_error_epsilons", 1.2))).failed
+    tiny = {"activation_error_epsilons": [0.1, 0.11, 0.1, 0.12]}
+    before = write(tmp_path / "before", drift_row(**tiny))
+    now = write(tmp_path / "now", drift_row(activation_error_epsilons=[0.5, 0.51, 0.5, 0.52]))
+    assert not compare_folders(before, now).failed  # five times as much, but less than an epsilon
+
+
+def test_growth_within_the_noise_passes(tmp_path: Path) -> None:
+    wide = [1.0, 30.0, 5.0, 60.0]
+    before = write(tmp_path / "before", drift_row(activation_error_epsilons=wide))
+    now = write(tmp_path / "now", drift_row(activation_error_epsilons=[2 * v for v in wide]))
+    found = compare_folders(before, now)
+    assert not found.failed
+    finding = next(f for f in found.findings if f.figure == "activation_error_epsilons")
+    assert finding.noise_factor is not None
+    assert finding.noise_factor > 2  # and it says what it could have told
+
+
+def test_a_block_that_hides_behind_a_worse_one(tmp_path: Path) -> None:
+    found = compare(tmp_path, drift_row(), blocks={**BLOCKS, "trunk.2": 6e-7})
+    assert found.failed
+    assert "block trunk.2 alone grew" in found.lines()[0]
+
+
+def test_one_draw_can_not_tell(tmp_path: Path) -> None:
+    found = compare(tmp_path, drift_row(**{name: values[:1] for name, values in NORMAL.items()}))
+    assert not found.failed
+    assert set(outcomes(found).values()) == {"unclear", "shown"}
+    assert "can't tell a change from noise" in found.lines()[0]
+    assert "3 unclear" in found.lines()[-1]
+
+
+def test_across_hardware_only_what_is_the_same_everywhere(tmp_path: Path) -> None:
+    other = {**ENVIRONMENT, "cpu": {**ENVIRONMENT["cpu"], "model": "Another CPU"}}
+    worse = drift_row(**scaled("smooth_error_epsilons", 9.0))
+    found = compare(tmp_path / "a", worse, environment=other)
+    assert not found.same_hardware
+    assert not found.failed
+    assert "smooth_error_epsilons" not in outcomes(found)
+    assert "unlike hardware" in found.lines()[-1]
+    assert compare(tmp_path / "b", drift_row(**scaled("smooth_amplification", 9.0)), environment=other).failed
+
+
+def test_a_gpu_against_a_cpu(tmp_path: Path) -> None:
+    card = {"name": "A GPU", "memory_bytes": 2**33, "driver": "1", "uuid": "GPU-1"}
+    other = {**ENVIRONMENT, "accelerators": [card]}
+    now = drift_row(CASE.replace(device="cuda:1"), **scaled("activation_error_epsilons", 5.0))
+    found = compare(tmp_path, now, environment=other)
+    assert not found.same_hardware
+    assert found.failed
+
+
+def test_what_can_not_be_measured_any_more(tmp_path: Path) -> None:
+    crashed = make_row(
+        case=CASE, probe="drift", status="crashed", metrics={}, samples={}, message="FloatingPointError: nan"
+    )
+    found = compare(tmp_path / "a", crashed)
+    assert found.failed
+    assert "was ok, now crashed: FloatingPointError: nan" in found.lines()[0]
+    traced = drift_row(metrics={"trace": "stem.1.running_mean"})
+    assert "leaves stem.1.running_mean otherwise" in compare(tmp_path / "b", traced).lines()[0]
+    missing = make_row(
+        case=CASE, probe="drift", metrics={}, samples={k: v for k, v in NORMAL.items() if k != "smooth_amplification"}
+    )
+    assert "it can't be had any more" in compare(tmp_path / "c", missing).lines()[0]
+
+
+def test_nothing_in_common_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no case of drift in common"):
+        compare(tmp_path, drift_row(CASE.replace(batch_size=17)))
+
+
+def test_cases_that_were_not_measured_are_counted(tmp_path: Path) -> None:
+    before = write(tmp_path / "before", drift_row(), drift_row(CASE.replace(dtype="float64")))
+    found = compare_folders(before, write(tmp_path / "now", drift_row()))
+    assert found.unmatched == ["revnet-38,strategy=reconstructed,dtype=float64,batch_size=16"]
+    assert "1 of the baseline's cases were not measured" in found.lines()[-1]
+
+
+@given(st.lists(st.floats(1e-12, 1e12), min_size=2, max_size=40), st.integers(0, 100))
+def test_values_against_themselves_never_grew(values: list[float], turn: int) -> None:
+    turn %= len(values)
+    assert grew(values, values[turn:] + values[:turn])[0] is False
+
+
+@given(st.lists(st.floats(0.9, 1.1), min_size=3, max_size=40), st.lists(st.floats(0.9, 1.1), min_size=3, max_size=40))
+def test_the_smallest_factor_that_could_be_told_is_told(old: list[float], new: list[float]) -> None:
+    significant, noise = grew(old, new)
+    ratio = math.exp(sum(map(math.log, new)) / len(new) - sum(map(math.log, old)) / len(old))
+    if sorted(old) != sorted(new) and abs(ratio - noise) > 1e-6:
+        assert significant is (ratio > noise)

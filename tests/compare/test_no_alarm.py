@@ -1,0 +1,51 @@
+"""That the gate is quiet where nothing changed: hundreds of runs of unchanged networks, each on its own seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from revbench.case import Case
+from revbench.compare import compare_folders
+from revbench.probes.drift import measure_drift
+from revbench.results.journal import Journal
+from revbench.results.schema import Row
+from revbench.workload import build_workload
+from tests.results.rows import ENVIRONMENT, make_row
+
+RUNS = 300
+CASES = [
+    Case(model="revnet-38", strategy="reconstructed", image_size=8, batch_size=4),
+    Case(model="tests.probes.test_drift:smooth_model", strategy="reconstructed", batch_size=8),
+    Case(model="tests.probes.test_drift:smooth_model", strategy="reconstructed", batch_size=8, dtype="float64"),
+    Case(model="tests.probes.test_drift:smooth_model", strategy="reconstructed", batch_size=8, dtype="bfloat16"),
+]
+
+
+def run(folder: Path, first_draw: int, draws: int) -> Path:
+    journal = Journal(folder)
+    journal.add_environment(ENVIRONMENT)
+    for case in CASES:
+        found = measure_drift(build_workload(case), progress=lambda _: None, draws=draws, first_draw=first_draw)
+        row = make_row(case=case, probe="drift", metrics=dict(found.metrics), samples=dict(found.samples))
+        series = journal.add_series(row.key, found.series)
+        journal.add_row(Row(**{**{name: getattr(row, name) for name in row.__dataclass_fields__}, "series": series}))
+    journal.close()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("baseline_draws", [30, 3])
+def test_unchanged_networks_raise_no_alarm(tmp_path: Path, baseline_draws: int) -> None:
+    """Baselines of the full and of the quick tier; every run has 3 draws, as the quick tier."""
+    baseline = run(tmp_path / "baseline", 10_000, baseline_draws)
+    alarms = []
+    gated = 0
+    for number in range(RUNS):
+        found = compare_folders(baseline, run(tmp_path / str(number), 3 * number, 3))
+        gated += sum(finding.outcome == "holds" for finding in found.findings)
+        alarms += [str(finding) for finding in found.findings if finding.outcome == "worse"]
+    print(f"{gated} figures of {RUNS} runs, {len(alarms)} alarms")
+    assert not alarms
+    assert gated >= 9 * RUNS

@@ -1,0 +1,183 @@
+"""The guard for users' own networks: faults that are planted in strange networks and in our engine are each caught."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import revbench
+from revbench.errors import UserError
+from revbench.numerics.record import DriftRecord
+from tests.numerics.foreign import FAULTS, ForeignNetwork, batch, set_strategy
+
+BOUNDS: dict[str, Any] = {"angle_degrees": 0.05, "smooth_amplification": 20.0, "activation_error": 1e-4}
+
+
+def measured(fault: str, **settings: Any) -> DriftRecord:
+    return revbench.drift(lambda: ForeignNetwork(fault), batch, set_strategy=set_strategy, **settings)
+
+
+def test_a_sound_network_of_strangers() -> None:
+    record = measured("none")
+    record.assert_within(**BOUNDS)
+    metrics = record.metrics()
+    assert metrics["verdict"] == "safe"
+    assert metrics["trace"] is None
+    assert metrics["flips_reason" if metrics["flips"] is None else "units"]
+    errors = dict(zip(record.places()["name"], record.places()["activation_error"], strict=True))
+    going_back = [errors[f"blocks.{i}"] for i in range(5)]
+    assert going_back == sorted(going_back, reverse=True)  # it grows from block to block
+    assert 0 < going_back[-1] < going_back[0] < 1e-5
+
+
+CAUGHT = {
+    "wrong sign in the inverse": "activation_error is .* most in blocks",
+    "batch norm updated twice": r"a step leaves blocks.0.net.norm.running_mean, .* others otherwise than stored does",
+    "random numbers not restored": "smooth_amplification is .*|a step leaves random generator",
+    "a float16 cast inside G": "it computes in float16 inside blocks.2.net, coarser than float32",
+    "off by one block": "smooth_amplification is .*",
+    "nearly singular": "activation_error is .* most in blocks.[012]",
+}
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "none"])
+def test_a_planted_fault_is_caught(fault: str) -> None:
+    with pytest.raises(AssertionError, match=CAUGHT[fault]) as caught:
+        measured(fault).assert_within(**BOUNDS)
+    assert "float32, 3 draws" in str(caught.value)
+
+
+def test_a_cast_that_is_no_coarser_only_blunts_the_reference() -> None:
+    class InFloat32(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x.float()).to(x.dtype)
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), revbench.reversible([(InFloat32(), nn.Linear(4, 4))]), nn.Linear(8, 4))
+
+    record = revbench.drift(network, batch)
+    record.assert_within(smooth_amplification=20.0)
+    assert record.metrics()["casts"] == "float32 inside 1.blocks.0.f"
+    assert record.metrics()["coarse_casts"] is None
+    with pytest.raises(AssertionError, match=r"it computes in float32 inside 1.blocks.0.f, coarser than float64"):
+        revbench.drift(network, batch, dtype="float64").assert_within()
+
+
+def chain() -> nn.Module:
+    def half() -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.Dropout(0.2))
+
+    return nn.Sequential(nn.Linear(6, 16), revbench.reversible([(half(), half()) for _ in range(4)]), nn.Linear(16, 4))
+
+
+def test_our_own_engine_is_sound() -> None:
+    revbench.drift(chain, batch).assert_within(**BOUNDS)
+
+
+def test_a_wrong_sign_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from revbench.backprop.stream import FloatStream
+
+    monkeypatch.setattr(FloatStream, "subtract", lambda self, half, residual, into: half + residual)
+    with pytest.raises(AssertionError, match=r"activation_error is .* most in 1.blocks.0"):
+        revbench.drift(chain, batch).assert_within(activation_error=1e-4)
+
+
+def test_random_numbers_that_our_engine_does_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revbench.backprop.recording.put_back", lambda states: None)
+    with pytest.raises(AssertionError, match="smooth_amplification is"):
+        revbench.drift(chain, batch).assert_within(smooth_amplification=20.0)
+
+
+def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from revbench.backprop.replay import Savings
+
+    @contextlib.contextmanager
+    def nothing(self: Savings) -> Any:
+        yield frozenset()
+
+    monkeypatch.setattr(Savings, "noting", nothing)
+    monkeypatch.setattr(Savings, "replaying", nothing)
+    monkeypatch.setattr("revbench.backprop.recording.Recording.again", _again_without_copies)
+    with pytest.raises(AssertionError, match=r"a step leaves 1.blocks.*running_mean.* otherwise than stored does"):
+        revbench.drift(chain, batch).assert_within()
+
+
+@contextlib.contextmanager
+def _again_without_copies(self: Any) -> Any:
+    from revbench.backprop.recording import Run, _inside, put_back
+
+    if self._rng is not None:
+        put_back(self._rng)
+    with _inside(Run(self, again=True)):
+        yield {id(p): p for p in self.parameters}
+
+
+def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    from revbench.backprop import half_step
+
+    plain = half_step._Tape.undo
+
+    def undo(self: Any, value: Tensor, *, spare: bool) -> None:
+        plain(self, value.roll(1, 0), spare=False)  # as if another block's function had been run
+
+    monkeypatch.setattr(half_step._Tape, "undo", undo)
+    with pytest.raises(AssertionError, match="smooth_amplification is"):
+        revbench.drift(chain, batch).assert_within(smooth_amplification=20.0)
+
+
+class TestBadInput:
+    def test_no_reversible_block(self) -> None:
+        with pytest.raises(UserError, match=r"Linear has no reversible block that revbench knows.*give set_strategy"):
+            revbench.drift(lambda: nn.Linear(6, 4), batch)
+
+    def test_not_finite(self) -> None:
+        def broken() -> nn.Module:
+            model = chain()
+            with torch.no_grad():
+                model[2].weight.fill_(torch.nan)  # type: ignore[index,union-attr,operator]
+            return model
+
+        with pytest.raises(FloatingPointError, match="the first output that is not finite is that of 2"):
+            revbench.drift(broken, batch)
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"draws": 0}, "draws=0 must be at least 1"),
+            ({"dtype": "float8"}, "unknown dtype 'float8'"),
+            ({"autocast": "fp16"}, "unknown autocast 'fp16'"),
+            ({"device": "tpu"}, "unknown device 'tpu'"),
+            ({"strategy": "reconstruct"}, "unknown strategy 'reconstruct'"),
+        ],
+    )
+    def test_settings(self, settings: dict[str, Any], said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            revbench.drift(chain, batch, **settings)
+
+    def test_what_is_no_network_or_batch(self) -> None:
+        with pytest.raises(UserError, match=r"returned int, not a torch.nn.Module"):
+            revbench.drift(lambda: 3, batch)  # type: ignore[arg-type,return-value]
+        with pytest.raises(UserError, match="must be a pair"):
+            revbench.drift(chain, lambda: 3)  # type: ignore[arg-type,return-value]
+        with pytest.raises(UserError, match="give a loss"):
+            revbench.drift(chain, (torch.randn(3, 6), "cat"))
+
+    def test_a_bound_for_what_was_not_measured(self) -> None:
+        record = revbench.drift(chain, batch, strategy="checkpointed", draws=1)
+        with pytest.raises(AssertionError, match="could not be measured: checkpointed reconstructs no activation"):
+            record.assert_within(activation_error=1e-3)
+
+
+def test_the_random_generator_and_the_draws() -> None:
+    state = torch.get_rng_state()
+    one, again = (revbench.drift(chain, batch, draws=2, seed=4) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert one.samples() == again.samples()
+    assert len(set(one.samples()["relative_error"])) == 2
+    assert (
+        one.samples()["relative_error"][1:] == revbench.drift(chain, batch, draws=1, seed=5).samples()["relative_error"]
+    )

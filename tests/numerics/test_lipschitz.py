@@ -1,0 +1,96 @@
+"""Lipschitz estimates against dense Jacobians, and what they predict against what is measured."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import revbench
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.numerics.lipschitz import ROUNDING, block_stabilities, stretch
+from revbench.probes.lipschitz import measure_lipschitz
+from revbench.workload import build_workload
+
+
+def half() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 4))
+
+
+def test_of_a_linear_map() -> None:
+    matrix = torch.randn(30, 30, dtype=torch.float64)
+    found = stretch(lambda x: x @ matrix.T, torch.randn(30, dtype=torch.float64), iterations=500, tolerance=1e-12)
+    assert found.lipschitz == pytest.approx(torch.linalg.matrix_norm(matrix, 2).item(), rel=1e-6)
+    many = [stretch(m.mv, torch.zeros(200).double()).gain for m in torch.randn(20, 200, 200).double()]
+    assert sum(many) / 20 == pytest.approx(math.sqrt(200), rel=0.02)  # |J|_F / sqrt(n) of such a matrix
+
+
+def test_of_a_constant() -> None:
+    found = stretch(lambda x: torch.ones(3), torch.randn(3))
+    assert (found.lipschitz, found.gain) == (0.0, 0.0)
+
+
+def test_of_blocks_against_the_dense_jacobian() -> None:
+    chain = revbench.reversible([(half(), half()) for _ in range(3)], strategy="stored").double()
+    x = torch.randn(1, 8, dtype=torch.float64)
+    found = block_stabilities(chain, x, autocast="none", epsilon=2.0**-52)
+    assert list(found) == ["blocks.0", "blocks.1", "blocks.2"]
+    state = x.chunk(2, 1)
+    for name, stability in found.items():
+        block = chain.get_submodule(name)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z, block=block: torch.cat(block(*z.chunk(2, 1)), 1), torch.cat(state, 1)
+        )
+        singular = torch.linalg.svdvals(jacobian.reshape(8, 8))
+        assert stability.inverse.lipschitz == pytest.approx(1 / singular.min().item(), rel=0.05)
+        of_f = torch.autograd.functional.jacobian(block.f, state[1]).reshape(4, 4)
+        assert stability.f.lipschitz == pytest.approx(torch.linalg.matrix_norm(of_f, 2).item(), rel=0.05)
+        state = block(*state)
+
+
+@given(st.integers(0, 2**31))
+def test_the_rounding_of_logarithmic_numbers(seed: int) -> None:
+    x = torch.exp(10 * torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+    one = torch.exp2(torch.log2(x) - torch.floor(torch.log2(x)))  # the mantissas: one binade, so that none outweighs
+    error = one.float().double() - one
+    assert (error.norm() / one.norm()).item() == pytest.approx(ROUNDING * 2**-23, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_the_prediction_is_of_the_size_that_is_measured(dtype: str) -> None:
+    from revbench.probes.drift import measure_drift
+
+    case = Case(model="revnet-38", image_size=8, batch_size=8, dtype=dtype, strategy="reconstructed")
+    predicted = measure_lipschitz(build_workload(case), progress=lambda _: None)
+    measured = measure_drift(build_workload(case), draws=1, progress=lambda _: None)
+    found = dict(zip(measured.series["name"], measured.series["activation_error"], strict=True))
+    compared = 0
+    for name, error, bound in zip(
+        *(predicted.series[key] for key in ("name", "predicted_activation_error", "bounded_activation_error")),
+        strict=True,
+    ):
+        assert error / 4 < found[name] < error * 4, (name, error, found[name])  # type: ignore[operator]
+        assert found[name] < bound  # type: ignore[operator]
+        compared += 1
+    assert compared == predicted.metrics["blocks"] == 7
+
+
+def test_a_model_without_a_reversible_block() -> None:
+    with pytest.raises(UserError, match="no reversible block"):
+        measure_lipschitz(build_workload(Case(model="resnet-32", image_size=8, batch_size=2)), progress=lambda _: None)
+
+
+def test_it_leaves_no_trace() -> None:
+    chain = revbench.reversible([(nn.Sequential(nn.BatchNorm1d(4), half()), half())], strategy="stored")
+    before = {name: value.clone() for name, value in chain.state_dict().items()}
+    state = torch.get_rng_state()
+    block_stabilities(
+        chain, torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), autocast="none", epsilon=1e-7
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in chain.state_dict().items())
