@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 
 
 def title_of(model: str) -> str:
-    """A model's name as the paper writes it: ``RevNet-38``; a factory as it is, cut if it is very long."""
+    """A model's name as the paper writes it: ``RevNet-38``; our chains in words; a factory as it is, cut if it is very long."""
     if model in CATALOGUE:
         return model.replace("resnet", "ResNet").replace("revnet", "RevNet")
+    if found := re.fullmatch(r"revbench\.peers:chain\(kind=(\w{1,20}),blocks=(\d{1,9})\)", model):
+        return f"{found[2]} {found[1]} blocks"
     return model if len(model) <= 60 else f"{model[:59]}…"
 
 
@@ -23,6 +27,13 @@ def strategy_of(case: Case) -> str:
     if case.certify:
         words.append("certified")
     return ", ".join(words)
+
+
+def arithmetic_of(case: Case) -> str:
+    """The arithmetic of a case in words: ``float32``, ``autocast bfloat16``, ``TF32``."""
+    if case.autocast != "none":
+        return f"autocast {case.autocast}"
+    return "TF32" if case.dtype == "float32" and (case.tf32_matmul or case.tf32_convolution) else case.dtype
 
 
 def circumstances(case: Case, *, batch: bool = True) -> str:

@@ -15,6 +15,7 @@ from revbench.numerics.angles import epsilon_of
 from revbench.numerics.gradients import GradientDrift, Place
 from revbench.numerics.statistics import summarise_draws
 from revbench.numerics.verdict import Verdict, judge
+from revbench.titles import arithmetic_of
 
 Columns = dict[str, list[Any]]
 BREAKDOWN = 0.1  # relative error of the activations from which a dtype is said to break down
@@ -226,12 +227,8 @@ class DriftRecord:
 
 def record_of(case: Case, draws: Sequence[GradientDrift], strategy: str) -> DriftRecord:
     """The draws of a case's arithmetic as a record."""
-    stream = case.replace(autocast="none")
-    arithmetic = case.dtype if case.autocast == "none" else f"autocast {case.autocast}"
-    if case.dtype == "float32" and (case.tf32_matmul or case.tf32_convolution):
-        arithmetic = "TF32" if case.autocast == "none" else arithmetic
-        stream = stream.replace(tf32_matmul=False, tf32_convolution=False)
-    return DriftRecord(draws, epsilon_of(case), epsilon_of(stream), arithmetic, strategy)
+    stream = case.replace(autocast="none", tf32_matmul=False, tf32_convolution=False)
+    return DriftRecord(draws, epsilon_of(case), epsilon_of(stream), arithmetic_of(case), strategy)
 
 
 def _along(places: Columns) -> dict[str, float | int | str | None]:

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from revbench.environment import summarise
 from revbench.errors import UserError
-from revbench.report import chains, depth, energy, figures, limits, reconciliation, step_memory, steps, tables
+from revbench.report import (
+    chains,
+    depth,
+    drift,
+    drift_figures,
+    energy,
+    figures,
+    limits,
+    reconciliation,
+    step_memory,
+    steps,
+    tables,
+)
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.results.journal import read_run
@@ -68,7 +80,17 @@ def _sections(evidence: Evidence) -> list[Section]:
         ("Time and computation", [steps.time_table(evidence), energy.energy_table(evidence)]),
         ("Within the same memory", [limits.limit_table(evidence)]),
         ("Libraries and PyTorch's own ways", [chains.chain_plane(evidence), chains.chain_table(evidence)]),
-        ("Drift of the gradient", [tables.drift_table(evidence)]),
+        (
+            "Drift of the gradient",
+            [
+                drift.verdict_table(evidence),
+                drift.drift_table(evidence),
+                *drift_figures.drift_depth_figures(evidence),
+                *drift_figures.going_back_figures(evidence),
+                drift.stability_table(evidence),
+                drift.determinism_table(evidence),
+            ],
+        ),
         ("Training on real images", [*figures.training_figures(evidence), tables.training_table(evidence)]),
         ("Networks", [tables.table_two(evidence)]),
         ("Cases without figures", [tables.failure_table(evidence)]),

@@ -1,58 +1,17 @@
-"""Tables of drift, networks, training, failures and the machine."""
+"""Tables of networks, training, failures and the machine."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-
-import numpy as np
 
 from revbench import paper
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.report.document import MISSING, Table
-from revbench.report.evidence import Evidence, paired
+from revbench.report.evidence import Evidence
 from revbench.report.steps import cell
 from revbench.titles import strategy_of, title_of
-from revbench.units import human_bytes, human_degrees, human_seconds
-
-
-def drift_table(evidence: Evidence) -> Table | None:
-    """Angle and error of the gradient against the float64 stored reference."""
-    cases = evidence.cases("drift")
-    if not cases:
-        return None
-    rows: list[list[str]] = []
-    breaks = []
-    for group in paired(case.replace(dtype="float32") for case in cases):
-        breaks.append(len(rows))
-        for twin in dict.fromkeys(group):
-            for case in (c for c in cases if c.replace(dtype="float32") == twin):
-                failure = evidence.failure(case, "drift")
-                angles = [
-                    (math.inf if (angle := row.number("worst_tensor_angle_degrees")) is None else angle, row)
-                    for row in evidence.launches(case, "drift")
-                ]
-                angle, worst = max(angles, key=lambda found: found[0], default=(math.inf, None))
-                rows.append(
-                    [
-                        title_of(case.model), strategy_of(case), case.dtype,
-                        failure or _drift_cell(evidence, case, "angle_degrees", human_degrees),
-                        _drift_cell(evidence, case, "relative_error", lambda v: f"{v:.1e}" if v else "0"),
-                        human_degrees(angle) if math.isfinite(angle) else MISSING,
-                        str((worst.metrics.get("worst_tensor") if worst else None) or MISSING),
-                    ]
-                )  # fmt: skip
-    draws = {len(evidence.samples(c, "drift", "angle_degrees")) for c in cases if evidence.failure(c, "drift") is None}
-    few = " Fewer than 30 draws: the quantiles are rough." if draws and min(draws) < 30 else ""
-    notes = [
-        "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Median"
-        f" (5 % to 95 %) over {' or '.join(map(str, sorted(draws)))} draws of weights and batch.{few}",
-        "stored in float64 is the reference itself, so its angle is 0. A ReLU unit whose sign differs from the reference's"
-        " moves the angle more than rounding does; these figures hold both, for stored and reconstructed alike.",
-    ]
-    columns = ("Network", "Strategy", "dtype", "Angle", "Relative error", "Worst tensor", "which")
-    return Table("Angle and error of the gradient, against float64", columns, rows, 3, notes, breaks[1:])
+from revbench.units import human_bytes, human_seconds
 
 
 def table_two(evidence: Evidence) -> Table | None:
@@ -167,11 +126,3 @@ def environment_table(evidence: Evidence) -> Table:
     rows += [["System", str(e["system"])], ["Software", f"Python {e['python']}, {packages}"]]
     rows.append(["PyTorch threads", str(e["torch"]["threads"])])
     return Table("Hardware and software", ("What", "Found"), rows, 2)
-
-
-def _drift_cell(evidence: Evidence, case: Case, metric: str, show: Callable[[float], str]) -> str:
-    samples = evidence.samples(case, "drift", metric)
-    if not samples:
-        return "not finite" if evidence.launches(case, "drift") else MISSING
-    low, middle, high = np.quantile(samples, (0.05, 0.5, 0.95)).tolist()
-    return show(middle) + (f" ({show(low)} to {show(high)})" if high > 0 else "")

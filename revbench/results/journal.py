@@ -18,7 +18,7 @@ from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row, check_envi
 
 ROWS = "rows.jsonl"
 SERIES = "series"
-NAME_COLUMNS = ("phase", "level", "name")  # of a series, that hold words
+NAME_COLUMNS = ("phase", "level", "name")  # of a series, that may hold words
 
 
 @dataclass
@@ -51,9 +51,6 @@ class Run:
         if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
             raise UserError(f"{path}: not an object of lists; delete it to do without this series")
         values = [value for name, column in columns.items() for value in column if name not in NAME_COLUMNS]
-        words = [value for name, column in columns.items() for value in column if name in NAME_COLUMNS]
-        if not all(isinstance(value, str) for value in words):
-            raise UserError(f"{path}: a name in it is no string; delete it to do without this series")
         if len({len(column) for column in columns.values()}) != 1 or not all(is_figure(value) for value in values):
             raise UserError(f"{path}: its columns are not numbers of one length; delete it to do without this series")
         return columns

@@ -258,7 +258,7 @@ def test_an_angle_that_is_not_a_number_is_not_shown_as_a_good_one(tmp_path: Path
     journal.add_row(make_row(probe="drift", metrics=metrics, samples={"angle_degrees": [0.1], "relative_error": [0.1]}))
     journal.close()
     (row,) = tables(build_report([tmp_path]))["Angle and error of the gradient, against float64"].rows
-    assert row[3:6] == ["not finite", "not finite", "–"]
+    assert row[2:] == ["–"] * 6
 
 
 def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:

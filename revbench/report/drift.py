@@ -1,0 +1,210 @@
+"""The drift of the gradient as tables: both parts of it, the verdicts, what blocks do to errors, and whether steps repeat."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+from revbench.case import Case
+from revbench.numerics.statistics import ENOUGH_DRAWS, summarise_draws
+from revbench.report.document import MISSING, Table
+from revbench.report.evidence import Evidence, paired
+from revbench.titles import arithmetic_of, circumstances, strategy_of, title_of
+from revbench.units import human_degrees
+
+Show = Callable[[float], str]
+
+
+def drift_table(evidence: Evidence) -> Table | None:
+    """Angle, smooth part, flips and the activations' error of each case, with those of stored beside them."""
+    cases = evidence.cases("drift")
+    if not cases:
+        return None
+    rows: list[list[str]] = []
+    breaks = []
+    for group in _networks(cases):
+        breaks.append(len(rows))
+        for case in group:
+            failure = evidence.failure(case, "drift")
+            rows.append(
+                [
+                    title_of(case.model), *_strategy(case, cases), arithmetic_of(case),
+                    failure or _spread(evidence, case, "angle_degrees", human_degrees),
+                    _middle(evidence, case, "stored_angle_degrees", human_degrees),
+                    _middle(evidence, case, "smooth_error_epsilons", _count),
+                    _interval(evidence, case, "smooth_amplification"),
+                    _middle(evidence, case, "flips", lambda v: f"{v:,.0f}"),
+                    _middle(evidence, case, "activation_error_epsilons", _count),
+                ]
+            )  # fmt: skip
+    head = ("Network", *_strategy_column(cases), "Arithmetic")
+    columns = (*head, "Angle", "of stored", "Smooth error, ε", "to stored", "Flips", "Activations, ε")
+    together = [
+        f"{title_of(group[0].model)}: {circumstances(group[0]).partition(', ')[2]}" for group in _networks(cases)
+    ]
+    notes = [
+        "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Medians"
+        f" (5 % to 95 %) over {_draws(evidence, cases)}; to stored: the median of the ratios draw by draw, with its bootstrap"
+        " interval of 95 %.",
+        "Smooth error: relative, in units ε of the arithmetic, with every ReLU unit and pooling window frozen to what it did in"
+        " the reference; flips: those that went another way. Activations: how far the reconstructed ones are from those of"
+        " the forward pass, relative, of the worst block. One flip moves the angle more than all rounding, under stored alike;"
+        " only the smooth error and the activations are gated against a baseline.",
+        f"{_if_one_strategy(cases)}{'; '.join(dict.fromkeys(together))}.",
+    ]
+    return Table("Angle and error of the gradient, against float64", columns, rows, len(head), notes, breaks[1:])
+
+
+def verdict_table(evidence: Evidence) -> Table | None:
+    """In words, case by case, whether the gradient can be trusted."""
+    rows = []
+    cases = [case for group in _networks(evidence.cases("drift")) for case in group]
+    for case in cases:
+        launches = evidence.launches(case, "drift")
+        head = [title_of(case.model), *_strategy(case, cases), arithmetic_of(case)]
+        if failure := evidence.failure(case, "drift"):
+            said = next((row.message for row in evidence.rows if row.case == case and row.probe == "drift"), None)
+            rows.append([*head, f"{failure}: {said}", MISSING])
+            continue
+        words = [str(row.metrics["verdict_words"]) for row in launches if row.metrics.get("verdict_words")]
+        if not words:
+            continue
+        found = [(angle, row) for row in launches if (angle := row.number("worst_tensor_angle_degrees")) is not None]
+        angle, worst = max(found, key=lambda pair: pair[0], default=(None, None))
+        tensor = (
+            MISSING
+            if angle is None or worst is None
+            else f"{human_degrees(angle)}, {worst.metrics.get('worst_tensor', MISSING)}"
+        )
+        severe = max(words, key=lambda word: _SEVERITY.get(word.partition(":")[0], 0))
+        rows.append([*head, severe, tensor])
+    if not rows:
+        return None
+    notes = [
+        "Safe: the smooth error is at most twice that of stored in the same arithmetic, or below 0.1 % of the gradient. Unsafe:"
+        " half of some block's gradient is error and twice what stored has, or a step leaves a trace that stored does not."
+        f" Worst tensor: the largest angle of any parameter tensor in any draw. {_if_one_strategy(cases)}",
+    ]
+    columns = ("Network", *_strategy_column(cases), "Arithmetic", "Verdict", "Worst tensor")
+    return Table("Can the gradient be trusted?", columns, rows, len(columns), notes)
+
+
+def _strategy_column(cases: list[Case]) -> tuple[str, ...]:
+    """A column for the strategy, if there is more than one."""
+    return ("Strategy",) if len({strategy_of(case) for case in cases}) > 1 else ()
+
+
+def _strategy(case: Case, cases: list[Case]) -> tuple[str, ...]:
+    return (strategy_of(case),) if _strategy_column(cases) else ()
+
+
+def _if_one_strategy(cases: list[Case]) -> str:
+    return "" if _strategy_column(cases) else f"All are {strategy_of(cases[0])}. "
+
+
+_SEVERITY = {"caution": 1, "unsafe": 2}
+
+
+def stability_table(evidence: Evidence) -> Table | None:
+    """What each block's functions do to errors, and the reconstruction error predicted beside the measured."""
+    rows = []
+    for case in evidence.cases("lipschitz"):
+        measured = evidence.samples(case, "drift", "activation_error")
+        growth = evidence.value(case, "drift", "activation_growth_per_block")
+        broken = [row.metrics.get("breakdown_block") for row in evidence.launches(case, "drift")]
+        predicted, bounded = (
+            evidence.value(case, "lipschitz", f"{name}_activation_error") for name in ("predicted", "bounded")
+        )
+        rows.append(
+            [
+                title_of(case.model), arithmetic_of(case),
+                evidence.failure(case, "lipschitz") or _largest(evidence, case, "f"),
+                    _largest(evidence, case, "g"), _largest(evidence, case, "inverse"),
+                f"{predicted.median:.1e}" if predicted else MISSING,
+                f"{statistics.median(measured):.1e}" if measured else MISSING,
+                f"{bounded.median:.1e}" if bounded else MISSING,
+                f"{growth.median:.2f} ×" if growth else MISSING,
+                next((f"block {str(name).rpartition('.')[2]}" for name in broken if name), "nowhere" if broken else MISSING),
+            ]
+        )  # fmt: skip
+    if not rows:
+        return None
+    columns = (
+        "Network", "Arithmetic", "Lipschitz F", "G", "inverse", "Predicted", "Measured", "Worst case", "Growth", "Breaks down",
+    )  # fmt: skip
+    notes = [
+        "Local Lipschitz constants by power iteration on Jacobian-vector products: median over blocks (largest). Inverse: of"
+        " the map from a block's output to its input. Predicted, from these: the relative error of the reconstructed"
+        " activations of the worst block, if errors have no particular direction; worst case: if each takes the direction that"
+        " grows most. Measured: the median over draws. Growth: the factor a block that fits the longest run of blocks. Breaks"
+        " down: the first block on the way back whose activations are off by a tenth.",
+    ]
+    return Table("Why: what blocks do to an error", columns, rows, 2, notes)
+
+
+def _largest(evidence: Evidence, case: Case, name: str) -> str:
+    middle, most = (evidence.value(case, "lipschitz", f"lipschitz_{name}{end}") for end in ("", "_largest"))
+    return f"{middle.median:.1f} ({most.median:.1f})" if middle and most else MISSING
+
+
+def determinism_table(evidence: Evidence) -> Table | None:
+    """Whether identical steps give identical bits."""
+    rows = []
+    for case in evidence.cases("determinism"):
+        failure = evidence.failure(case, "determinism")
+        for row in evidence.launches(case, "determinism")[:1]:
+            m = row.metrics
+            where = m.get("first_difference")
+            rows.append(
+                [
+                    title_of(case.model), strategy_of(case), circumstances(case), str(m.get("runs", MISSING)),
+                    f"part at the {where}" if where else "equal",
+                    f"{m.get('differing_gradients', MISSING)} of {m.get('gradients', MISSING)}",
+                ]
+            )  # fmt: skip
+        if failure:
+            rows.append([title_of(case.model), strategy_of(case), circumstances(case), MISSING, failure, MISSING])
+    if not rows:
+        return None
+    notes = ["The same step from the same weights, batch and random numbers, compared bit for bit with the first."]
+    columns = ("Network", "Strategy", "Case", "Steps", "Bits", "Gradients that differ")
+    return Table("Do identical steps repeat?", columns, rows, 5, notes)
+
+
+def _networks(cases: list[Case]) -> list[list[Case]]:
+    """Cases that differ in strategy and arithmetic only."""
+    plain = {
+        case: case.replace(dtype="float32", autocast="none", tf32_matmul=False, tf32_convolution=False)
+        for case in cases
+    }
+    return [[case for case in cases if plain[case] in group] for group in paired(dict.fromkeys(plain.values()))]
+
+
+def _draws(evidence: Evidence, cases: list[Case]) -> str:
+    counts = {len(evidence.samples(c, "drift", "angle_degrees")) for c in cases if evidence.failure(c, "drift") is None}
+    counts.discard(0)
+    few = f". Fewer than {ENOUGH_DRAWS} draws: the quantiles are rough" if counts and min(counts) < ENOUGH_DRAWS else ""
+    return f"{' or '.join(map(str, sorted(counts))) or 'no'} draws of weights and batch{few}"
+
+
+def _middle(evidence: Evidence, case: Case, metric: str, show: Show) -> str:
+    summary = summarise_draws(evidence.samples(case, "drift", metric))
+    return MISSING if summary is None else show(summary.median)
+
+
+def _spread(evidence: Evidence, case: Case, metric: str, show: Show) -> str:
+    summary = summarise_draws(evidence.samples(case, "drift", metric))
+    if summary is None:
+        return MISSING
+    return show(summary.median) + (f" ({show(summary.q05)} to {show(summary.q95)})" if summary.q95 > 0 else "")
+
+
+def _interval(evidence: Evidence, case: Case, metric: str) -> str:
+    summary = summarise_draws(evidence.samples(case, "drift", metric))
+    if summary is None:
+        return MISSING
+    return f"{summary.median:.2f} × ({summary.low:.2f} to {summary.high:.2f})"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

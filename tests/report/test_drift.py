@@ -1,0 +1,207 @@
+"""What the report says of drift, from rows that say what is wanted."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from revbench.case import Case
+from revbench.report.build import build_report
+from revbench.report.document import Figure, Report, Table
+from revbench.results.journal import Journal
+from revbench.results.schema import Row
+from tests.results.rows import ENVIRONMENT, make_row
+
+REVNET = Case(model="revnet-38", strategy="reconstructed", batch_size=16)
+EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "bfloat16": 2.0**-7}
+
+
+def chain(blocks: int, dtype: str) -> Case:
+    return Case(
+        model=f"revbench.peers:chain(kind=basic,blocks={blocks})", strategy="reconstructed", dtype=dtype, image_size=8,
+        batch_size=4,
+    )  # fmt: skip
+
+
+def samples(dtype: str, blocks: int) -> dict[str, list[float]]:
+    smooth = [20 * blocks * EPSILON[dtype] * factor for factor in (0.9, 1.0, 1.1)]
+    flips = [0.0, 1.0, 5.0] if dtype == "float32" else [0.0] * 3
+    found = {
+        "smooth_relative_error": smooth,
+        "smooth_error_epsilons": [error / EPSILON[dtype] for error in smooth],
+        "relative_error": [error + 0.01 * flip for error, flip in zip(smooth, flips, strict=True)],
+        "flips": flips, "stored_flips": flips,
+        "activation_error": [7 * blocks * EPSILON[dtype]] * 3, "activation_error_epsilons": [7.0 * blocks] * 3,
+    }  # fmt: skip
+    found["angle_degrees"] = [math.degrees(error) for error in found["relative_error"]]
+    exact = dtype == "float64"
+    found["stored_angle_degrees"] = [0.0 if exact else angle / 2 for angle in found["angle_degrees"]]
+    found["smooth_stored_relative_error"] = [0.0 if exact else error / 2 for error in smooth]
+    if not exact:
+        found["smooth_amplification"] = [1.5, 2.0, 2.5]
+    return found
+
+
+def blocks_series(count: int, dtype: str, *, gap: int | None = None) -> dict[str, list[Any]]:
+    errors = [None if i == gap else EPSILON[dtype] * 2.0 ** (count - i) for i in range(count)]
+    return {
+        "level": ["block"] * count + ["tensor"],
+        "name": [f"chain.blocks.{i}" for i in range(count)] + ["chain.blocks.0.f.0.weight"],
+        "activation_error": [*errors, None],
+        "activation_error_low": [*errors, None],
+        "activation_error_high": [*errors, None],
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drift") / "run"
+    journal = Journal(folder)
+    journal.add_environment(ENVIRONMENT)
+    cases = [(REVNET.replace(dtype=dtype), 9) for dtype in ("float32", "float64")]
+    cases += [(chain(blocks, dtype), blocks) for dtype in EPSILON for blocks in (9, 36)]
+    for case, blocks in cases:
+        found = samples(case.dtype, blocks)
+        metrics: dict[str, Any] = {name: values[1] for name, values in found.items()}
+        word = "unsafe" if case.dtype == "bfloat16" else "safe"
+        metrics |= {
+            "draws": 3, "worst_tensor": "head.4.bias", "worst_tensor_angle_degrees": 1.5, "verdict": word,
+            "verdict_words": f"{word}: for these {blocks} blocks", "activation_growth_per_block": 1.25,
+            "breakdown_block": "chain.blocks.4" if word == "unsafe" else None,
+        }  # fmt: skip
+        key = (case.id, "drift", 1)
+        series = journal.add_series(
+            key, blocks_series(blocks, case.dtype, gap=3 if case.model == "revnet-38" else None)
+        )
+        journal.add_row(make_row(case=case, probe="drift", metrics=metrics, samples=found, series=series))
+    stability = {
+        **{f"lipschitz_{name}{end}": value for name in ("f", "g", "inverse") for end, value in (("", 2.0), ("_largest", 8.0))},
+        "predicted_activation_error": 1e-6, "bounded_activation_error": 1e-3, "blocks": 36,
+    }  # fmt: skip
+    for case in (REVNET, chain(36, "float32")):
+        columns = blocks_series(36, "float32")
+        columns["predicted_activation_error"] = columns["activation_error"]
+        series = journal.add_series((case.id, "lipschitz", 1), columns)
+        journal.add_row(make_row(case=case, probe="lipschitz", metrics=stability, samples={}, series=series))
+    same = {"runs": 3, "identical": 1, "first_difference": None, "differing_gradients": 0, "gradients": 113}
+    parted = {**same, "identical": 0, "first_difference": "output of trunk.3.f.1", "differing_gradients": 12}
+    journal.add_row(make_row(case=REVNET.stored(), probe="determinism", metrics=same, samples={}))
+    journal.add_row(make_row(case=REVNET, probe="determinism", metrics=parted, samples={}))
+    broken = REVNET.replace(autocast="float16")
+    journal.add_row(
+        make_row(
+            case=broken, probe="drift", status="crashed", metrics={}, samples={}, message="FloatingPointError: trunk.2"
+        )
+    )
+    journal.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> Report:
+    return build_report([run])
+
+
+def table(report: Report, title: str) -> Table:
+    (found,) = [b for s in report.sections for b in s.blocks if isinstance(b, Table) and b.title == title]
+    return found
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    return {b.title: b for s in report.sections for b in s.blocks if isinstance(b, Figure)}
+
+
+def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
+    found = table(report, "Angle and error of the gradient, against float64")
+    assert found.columns == (
+        "Network", "Arithmetic", "Angle", "of stored", "Smooth error, ε", "to stored", "Flips", "Activations, ε"
+    )  # fmt: skip
+    rows = {(row[0], row[1]): row for row in found.rows}
+    assert rows["RevNet-38", "float32"][2:] == [
+        "0.574° (0.0584° to 2.64°)", "0.287°", "180", "2.00 × (1.50 to 2.50)", "1", "63"
+    ]  # fmt: skip
+    assert rows["36 basic blocks", "float64"][3:] == ["0°", "720", "–", "0", "252"]
+    assert rows["RevNet-38", "autocast float16"][2] == "crashed"
+    notes = " ".join(found.notes)
+    assert "over 3 draws" in notes
+    assert "Fewer than 30 draws" in notes
+    assert "All are reconstructed." in notes
+
+
+def test_the_verdicts_are_the_rows(report: Report) -> None:
+    rows = {(row[0], row[1]): row[2:] for row in table(report, "Can the gradient be trusted?").rows}
+    assert rows["RevNet-38", "float32"] == ["safe: for these 9 blocks", "1.50°, head.4.bias"]
+    assert rows["36 basic blocks", "bfloat16"][0] == "unsafe: for these 36 blocks"
+    assert rows["RevNet-38", "autocast float16"][0] == "crashed: FloatingPointError: trunk.2"
+
+
+def test_prediction_stands_beside_measurement(report: Report) -> None:
+    rows = table(report, "Why: what blocks do to an error").rows
+    assert [row[0] for row in rows] == ["RevNet-38", "36 basic blocks"]
+    assert rows[1][2:] == [
+        "2.0 (8.0)", "2.0 (8.0)", "2.0 (8.0)", "1.0e-06", "3.0e-05", "1.0e-03", "1.25 ×", "nowhere"
+    ]  # fmt: skip
+
+
+def test_where_steps_part(report: Report) -> None:
+    rows = table(report, "Do identical steps repeat?").rows
+    assert [row[4] for row in rows] == ["equal", "part at the output of trunk.3.f.1"]
+
+
+def test_the_figures_say_what_they_show(report: Report) -> None:
+    found = figures(report)
+    depth = found["Drift against depth"]
+    assert "float32 at 36 blocks 0.578°" in depth.alternative
+    parts = found["Rounding follows ε, flips do not"]
+    assert f"smooth error: 9 blocks {2.0**29:.1e}, 36 blocks {2.0**29:.1e}" in parts.alternative
+    back = found["Error of the activations on the way back: 36 basic blocks"]
+    assert f"float32 from {2 * 2.0**-23:.1e} to {2.0**13:.1e}" in back.alternative
+    assert "Error of the activations on the way back: RevNet-38" in found
+    assert not any("9 basic blocks" in title for title in found)  # the deepest chain only
+
+
+def test_rows_of_an_older_revbench(tmp_path: Path) -> None:
+    """Rows of before the parts were told apart: what is not there is a dash."""
+    journal = Journal(tmp_path / "run")
+    journal.add_environment(ENVIRONMENT)
+    old: Row = make_row(
+        case=REVNET, probe="drift", metrics={"angle_degrees": 0.1, "relative_error": 0.002, "draws": 3},
+        samples={"angle_degrees": [0.1, 0.2, 0.3], "relative_error": [0.002] * 3},
+    )  # fmt: skip
+    journal.add_row(old)
+    journal.close()
+    found = build_report([tmp_path / "run"])
+    rows = table(found, "Angle and error of the gradient, against float64").rows
+    assert rows[0][2:] == ["0.200° (0.110° to 0.290°)", "–", "–", "–", "–", "–"]
+    assert figures(found) == {}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"level": ["block"], "name": ["$x$<b>"]},
+        {"level": ["block", 3], "name": ["a" * 500, "$\\frac{"], "activation_error": [1e-3, 1e-4]},
+        {"name": ["a"], "activation_error": [1.0]},
+        {
+            "level": ["block"] * 2,
+            "name": ["a", "b"],
+            "activation_error": [0.0, None],
+            "activation_error_low": [None, None],
+        },
+    ],
+)
+def test_a_strangers_series_breaks_nothing(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
+    journal = Journal(tmp_path / "run")
+    journal.add_environment(ENVIRONMENT)
+    for probe in ("drift", "lipschitz"):
+        series = journal.add_series((REVNET.id, probe, 1), columns)
+        row = make_row(
+            case=REVNET, probe=probe, metrics={"verdict_words": 7}, samples=samples("float32", 9), series=series
+        )
+        journal.add_row(row)
+    journal.close()
+    report = build_report([tmp_path / "run"])
+    assert table(report, "Can the gradient be trusted?").rows[0][2] == "7"
