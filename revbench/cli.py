@@ -46,6 +46,7 @@ def run(
     num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
+    tf32: Annotated[bool, typer.Option("--tf32", help="TF32 arithmetic for float32, on a GPU that has it.")] = False,
     nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
     kept_half_blocks: Annotated[
         int, typer.Option(help="Under reconstructed, half blocks at the end of a chain that keep their activations.")
@@ -74,7 +75,7 @@ def run(
         raise UserError("--resume names the run folder already; leave --output away")
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
-        "autocast": autocast, "compile": compile_pieces,
+        "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
     }  # fmt: skip
     if device != "auto":
         common["device"] = device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from revbench.case import Case
 from revbench.pytest_support.options import REFUSED
 from revbench.runner.worker import PROBES, PROBES_OF_GROUPS
 from revbench.words import ALL_STRATEGIES, STATUSES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -38,6 +39,18 @@ def test_the_readmes_example_runs() -> None:
     namespace: dict[str, object] = {}
     exec(example, namespace)
     assert namespace["chain"].strategy == "stored"  # type: ignore[attr-defined]
+
+
+def test_the_guards_of_the_how_to_pass(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to.md").read_text(), re.DOTALL)
+    guards = [block for block in blocks if "revbench_drift" in block]
+    assert len(guards) == 2
+    for number, block in enumerate(guards):
+        (tmp_path / f"test_{number}.py").write_text(block)
+    done = run_command("-q", "-s", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+    assert "safe: reconstructed has" in done.stdout
 
 
 @pytest.mark.parametrize(

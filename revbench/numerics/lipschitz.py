@@ -21,7 +21,6 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock
-from revbench.errors import UserError
 from revbench.numerics.passes import autocast_to, random_states_kept, seed_generators
 
 Function = Callable[[Tensor], Tensor]
@@ -127,7 +126,7 @@ def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: 
         epsilon: of the stream, to which a half step's addition and subtraction round.
 
     Raises:
-        UserError: no block of `revbench.reversible` inside.
+        NotImplementedError: no block of `revbench.reversible` inside.
     """
     device = next((p.device.type for p in model.parameters()), "cpu")
     with random_states_kept():
@@ -145,7 +144,9 @@ def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: 
         for handle in handles:
             handle.remove()
         if not calls:
-            raise UserError(f"{type(model).__name__} has no reversible block inside, so there is nothing to invert")
+            raise NotImplementedError(
+                f"{type(model).__name__} has no reversible block inside: there is nothing to invert"
+            )
         found: dict[str, BlockStability] = {}
         errors = bounds = (0.0, 0.0)  # of y1 and y2
         following: tuple[Tensor, ...] = ()

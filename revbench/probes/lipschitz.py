@@ -26,7 +26,7 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
         a block. See `revbench.numerics.lipschitz`.
 
     Raises:
-        UserError: a model without a reversible block.
+        NotImplementedError: a model without a reversible block; the row's status is ``unsupported``.
     """
     case = workload.case.stored()
     built = build_workload(case.replace(seed=case.seed + draw))

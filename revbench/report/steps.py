@@ -37,11 +37,18 @@ def findings(evidence: Evidence) -> list[Paragraph]:
             parts.append(f"takes {time:.2f} × the time of a step")
         if (flops := evidence.ratio(case, twin, "flops", "step_flops")) is not None:
             parts.append(f"{flops:.2f} × the floating-point operations")
-        angles, stored = (evidence.samples(c, "drift", "angle_degrees") for c in (case, twin))
+        angles = evidence.samples(case, "drift", "angle_degrees")
+        stored = evidence.samples(case, "drift", "stored_angle_degrees") or evidence.samples(
+            twin, "drift", "angle_degrees"
+        )
         if angles and stored:
             parts.append(
                 f"its {case.dtype} gradient is {human_degrees(statistics.median(angles))} from the float64 one"
                 f" (stored: {human_degrees(statistics.median(stored))})"
+            )
+        if rounding := evidence.samples(case, "drift", "smooth_amplification"):
+            parts.append(
+                f"flipped ReLU units aside it has {statistics.median(rounding):.2f} × the rounding error of stored"
             )
         if parts:
             found.append(Paragraph(f"{title_of(case.model)} reconstructed ({circumstances(case)}) {'; '.join(parts)}."))

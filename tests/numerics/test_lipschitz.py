@@ -12,7 +12,6 @@ from torch import nn
 
 import revbench
 from revbench.case import Case
-from revbench.errors import UserError
 from revbench.numerics.lipschitz import ROUNDING, block_stabilities, stretch
 from revbench.probes.lipschitz import measure_lipschitz
 from revbench.workload import build_workload
@@ -81,7 +80,7 @@ def test_the_prediction_is_of_the_size_that_is_measured(dtype: str) -> None:
 
 
 def test_a_model_without_a_reversible_block() -> None:
-    with pytest.raises(UserError, match="no reversible block"):
+    with pytest.raises(NotImplementedError, match="no reversible block"):
         measure_lipschitz(build_workload(Case(model="resnet-32", image_size=8, batch_size=2)), progress=lambda _: None)
 
 

@@ -8,6 +8,7 @@ import torch
 from revbench import paper
 from revbench.backprop import reversible
 from revbench.case import Case
+from revbench.numerics.network import drift
 from revbench.prediction.predictor import Predictor
 from revbench.runner.client import WorkerServer
 from tests.backprop.chains import relative_difference
@@ -100,3 +101,42 @@ def test_a_memory_limit_is_kept(server: WorkerServer) -> None:
         for c in (fits, does_not)
     ]
     assert statuses == ["ok", "oom"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"tf32_matmul": True, "tf32_convolution": True},
+        {"dtype": "bfloat16"},
+        {"autocast": "bfloat16"},
+        {"autocast": "float16"},
+        {"dtype": "float64"},
+    ],
+    ids=str,
+)
+def test_drift_in_every_arithmetic(server: WorkerServer, fields: dict[str, object]) -> None:
+    case = CASE.replace(batch_size=8, **fields)
+    found = server.measure([case], "drift", options={"draws": 2})
+    assert found["status"] == "ok", found
+    m = found["found"][0]["metrics"]
+    assert 0 < m["smooth_error_epsilons"] < 1000
+    assert m["trace"] is None
+    assert m["coarse_casts"] is None
+
+
+def test_dropout_of_drift_is_the_same_in_every_dtype() -> None:
+    def network() -> torch.nn.Module:
+        def half() -> torch.nn.Module:
+            return torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Dropout(0.3))
+
+        return reversible([(half(), half()) for _ in range(3)])
+
+    record = drift(network, lambda: (torch.randn(16, 16), torch.randn(16, 16)), device="cuda")
+    record.assert_within(angle_degrees=1e-3, smooth_amplification=10, activation_error=1e-5)
+
+
+def test_determinism_is_told(server: WorkerServer) -> None:
+    found = server.measure([CASE.replace(deterministic=True)], "determinism")
+    if found["status"] == "ok":  # an operation without a deterministic kernel is an error of PyTorch's own
+        assert found["found"][0]["metrics"]["identical"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 
 from revbench.case import Case
 from revbench.errors import UserError
+from revbench.probes.found import Found
 from revbench.runner.client import WorkerServer
 from revbench.runner.server import oom_kills
+from revbench.runner.worker import _as_json
 from tests.conftest import ROOT
 
 FAULTS = "tests.runner.faults"
@@ -76,13 +79,31 @@ def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch:
         assert own.measure([Case(model="revnet-38", batch_size=1)], "parameters")["status"] == "ok"
 
 
-def test_what_is_not_a_number_is_null_with_its_reason(server: WorkerServer) -> None:
-    found = server.measure(
-        [Case(model="tests.probes.test_drift:broken_model", batch_size=4)], "drift", options={"draws": 2}
-    )
-    assert found["found"][0]["metrics"]["angle_degrees"] is None
-    assert "nan" in found["found"][0]["metrics"]["angle_degrees_reason"]
-    assert found["found"][0]["samples"]["angle_degrees"] == []
+def test_what_is_not_a_number_is_null_with_its_reason() -> None:
+    found = _as_json(Found({"loss": math.nan, "count": 3}, {"loss": [1.0, math.nan]}, {"loss": [1.0, math.inf]}))
+    assert found["metrics"] == {"loss": None, "loss_reason": "the value is nan", "count": 3}
+    assert found["samples"] == {"loss": [1.0]}
+    assert found["series"] == {"loss": [1.0, None]}
+
+
+def test_a_loss_that_is_not_finite_is_a_row_that_says_where(server: WorkerServer) -> None:
+    broken = Case(model="tests.probes.test_drift:broken_model", batch_size=4)
+    found = server.measure([broken], "drift", options={"draws": 2})
+    assert found["status"] == "crashed"
+    assert "the first output that is not finite is that of 1" in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("found", "probe", "words"),
+    [
+        (Case(model="revnet-38", batch_size=2, tf32_matmul=True), "drift", "the CPU has no TF32 arithmetic"),
+        (Case(model="resnet-32", batch_size=2, image_size=8), "lipschitz", "has no reversible block inside"),
+    ],
+)
+def test_what_a_device_or_network_lacks_is_a_row(server: WorkerServer, found: Case, probe: str, words: str) -> None:
+    answer = server.measure([found], probe)
+    assert answer["status"] == "unsupported"
+    assert words in answer["message"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +151,9 @@ def test_the_environment_names_no_person_and_no_place(server: WorkerServer) -> N
 PARENT = """
 import sys
 from revbench.case import Case
+from revbench.probes.found import Found
 from revbench.runner.client import WorkerServer
+from revbench.runner.worker import _as_json
 WorkerServer().measure([Case(model="tests.runner.faults:hangs", batch_size=2)], "parameters")
 """
 
