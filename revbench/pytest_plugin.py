@@ -76,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "revbench_cases(of=function): parametrise `case` by function(plan); see revbench.tiers"
     )
     option = config.option
+    if option.revbench_baseline and not option.benchmark and not option.help:
+        raise pytest.UsageError("--revbench-baseline compares what --benchmark measures; give that, too")
     if not option.benchmark or option.help:
         return
     from revbench.errors import UserError
@@ -241,6 +243,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if bad:
         statuses = ", ".join(f"{sum(r.status == s for r in bad)} {s}" for s in sorted({r.status for r in bad}))
         terminalreporter.write_line(f"{len(bad)} of {len(rows)} rows have no figures: {statuses}", red=True)
+    comparison = config.stash.get(_COMPARISON, None)
+    for line in comparison.lines() if comparison is not None else ():
+        failed = line.startswith("WORSE") or (line.startswith("gate ") and comparison is not None and comparison.failed)
+        terminalreporter.write_line(line, red=failed, yellow=line.startswith("UNCLEAR"))
     if not rows:
         return
     try:
@@ -249,10 +255,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         again = f"; render it elsewhere with: revbench report {invocation.journal.folder}"
         terminalreporter.write_line(f"no report: {error}{again if isinstance(error, ImportError) else ''}", red=True)
         return
-    comparison = config.stash.get(_COMPARISON, None)
-    for line in comparison.lines() if comparison is not None else ():
-        failed = line.startswith("WORSE") or (line.startswith("gate ") and comparison is not None and comparison.failed)
-        terminalreporter.write_line(line, red=failed, yellow=line.startswith("UNCLEAR"))
     for note in written.notes:
         terminalreporter.write_line(note, yellow=True)
     for path in written.paths:

@@ -50,8 +50,8 @@ class Comparison:
 
     Attributes:
         baseline: the folder's name.
-        same_hardware: whether both runs were measured on like hardware; if not, only the figures that are the same on every
-            machine are gated.
+        same_hardware: whether all cases were measured on like hardware; of those that were not, only the figures that are
+            the same on every machine are gated.
         findings: the gated ones first, the worst first.
         unmatched: ids of the baseline's cases that this run has not measured.
     """
@@ -77,7 +77,7 @@ class Comparison:
         )
         last = f"gate against {self.baseline} ({hardware}): {len(gated)} figures of {cases} cases, {worse} worse"
         if unclear:
-            last += f", {unclear} unclear (too few draws)"
+            last += f", {unclear} unclear (too few draws, or too much scatter)"
         if self.unmatched:
             last += f"; {len(self.unmatched)} of the baseline's cases were not measured"
         return [*map(str, self.findings), last]
@@ -85,6 +85,11 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {**asdict(self), "failed": self.failed}
+
+
+def one_line(text: str) -> str:
+    """A stranger's words without line breaks and control characters, which a terminal or a CI service might obey."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:400]
 
 
 def _short(value: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,32 +24,43 @@ WORSE_BY: Mapping[str, float] = {
     "smooth_amplification": 0.25,
     "smooth_error_epsilons": 2.0,
 }
-SIGNIFICANCE = (
-    1e-4  # one-sided, Welch's test on logarithms: some thirty figures a run may raise no false alarm in hundreds
-)
+SIGNIFICANCE = 1e-4  # one-sided: some thirty figures a run may raise no false alarm in hundreds of runs
+BLIND_FACTOR = 4.0  # draws that could not tell less than this tell nothing
 
 
 class CaseRows:
-    """The rows of one case of one run, all launches together."""
+    """The rows of one case of one run on one machine, all launches together.
+
+    Attributes:
+        rows: all of them.
+        ok: those that have figures; of launches with the same draws, which are no further evidence, the first.
+    """
 
     def __init__(self, run: Run, rows: Sequence[Row]) -> None:
         self._run = run
         self.rows = rows
-        self.ok = [row for row in rows if row.ok]
+        seen: dict[tuple[object, ...], Row] = {}
+        for row in rows:
+            if row.ok:
+                drawn = (row.options.get("first_draw"), row.options.get("draws"))
+                seen.setdefault(drawn if None not in drawn else (row.repeat, None), row)
+        self.ok = list(seen.values())
 
     def samples(self, name: str) -> list[float]:
         """Every draw of a quantity."""
         return [float(value) for row in self.ok for value in row.samples.get(name, ())]
 
-    def blocks(self, name: str) -> dict[str, list[float]]:
-        """A column of the series, by block, over launches."""
-        found: dict[str, list[float]] = {}
+    def blocks(self, *names: str) -> dict[str, list[tuple[float, ...]]]:
+        """Columns of the series, by block, a tuple a launch; only where all of them are numbers."""
+        found: dict[str, list[tuple[float, ...]]] = {}
         for row in self.ok:
             columns = self._run.series(row)
-            if {"level", "name", name} <= columns.keys():
-                for level, place, value in zip(columns["level"], columns["name"], columns[name], strict=True):
-                    if level == "block" and isinstance(value, (int, float)):
-                        found.setdefault(str(place), []).append(float(value))
+            if {"level", "name", *names} <= columns.keys():
+                for level, place, *values in zip(
+                    columns["level"], columns["name"], *(columns[n] for n in names), strict=True
+                ):
+                    if level == "block" and all(isinstance(value, (int, float)) for value in values):
+                        found.setdefault(str(place), []).append(tuple(map(float, values)))
         return found
 
 
@@ -58,65 +68,98 @@ def gate(case_id: str, title: str, figure: str, before: CaseRows, now: CaseRows)
     """One figure of one case that both runs have."""
     old, new = before.samples(figure), now.samples(figure)
     a, b = statistics.median(old), statistics.median(new)
-    factor = b / a if a > 0 else (1.0 if b == a else math.inf)
-    column = "activation_error" if figure.startswith("activation") else "smooth_relative_error"
-    place = _worst_block(before.blocks(column), now.blocks(column))
-    if min(len(old), len(new)) < 2:
+    factor = b / a if a > 0 else (1.0 if b == a else None)
+    place = _worst_block(
+        before, now, "activation_error" if figure.startswith("activation") else "smooth_relative_error"
+    )
+    if len(old) + len(new) < 4 or not old or not new:
         few = f"{len(old)} and {len(new)} draws can't tell a change from noise"
         return Finding(case_id, title, figure, "unclear", a, b, factor, None, place, few)
     significant, noise = grew(old, new)
-    worse = significant and factor > WORSE_FACTOR and b - a > WORSE_BY[figure]
-    words: str | None = None
+    worse = significant and (factor is None or factor > WORSE_FACTOR) and b - a > WORSE_BY[figure]
+    words = None
     if not worse and figure.startswith("activation"):
-        epsilon = statistics.median(before.samples("activation_error")) / a if a > 0 else 0.0
-        words = _parted_block(before, now, WORSE_BY[figure] * epsilon)
+        words = _hidden_block(before, now, a)
         worse = words is not None
-    return Finding(
-        case_id, title, figure, "worse" if worse else "holds", a, b, factor, noise, place if worse else None, words
-    )
+    outcome = "worse" if worse else "holds" if noise <= BLIND_FACTOR else "unclear"
+    if outcome == "unclear":
+        words = f"{len(old)} and {len(new)} draws scatter so much that less than {noise:.3g} × can't be told"
+    known_noise = noise if math.isfinite(noise) else None
+    return Finding(case_id, title, figure, outcome, a, b, factor, known_noise, place if worse else None, words)
 
 
 def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
     """Whether values grew by more than chance, and the smallest factor that these draws could have told.
 
-    Welch's t-test on the logarithms (errors scatter by factors), one-sided, at `SIGNIFICANCE`.
+    Student's t-test with pooled variance on the logarithms (errors scatter by factors, alike before and after a change),
+    one-sided, at `SIGNIFICANCE`. Values that are 0 count as a tenth of the smallest that is not.
     """
     if sorted(old) == sorted(new):
         return False, 1.0
-    if min(*old, *new) <= 0:  # an exact result on one side has no logarithm
-        return min(new) > max(old), math.inf
-    a, b = np.log(old), np.log(new)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # values that do not scatter at all
-        test = stats.ttest_ind(b, a, equal_var=False, alternative="greater")
-        error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-        noise = math.exp(min(float(stats.t.isf(SIGNIFICANCE, test.df)) * error, 700.0)) if error > 0 else 1.0
-    return bool(test.pvalue < SIGNIFICANCE), noise
+    if max(*old, *new) <= 0:
+        return False, 1.0
+    least = min(value for value in (*old, *new) if value > 0) / 10
+    a, b = (np.log(np.maximum(np.asarray(values, dtype=np.float64), least)) for values in (old, new))
+    return _told(
+        float(b.mean() - a.mean()), len(a), float(a.var(ddof=1)) if len(a) > 1 else 0.0, len(b),
+        float(b.var(ddof=1)) if len(b) > 1 else 0.0, SIGNIFICANCE,
+    )  # fmt: skip
 
 
-def _worst_block(before: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]]) -> str | None:
-    grown = {
-        name: statistics.median(now[name]) / statistics.median(old)
-        for name, old in before.items()
-        if name in now and statistics.median(old) > 0
-    }
+def _told(
+    difference: float, n: int, variance_n: float, m: int, variance_m: float, significance: float
+) -> tuple[bool, float]:
+    """Of two means of logarithms: whether the second is larger beyond chance, and the factor from which it would be."""
+    freedom = n + m - 2
+    error = math.sqrt(((n - 1) * variance_n + (m - 1) * variance_m) / freedom * (1 / n + 1 / m))
+    noise = math.exp(min(float(stats.t.isf(significance, freedom)) * error, 700.0))
+    return difference > math.log(noise), noise
+
+
+def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
+    old, new = ({k: statistics.median(v for (v,) in vs) for k, vs in of.blocks(column).items()} for of in (before, now))
+    grown = {name: new[name] / value for name, value in old.items() if name in new and value > 0}
     if not grown:
         return None
     name = max(grown, key=lambda key: grown[key])
     return f"most in {name} ({grown[name]:.2f} ×)"
 
 
-def _parted_block(before: CaseRows, now: CaseRows, floor: float) -> str | None:
-    """A block that is hidden behind a worse one: every draw of now above every draw of before, by the factor and the floor."""
-    highest, lowest = before.blocks("activation_error_high"), now.blocks("activation_error_low")
-    if min(len(before.samples("activation_error")), len(now.samples("activation_error"))) < 3:
+def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str | None:
+    """A block that grew though the worst block, which the figure is of, did not.
+
+    As `grew`, from the mean and the deviation of the logarithms that the series has of each block, over draws; at a
+    significance that is shared by the blocks.
+    """
+    names = ("activation_log_mean", "activation_log_deviation")
+    old, new = _pooled(before, *names), _pooled(now, *names)
+    errors = before.samples("activation_error")
+    epsilon = statistics.median(errors) / error_epsilons if errors and error_epsilons > 0 else 0.0
+    grown: dict[str, float] = {}
+    for name in old.keys() & new.keys():
+        (n, mean, variance), (m, mean_now, variance_now) = old[name], new[name]
+        if n + m < 4:
+            continue
+        significant, _ = _told(mean_now - mean, n, variance, m, variance_now, SIGNIFICANCE / len(old))
+        factor = math.exp(min(mean_now - mean, 700.0))
+        amount = math.exp(min(mean_now, 700.0)) - math.exp(min(mean, 700.0))
+        if significant and factor > WORSE_FACTOR and amount > WORSE_BY["activation_error_epsilons"] * epsilon:
+            grown[name] = factor
+    if not grown:
         return None
-    parted = {
-        name: min(lowest[name]) / max(high)
-        for name, high in highest.items()
-        if name in lowest and min(lowest[name]) > WORSE_FACTOR * max(high) and min(lowest[name]) - max(high) > floor
-    }
-    if not parted:
-        return None
-    name = max(parted, key=lambda key: parted[key])
-    return f"block {name} alone grew {parted[name]:.2f} × beyond its range"
+    name = max(grown, key=lambda key: grown[key])
+    return f"block {name} grew {grown[name]:.2f} ×, behind the worst one"
+
+
+def _pooled(rows: CaseRows, mean: str, deviation: str) -> dict[str, tuple[int, float, float]]:
+    """By block: draws, mean and variance of the logarithms, launches joined."""
+    draws = [len(row.samples.get("activation_error", ())) for row in rows.ok]
+    found: dict[str, tuple[int, float, float]] = {}
+    for name, launches in rows.blocks(mean, deviation).items():
+        if len(launches) != len(draws) or min(draws, default=0) < 2:
+            continue  # a launch has nothing to say of this block
+        total = sum(draws)
+        middle = sum(n * m for n, (m, _) in zip(draws, launches, strict=True)) / total
+        squares = sum((n - 1) * d * d + n * (m - middle) ** 2 for n, (m, d) in zip(draws, launches, strict=True))
+        found[name] = total, middle, squares / (total - 1)
+    return found

@@ -6,11 +6,11 @@ One flip more or less changes an angle a thousandfold, and a time says nothing w
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from revbench.case import Case
-from revbench.compare.findings import Comparison, Finding
+from revbench.compare.findings import Comparison, Finding, one_line
 from revbench.compare.gate import CaseRows, gate
 from revbench.errors import UserError
 from revbench.results.journal import Run, read_run
@@ -18,6 +18,8 @@ from revbench.results.schema import Row
 from revbench.titles import circumstances, strategy_of, title_of
 
 SHOWN = ("angle_degrees", "flips")
+Hardware = str
+Measured = dict[tuple[Case, Hardware], list[Row]]
 
 
 def compare_folders(baseline: Path, current: Path) -> Comparison:
@@ -32,36 +34,55 @@ def compare_folders(baseline: Path, current: Path) -> Comparison:
 def compare_runs(baseline: Run, current: Run) -> Comparison:
     """Compare the drift of all cases that both runs have measured.
 
+    A case is compared with itself on like hardware if the baseline has that; else with itself on the baseline's
+    hardware, whatever its device, and then only the figures are gated that are the same on every machine.
+
     Raises:
-        UserError: they have none in common.
+        UserError: they have none in common, or a row names an environment that its file does not describe.
     """
-    before, now = _by_case(baseline, "drift"), _by_case(current, "drift")
-    same = _hardware(baseline, before) == _hardware(current, now)
-    if not same:
-        before, now = _without_device(before), _without_device(now)
+    before, now = _measured(baseline, "drift"), _measured(current, "drift")
     findings: list[Finding] = []
-    for case in now:
-        if case in before:
-            findings += _compare_case(case, CaseRows(baseline, before[case]), CaseRows(current, now[case]), same)
+    matched = set()
+    alike = []
+    for (case, hardware), rows in now.items():
+        key = _match(before, case, hardware)
+        if key is not None:
+            matched.add(key)
+            same = key == (case, hardware)
+            found = list(_compare_case(case, CaseRows(baseline, before[key]), CaseRows(current, rows), same))
+            findings += found
+            alike += [same] if found else []
     if not findings:
         raise UserError(
             f"{current.folder} and the baseline {baseline.folder} have no case of drift in common, so nothing can be gated;"
             " measure the baseline's cases (suites/bench_drift.py)"
         )
-    findings += _times(baseline, current) if same else []
+    findings += _times(baseline, current)
     order = ("worse", "unclear", "holds", "shown")
     findings.sort(key=lambda finding: (order.index(finding.outcome), -(finding.factor or 0)))
-    unmatched = [case.id for case in before if case not in now]
-    return Comparison(baseline.folder.resolve().name, same, findings, unmatched)
+    unmatched = [case.id for case, hardware in before if (case, hardware) not in matched]
+    return Comparison(baseline.folder.resolve().name, all(alike), findings, unmatched)
+
+
+def _match(before: Measured, case: Case, hardware: Hardware) -> tuple[Case, Hardware] | None:
+    """The baseline's rows that a case is compared with: the most alike."""
+    if (case, hardware) in before:
+        return case, hardware
+    others = [key for key in before if key[0] == case]
+    others += [key for key in before if key[0].replace(device=case.device) == case]
+    return next(iter(others), None)
 
 
 def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bool) -> Iterator[Finding]:
     title = f"{title_of(case.model)} {strategy_of(case)} ({circumstances(case)})"
-    if before.ok and not now.ok:
-        words = f"was ok, now {now.rows[0].status}: {now.rows[0].message}"
-        yield Finding(case.id, title, "status", "worse", words=words)
-        return
     if not before.ok:
+        return
+    failed = [row for row in now.rows if not row.ok]
+    if failed and all(row.ok for row in before.rows):
+        words = f"was ok, now {failed[0].status} in {len(failed)} of {len(now.rows)} launches: {failed[0].message}"
+        # Another machine may lack the memory or the arithmetic: that is no regression.
+        yield Finding(case.id, title, "status", "worse" if same_hardware else "shown", words=one_line(words))
+    if not now.ok:
         return
     for figure, said in (
         ("trace", "a step leaves {} otherwise than stored does"),
@@ -69,7 +90,7 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
     ):
         found = [row.metrics[figure] for row in now.ok if row.metrics.get(figure)]
         if found and not any(row.metrics.get(figure) for row in before.ok):
-            yield Finding(case.id, title, figure, "worse", words=said.format(found[0]))
+            yield Finding(case.id, title, figure, "worse", words=one_line(said.format(found[0])))
     gated = ["activation_error_epsilons", "smooth_amplification"]
     if same_hardware or not now.samples("smooth_amplification"):
         gated.append("smooth_error_epsilons")
@@ -87,43 +108,38 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
 
 
 def _times(baseline: Run, current: Run) -> Iterator[Finding]:
-    before, now = _by_case(baseline, "time"), _by_case(current, "time")
-    for case in now:
+    """Of cases that were timed on like hardware."""
+    before, now = _measured(baseline, "time"), _measured(current, "time")
+    for key, rows in now.items():
         old, new = (
-            [value for row in rows.get(case, ()) if row.ok and (value := row.number("step_seconds")) is not None]
-            for rows in (before, now)
+            [value for row in of if row.ok and (value := row.number("step_seconds")) is not None]
+            for of in (before.get(key, []), rows)
         )
         if old and new:
             a, b = statistics.median(old), statistics.median(new)
-            title = f"{title_of(case.model)} {strategy_of(case)} ({circumstances(case)})"
-            yield Finding(case.id, title, "step_seconds", "shown", a, b, b / a if a > 0 else None)
+            title = f"{title_of(key[0].model)} {strategy_of(key[0])} ({circumstances(key[0])})"
+            yield Finding(key[0].id, title, "step_seconds", "shown", a, b, b / a if a > 0 else None)
 
 
-def _by_case(run: Run, probe: str) -> dict[Case, list[Row]]:
-    found: dict[Case, list[Row]] = {}
+def _measured(run: Run, probe: str) -> Measured:
+    """The rows of a probe by case (a GPU's number aside) and the processor that it ran on."""
+    found: Measured = {}
     for row in run.rows:
         if row.probe == probe:
-            found.setdefault(row.case.replace(device=row.case.device.partition(":")[0]), []).append(row)
+            case = row.case.replace(device=row.case.device.partition(":")[0])
+            found.setdefault((case, _hardware(run, row)), []).append(row)
     return found
 
 
-def _without_device(rows: Mapping[Case, list[Row]]) -> dict[Case, list[Row]]:
-    found: dict[Case, list[Row]] = {}
-    for case, these in rows.items():
-        found.setdefault(case.replace(device="cpu"), []).extend(these)
-    return found
-
-
-def _hardware(run: Run, rows: Mapping[Case, Sequence[Row]]) -> set[tuple[str, ...]]:
-    """The processors that the rows were measured on: accelerators if they were used, else the CPU."""
-    found = set()
-    for case, these in rows.items():
-        for row in these:
-            environment = run.environments.get(row.environment_id)
-            if environment is None:
-                raise UserError(
-                    f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
-                )
-            used = [str(accelerator["name"]) for accelerator in environment["accelerators"]]
-            found.add(tuple(used) if case.device != "cpu" else (str(environment["cpu"]["model"]),))
-    return found
+def _hardware(run: Run, row: Row) -> Hardware:
+    """The processor that a row was measured on: the accelerator if one was used, else the CPU."""
+    environment = run.environments.get(row.environment_id)
+    if environment is None:
+        raise UserError(
+            f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
+        )
+    accelerators: list[Mapping[str, object]] = environment["accelerators"]
+    if row.case.device == "cpu":
+        return str(environment["cpu"]["model"])
+    index = int(row.case.device.partition(":")[2] or 0)
+    return str(accelerators[index]["name"]) if index < len(accelerators) else "an unknown accelerator"

@@ -32,12 +32,12 @@ class Reconstructions:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[str, list[Tensor]] = {}  # a chain may be called several times in one forward pass
         self._found: dict[int, list[tuple[float, float, float, float]]] = {}
 
     def note(self, name: str, half: Tensor) -> None:
         """Forward: keep a copy."""
-        self._kept[name] = half.detach().clone()
+        self._kept.setdefault(name, []).append(half.detach().clone())
 
     def weigh(self, value: Tensor) -> None:
         """Backward: what the function gave is not looked at."""
@@ -46,7 +46,7 @@ class Reconstructions:
         """Backward: take the norms of the difference."""
         block = re.fullmatch(r"block (\d+)'s [FG]", name)
         assert block is not None
-        self._found.setdefault(int(block[1]), []).append(_norms(half, self._kept.pop(name)))
+        self._found.setdefault(int(block[1]), []).append(_norms(half, self._kept[name].pop()))
 
     def errors(self) -> dict[int, ActivationError]:
         """By the number of the block, in order; blocks none of whose activations were reconstructed are not there."""
@@ -82,7 +82,7 @@ def round_trips(model: nn.Module, inputs: Any) -> dict[str, ActivationError]:
         inputs: its first argument.
 
     Returns:
-        By the name of the block, in the order of forward.
+        By the name of the block, in the order of forward; empty if an inverse takes anything but two tensors.
     """
     invertible = {name: module for name, module in model.named_modules() if callable(getattr(module, "inverse", None))}
     blocks = {
@@ -109,7 +109,10 @@ def round_trips(model: nn.Module, inputs: Any) -> dict[str, ActivationError]:
     for block, entered, left in reversed(seen):
         linked = len(fed) == 2 and all(map(torch.equal, fed, left))
         inverse: Any = block.inverse
-        back = tuple(inverse(*(back if linked else left)))
+        try:
+            back = tuple(inverse(*(back if linked else left)))
+        except TypeError:  # an inverse of another form
+            return {}
         found[blocks[block]] = _joined([_norms(b, x) for b, x in zip(back, entered, strict=True)])
         fed = entered
     return dict(reversed(found.items()))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from revbench.backprop import Certificate, StrategyModule
 from revbench.errors import UserError
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
 from revbench.numerics.angles import angle_degrees, relative_error
-from revbench.numerics.passes import Loss, Pass, Step, random_states_kept
+from revbench.numerics.passes import Loss, Pass, Step, autocast_to, random_states_kept
 from revbench.numerics.switches import Switches
 
 SetStrategy = Callable[[nn.Module, str], None]
@@ -115,7 +116,8 @@ def compare_gradients(
     under `stored`; it computes with the rounded weights and inputs, so that what is found is the arithmetic's and not the
     rounding of what enters it. The gradient is that of the loss alone, before weight decay (an optimizer's affair).
     Dropout masks are the same: on the CPU PyTorch draws equal ones in every dtype; on a GPU `torch.nn.functional.dropout`
-    is drawn in float32 here, whatever the activation's dtype.
+    is drawn in float32 here, whatever the activation's dtype. Random numbers that are not equal in every dtype make the
+    reference another function; the verdict says so.
 
     Args:
         model: in training mode, on its device and in its dtype.
@@ -129,32 +131,38 @@ def compare_gradients(
 
     Raises:
         FloatingPointError: loss or gradient is not finite; the message says where this began.
-        UserError: the strategy can't be set.
+        UserError: the strategy can't be set; the model can't be copied or run in float64, has complex parameters or none
+            that need gradient; the loss uses the model itself.
     """
-    with random_states_kept():
-        exact, plain, ours = (copy.deepcopy(model) for _ in range(3))
+    _check(model)
+    with random_states_kept(), _own_gradients_aside(model):
+        exact, plain, ours = (_copied(model) for _ in range(3))
         chains = [module for module in ours.modules() if isinstance(module, StrategyModule)]
         if strategy is not None:
             set_strategy(ours, strategy)
-        name = strategy or next((chain.strategy for chain in chains), "stored")
+        elif set_strategy is not set_strategies:
+            raise UserError("set_strategy is given, but no strategy to set")
+        name = strategy or next((c.strategy for c in chains if c.strategy != "stored"), "stored")
         if chains or strategy is not None:
             set_strategy(exact, "stored")
             set_strategy(plain, "stored")
         exact.double()
         wide = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
+        follow_switches = follow_switches and not any(map(_is_compiled, model.modules()))
 
         def follow(which: nn.Module, imposed: Switches | None = None) -> Switches | None:
             return Switches(which, frozen_to=imposed) if follow_switches else None
 
         step = Step(loss, seed, autocast).with_loss_scale(plain, inputs, targets)
-        reference = Step(loss, seed).run(exact, wide[0], wide[1], "stored in float64", follow(exact))
+        reference = _reference(loss, seed, exact, wide, follow(exact))
         same = autocast == "none" and all(p.dtype == torch.float64 for p in plain.parameters())
         stored = reference if same else step.run(plain, inputs, targets, "stored", follow(plain))
         witnesses = _place_witnesses(ours)
         own = stored if name == "stored" else step.run(ours, inputs, targets, name, follow(ours))
         activations = _activation_errors(witnesses)
         if not chains and name != "stored":
-            activations = round_trips(plain, inputs)
+            with autocast_to(autocast, _device_of(model)):
+                activations = round_trips(_copied(plain), inputs)
         certificates = tuple(chain.certificate for chain in chains if chain.certificate is not None)
         for chain in chains:
             chain.witness = None
@@ -165,13 +173,17 @@ def compare_gradients(
                 return found  # every switch is as in the reference already
             return step.run(which, inputs, targets, called, follow(which, imposed))
 
-        reason = "compiled code can't be followed" if not follow_switches else own.unfollowed or stored.unfollowed
+        reason = "compiled code can't be followed" if not follow_switches else None
+        reason = reason or reference.unfollowed or own.unfollowed or stored.unfollowed
         smooth: Pass | None = None
         smooth_stored: Pass | None = None
         if reason is None:
-            smooth_stored = smoothed(stored, plain, "stored")
-            smooth = smooth_stored if name == "stored" else smoothed(own, ours, name)
-            reason = smooth_stored.unfollowed or smooth.unfollowed
+            try:
+                smooth_stored = smoothed(stored, plain, "stored")
+                smooth = smooth_stored if name == "stored" else smoothed(own, ours, name)
+                reason = smooth_stored.unfollowed or smooth.unfollowed
+            except NotImplementedError as error:  # the passes called unlike functions
+                reason = str(error)
             if reason is not None:
                 smooth = smooth_stored = None
     passes = _Passes(reference, stored, own, smooth_stored, smooth, followed=reason is None)
@@ -190,6 +202,72 @@ def compare_gradients(
         loss_scale=step.loss_scale,
         certificates=certificates,
     )
+
+
+def _check(model: nn.Module) -> None:
+    parameters = list(model.parameters())
+    if not any(p.requires_grad for p in parameters):
+        raise UserError(f"{type(model).__name__} has no parameter that needs gradient: there is nothing to measure")
+    if any(p.is_complex() for p in parameters):
+        raise UserError(f"{type(model).__name__} has complex parameters, whose gradients are not measured")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{type(model).__name__} can't be copied, which measuring drift needs: {first}; keep no activation in a module"
+        ) from error
+
+
+def _device_of(model: nn.Module) -> str:
+    return next((p.device.type for p in model.parameters()), "cpu")
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or "_orig_mod" in module._modules
+
+
+@contextmanager
+def _own_gradients_aside(model: nn.Module) -> Iterator[None]:
+    """Inside, the model has no gradients; afterwards it has those that it had.
+
+    Raises:
+        UserError: a gradient appeared: the loss uses the model itself, of which only copies are measured.
+    """
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+        touched = any(parameter.grad is not None for parameter, _ in kept)
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+    if touched:
+        raise UserError(
+            "the loss uses the model's own parameters, but copies are measured; give a loss of outputs and targets"
+        )
+
+
+def _reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], switches: Switches | None) -> Pass:
+    """The pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
+    wide_loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return Step(wide_loss, seed).run(exact, batch[0], batch[1], "stored in float64", switches)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"{type(exact).__name__} can't run in float64, which the reference does: {first}; make tensors in the input's dtype"
+        ) from error
+    finally:
+        torch.set_default_dtype(before)
 
 
 class _Passes:
@@ -242,7 +320,8 @@ class _Passes:
 
     @staticmethod
     def _vector(gradient: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-        return torch.cat([gradient[name].double().flatten() for name in names] or [torch.zeros(1)])
+        parts = [gradient[name].double().flatten() for name in names] or [torch.zeros(1)]
+        return torch.cat([part.to(parts[0].device) for part in parts])
 
     def stored_angle_degrees(self) -> float:
         """Of the whole gradient."""

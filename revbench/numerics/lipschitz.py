@@ -13,6 +13,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock
-from revbench.numerics.passes import autocast_to, random_states_kept, seed_generators
+from revbench.numerics.passes import autocast_to, dropout_in_float32, random_states_kept, seed_generators
 
 Function = Callable[[Tensor], Tensor]
 
@@ -129,7 +130,7 @@ def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: 
         NotImplementedError: no block of `revbench.reversible` inside.
     """
     device = next((p.device.type for p in model.parameters()), "cpu")
-    with random_states_kept():
+    with random_states_kept(), dropout_in_float32() if device == "cuda" else nullcontext():
         model = copy.deepcopy(model)
         names = {m: name for name, m in model.named_modules() if isinstance(m, ReversibleBlock)}
         calls: list[tuple[ReversibleBlock, tuple[Tensor, ...], tuple[Tensor, ...]]] = []

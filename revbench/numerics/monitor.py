@@ -20,8 +20,8 @@ class Moment:
 
     Attributes:
         step: number of the step before which it was made.
-        drift: what was found; None if loss or gradient was not finite, for `problem`.
-        problem: where that began.
+        drift: what was found; None if loss or gradient was not finite or could not be measured, for `problem`.
+        problem: where that began, or what went wrong.
         seconds: what the measurement cost.
     """
 
@@ -49,8 +49,10 @@ class DriftMonitor:
     Attributes:
         moments: what was found, in order.
 
+    The loss must not use the model itself, and hooks that write into objects of yours fire in the copies, too.
+
     Raises:
-        UserError: `every` or `items` is not positive.
+        UserError: `every` or `items` is not positive; at the first measurement, a network that can't be measured.
 
     Example:
         >>> watch = revbench.DriftMonitor(model, torch.nn.functional.cross_entropy, every=100, items=16)
@@ -95,8 +97,10 @@ class DriftMonitor:
                 self.model, self.loss, inputs, targets, autocast=self.autocast, seed=step, strategy=self.strategy,
                 set_strategy=self.set_strategy,
             )  # fmt: skip
-        except FloatingPointError as error:
-            problem = str(error)
+        except (FloatingPointError, UserError, NotImplementedError, RuntimeError) as error:
+            if isinstance(error, UserError) and not self.moments:
+                raise  # a mistake in the set-up is told at once; later nothing here may end a training
+            problem = (str(error).splitlines() or [type(error).__name__])[0]
         moment = Moment(step, drift, problem, time.perf_counter() - began)
         self.moments.append(moment)
         return moment

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def drift(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {device!r} is not there: PyTorch finds no CUDA device; use cpu")
     found: list[GradientDrift] = []
-    with random_states_kept():
+    with random_states_kept(), _without_tf32():
         for draw in range(seed, seed + draws):
             seed_generators(draw)
             model = model_factory()
@@ -87,6 +88,17 @@ def drift(
                 )
             )  # fmt: skip
     return record_of(case, found, strategy)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """On a GPU PyTorch's convolutions take TF32 for float32 unless they are told not to."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _default_loss(targets: Any) -> Loss:

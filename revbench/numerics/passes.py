@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
 from revbench.module_calls import around_module_calls, unless_entered
@@ -71,11 +74,18 @@ class Step:
         before = {key: value.clone() for key, value in model.named_buffers()}
         try:
             return self._run(model, inputs, targets, name, switches)
-        except NotImplementedError as error:
+        except FloatingPointError:
+            raise
+        except Exception as error:
             if switches is None:
                 raise
             _put_back(model, before)
-            return replace(self._run(model, inputs, targets, name, None), unfollowed=str(error))
+            plain = self._run(
+                model, inputs, targets, name, None
+            )  # if this fails as well, it is the network's own error
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            kind = "" if isinstance(error, NotImplementedError) else f"{type(error).__name__}: "
+            return replace(plain, unfollowed=f"{kind}{first}")
         finally:
             _put_back(model, before)
             model.zero_grad(set_to_none=True)
@@ -100,8 +110,10 @@ class Step:
         seed_generators(self.seed)
         model.zero_grad(set_to_none=True)
         with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(autocast_to("none", device))  # backward, too, is not to know of an autocast around us
             if device == "cuda":
-                stack.enter_context(_dropout_in_float32())
+                stack.enter_context(dropout_in_float32())
             if switches is not None:
                 stack.enter_context(switches.watching())
             with autocast_to(self.autocast, device):
@@ -110,9 +122,14 @@ class Step:
                 raise FloatingPointError(
                     f"the loss of {name} is {loss.item()}; {self._first_not_finite(model, inputs, device)}"
                 )
-            (loss * self.loss_scale).backward()
+            # What `torch.autograd.backward` calls: itself it would put the modes of torch functions aside, by which switches
+            # are followed in functions that backward runs again.
+            scaled = loss * self.loss_scale
+            _engine_run_backward(
+                (scaled,), (torch.ones_like(scaled),), False, False, (), allow_unreachable=True, accumulate_grad=True
+            )
         gradient = {
-            key: (torch.zeros_like(p) if p.grad is None else p.grad.detach() / self.loss_scale)
+            key: (torch.zeros_like(p) if p.grad is None else _dense(p.grad.detach()) / self.loss_scale)
             for key, p in model.named_parameters()
             if p.requires_grad
         }
@@ -142,31 +159,52 @@ class Step:
 
 
 def autocast_to(autocast: str, device: str) -> AbstractContextManager[Any]:
-    """Autocast to ``bfloat16`` or ``float16`` on a kind of device; nothing if it is ``none``."""
-    return nullcontext() if autocast == "none" else torch.autocast(device, dtype=getattr(torch, autocast))
+    """Autocast to ``bfloat16`` or ``float16`` on a kind of device; none, whatever surrounds it, if it is ``none``."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(
+        device, dtype=None if autocast == "none" else getattr(torch, autocast), enabled=autocast != "none"
+    )
 
 
 def _put_back(model: nn.Module, buffers: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for key, value in model.named_buffers():
-            value.copy_(buffers[key])
+            if key in buffers:  # else it was made by this pass
+                value.copy_(buffers[key])
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def seed_generators(seed: int) -> None:
-    """As `torch.manual_seed`, which would also decide how a GPU is seeded that is not in use yet."""
+    """Seed PyTorch's, NumPy's and Python's generators.
+
+    Not by `torch.manual_seed`, which would also decide how a GPU is seeded that is not in use yet.
+    """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
-
-
-def random_states_kept() -> AbstractContextManager[None]:
-    """Inside, random numbers may be drawn and generators seeded; afterwards they are as they were, on every device."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    return torch.random.fork_rng(devices=devices)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the global one is what a network may draw from
+    random.seed(seed)
 
 
 @contextmanager
-def _dropout_in_float32() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Inside, random numbers may be drawn and generators seeded; afterwards they are as they were, on every device."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def dropout_in_float32() -> Iterator[None]:
     """A GPU's dropout draws other masks in other dtypes; inside, it draws them in float32 and so the same in each."""
     mode = _DropoutInFloat32()
     with around_module_calls(lambda _: unless_entered(mode)), mode:

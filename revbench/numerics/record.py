@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from revbench.case import Case
 from revbench.numerics.angles import epsilon_of
 from revbench.numerics.gradients import GradientDrift, Place
 from revbench.numerics.statistics import summarise_draws
-from revbench.numerics.verdict import Verdict, judge
+from revbench.numerics.verdict import Verdict, judge, strange_reference
 from revbench.titles import arithmetic_of
 
 Columns = dict[str, list[Any]]
@@ -139,7 +140,7 @@ class DriftRecord:
             for name in (
                 "level", "name", "relative_error", "stored_relative_error", "smooth_relative_error",
                 "smooth_stored_relative_error", "flips", "stored_flips", "activation_error", "activation_error_low",
-                "activation_error_high", "activation_largest_error",
+                "activation_error_high", "activation_largest_error", "activation_log_mean", "activation_log_deviation",
             )
         }  # fmt: skip
         for level in ("block", "tensor"):
@@ -154,6 +155,7 @@ class DriftRecord:
                     _median(places, lambda place: place.activation.rms if place.activation else None),
                     min(errors, default=None), max(errors, default=None),
                     max((place.activation.largest for place in places if place.activation), default=None),
+                    *_logarithms(errors),
                 ]  # fmt: skip
                 for column, value in zip(columns.values(), values, strict=True):
                     column.append(value)
@@ -190,6 +192,8 @@ class DriftRecord:
             problems.append(f"a step leaves {metrics['trace']} otherwise than stored does")
         if metrics["coarse_casts"]:
             problems.append(f"it computes in {metrics['coarse_casts']}, coarser than {self.arithmetic}")
+        if (strange := strange_reference(samples)) is not None:
+            problems.append(strange)
         bounds = {
             "angle_degrees": angle_degrees,
             "smooth_amplification": smooth_amplification,
@@ -198,8 +202,11 @@ class DriftRecord:
         for name, bound in bounds.items():
             if bound is None:
                 continue
-            if name not in samples:
-                reason = metrics.get(f"{name}_reason") or "it is not defined"
+            if len(samples.get(name, ())) < len(self.draws):  # every draw must be within, so every draw must have it
+                reasons = [
+                    draw.smooth_reason for draw in self.draws if draw.smooth_reason and name.startswith("smooth")
+                ]
+                reason = metrics.get(f"{name}_reason") or next(iter(reasons), "it is not defined in every draw")
                 problems.append(f"{name} could not be measured: {reason}")
                 continue
             worst = max(samples[name], key=lambda value: math.inf if math.isnan(value) else value)
@@ -258,8 +265,18 @@ def _along(places: Columns) -> dict[str, float | int | str | None]:
 
 
 def ratio(error: float | None, stored: float | None) -> float | None:
-    """An amplification; None where stored has no error."""
-    return None if error is None or not stored else error / stored
+    """An amplification: 1 of two exact gradients, infinite where only `stored` is exact; None where there is no error."""
+    if error is None or stored is None:
+        return None
+    return error / stored if stored else (math.inf if error else 1.0)
+
+
+def _logarithms(errors: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of the natural logarithms over draws: what a comparison tells noise by."""
+    if not errors or min(errors) <= 0:
+        return None, None
+    logarithms = [math.log(error) for error in errors]
+    return statistics.fmean(logarithms), statistics.stdev(logarithms) if len(logarithms) > 1 else None
 
 
 def _over(value: float | None, unit: float) -> float | None:

@@ -19,8 +19,8 @@ class Summary:
 
     Attributes:
         median, q05, q95: quantiles, interpolated linearly.
-        low, high: bootstrap interval of the median, 95 %, by percentiles (Efron and Tibshirani 1993, section 13.3); the
-            extremes where there are fewer than 3 draws.
+        low, high: bootstrap interval of the median, 95 %, by percentiles (Efron and Tibshirani 1993, section 13.3); with
+            fewer than 6 draws the smallest and the largest, since even these cover the median less often than that.
         draws: how many values.
     """
 
@@ -39,7 +39,7 @@ def summarise_draws(values: Sequence[float]) -> Summary | None:
         return None
     q05, median, q95 = (float(q) for q in np.quantile(found, (0.05, 0.5, 0.95)))
     low, high = float(found.min()), float(found.max())
-    if found.size >= 3 and low < high:
+    if found.size >= 6 and low < high:
         interval = stats.bootstrap(
             (found,), np.median, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, method="percentile", rng=0
         ).confidence_interval

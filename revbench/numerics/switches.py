@@ -33,11 +33,11 @@ class _Call:
 
 
 class Switches:
-    """The switches of one step of one network: ReLU and leaky ReLU units, and windows of max pooling.
+    """The switches of one step of one network: units of ReLU, leaky ReLU, PReLU, ReLU6 and hardtanh, windows of max pooling.
 
     They are found as functions are called (`torch.relu`, `torch.nn.functional`, `torch.nn.ReLU` and the like), in
-    forward and in what backward runs again; other piecewise functions are not followed. Observing changes no bit.
-    What `torch.compile` made does not pass here.
+    forward and in what backward runs again; other piecewise functions (`abs`, `clamp`, `maximum`) are not followed.
+    Observing changes no bit. What `torch.compile` made does not pass here.
 
     Args:
         model: names the modules.
@@ -45,7 +45,7 @@ class Switches:
             and wherever backward runs again.
 
     Attributes:
-        choices: of each call, in forward's order: for units whether they let pass (bool, the activation's shape), for
+        choices: of each call, in forward's order: for units whether they let pass (the activation's shape), for
             windows the index of the largest. Those that backward went by: where a function ran again, its second call's.
         places: the innermost module of each call.
         casts: modules inside which a value was cast to a narrower floating-point dtype, with the narrowest; a float64
@@ -122,13 +122,22 @@ class Switches:
         call.passed += 1
         return starts[0] + call.passed - 1
 
-    def passed(self, choice: Callable[[], Tensor]) -> Tensor | None:
-        """Take note of a switch; returns the choice that is imposed on it, if one is."""
+    def passed(self, choice: Callable[[], Tensor], shape: torch.Size | None = None) -> Tensor | None:
+        """Take note of a switch; returns the choice that is imposed on it, if one is.
+
+        Raises:
+            NotImplementedError: the reference took another way here, or its activation had another shape.
+        """
         number = self.number()
         if self._frozen is None:
             self.choices[number] = choice()
             return None
-        return self._frozen.choices[number]
+        imposed = self._frozen.choices.get(number)
+        if imposed is None or (shape is not None and imposed.shape != shape):
+            raise NotImplementedError(
+                f"{self._here()} is called otherwise than in the reference: which switch is which can't be told"
+            )
+        return imposed
 
     def look_for_cast(self, inputs: Any, out: Any) -> None:
         """Note a result that is narrower than what it was made of."""
@@ -148,7 +157,14 @@ class Switches:
         return sum(choice.numel() for choice in self.choices.values())
 
     def flips(self, reference: Switches) -> dict[str, int]:
-        """By module: units and windows that went another way than in a reference step of the same network."""
+        """By module: units and windows that went another way than in a reference step of the same network.
+
+        Raises:
+            NotImplementedError: the two steps did not call the same functions on tensors of the same shapes.
+        """
+        shapes, others = ({number: c.shape for number, c in of.choices.items()} for of in (self, reference))
+        if shapes != others:
+            raise NotImplementedError("the network does not compute the same way in each dtype")
         found: dict[str, int] = {}
         for number, choice in self.choices.items():
             place = reference.places[number]
@@ -171,7 +187,10 @@ class _Mode(TorchFunctionMode):
     ) -> Any:
         handler = _HANDLERS.get(func)
         if handler is not None:
-            return handler(self._owner, func, *args, **(kwargs or {}))
+            kwargs = dict(kwargs or {})
+            if not args:
+                args = (kwargs.pop("input"),)
+            return handler(self._owner, func, *args, **kwargs)
         out = func(*args, **(kwargs or {}))
         self._owner.look_for_cast(args, out)
         return out
@@ -182,7 +201,7 @@ def _relu(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> T
         out: Tensor = func(x, *args, **kwargs)
         owner.passed(lambda: out.detach() > 0)
         return out
-    mask = owner.passed(lambda: x)
+    mask = owner.passed(lambda: x, x.shape)
     assert mask is not None
     in_place = func in _IN_PLACE or kwargs.get("inplace", bool(args and args[0]))
     closed = ~mask.to(x.device)
@@ -191,33 +210,78 @@ def _relu(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> T
 
 def _leaky_relu(owner: Switches, func: Any, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     if not owner.frozen:
+        open_ = x.detach() > 0
+        owner.passed(lambda: open_)
         out: Tensor = func(x, negative_slope, inplace) if func is F.leaky_relu else func(x, negative_slope)
-        owner.passed(lambda: out.detach() > 0)  # as the input, since the slope is positive
         return out
-    mask = owner.passed(lambda: x)
+    mask = owner.passed(lambda: x, x.shape)
     assert mask is not None
     factor = torch.where(mask.to(x.device), 1.0, negative_slope).to(x.dtype)
     return x.mul_(factor) if inplace or func in _IN_PLACE else x * factor
 
 
-def _max_pool(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-    wanted = kwargs.pop("return_indices", False)
+def _prelu(owner: Switches, func: Any, x: Tensor, weight: Tensor) -> Tensor:
     if not owner.frozen:
-        out, indices = func(x, *args, **kwargs, return_indices=True)
+        owner.passed(lambda: x.detach() > 0)
+        out: Tensor = func(x, weight)
+        return out
+    mask = owner.passed(lambda: x, x.shape)
+    assert mask is not None
+    slope = weight.view(-1, *[1] * (x.dim() - 2)) if weight.numel() > 1 else weight
+    return torch.where(mask.to(x.device), x, x * slope)
+
+
+def _hardtanh(
+    owner: Switches, func: Any, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
+    if not owner.frozen:
+        region = (x.detach() > min_val).to(torch.int8) + (x.detach() >= max_val).to(torch.int8)
+        owner.passed(lambda: region)
+        out: Tensor = func(x, min_val, max_val, inplace) if func is F.hardtanh else func(x, min_val, max_val)
+        return out
+    region_ = owner.passed(lambda: x, x.shape)
+    assert region_ is not None
+    region_ = region_.to(x.device)
+    if inplace or func in _IN_PLACE:
+        return x.masked_fill_(region_ == 0, min_val).masked_fill_(region_ == 2, max_val)
+    return x.masked_fill(region_ == 0, min_val).masked_fill(region_ == 2, max_val)
+
+
+def _relu6(owner: Switches, func: Any, x: Tensor, inplace: bool = False) -> Tensor:
+    return _hardtanh(owner, F.hardtanh, x, 0.0, 6.0, inplace)
+
+
+def _max_pool(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    dimensions, plain = _POOLS[func]
+    wanted = kwargs.pop("return_indices", False) or func is not plain
+    if not owner.frozen:
+        out, indices = plain(x, *args, **kwargs, return_indices=True)
         owner.passed(lambda: indices)
         return (out, indices) if wanted else out
-    indices = owner.passed(lambda: x)
-    assert indices is not None
-    indices = indices.to(x.device)
-    dimensions = _POOLS[func]
-    out = x.flatten(-dimensions).gather(-1, indices.flatten(-dimensions)).view(indices.shape)
-    return (out, indices) if wanted else out
+    imposed = owner.passed(lambda: x)
+    assert imposed is not None
+    imposed = imposed.to(x.device)
+    out = x.flatten(-dimensions).gather(-1, imposed.flatten(-dimensions)).view(imposed.shape)
+    return (out, imposed) if wanted else out
 
 
-_POOLS: Mapping[Any, int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
-_IN_PLACE = frozenset((torch.relu_, Tensor.relu_, F.leaky_relu_))
+# By the function that is called: over how many dimensions a window lies, and the function that can tell the largest's place.
+_POOLS: Mapping[Any, tuple[int, Any]] = {
+    F.max_pool1d: (1, F.max_pool1d), F.max_pool2d: (2, F.max_pool2d), F.max_pool3d: (3, F.max_pool3d),
+    F.max_pool1d_with_indices: (1, F.max_pool1d), F.max_pool2d_with_indices: (2, F.max_pool2d),
+    F.max_pool3d_with_indices: (3, F.max_pool3d),
+    F.adaptive_max_pool1d: (1, F.adaptive_max_pool1d), F.adaptive_max_pool2d: (2, F.adaptive_max_pool2d),
+    F.adaptive_max_pool3d: (3, F.adaptive_max_pool3d),
+    F.adaptive_max_pool1d_with_indices: (1, F.adaptive_max_pool1d),
+    F.adaptive_max_pool2d_with_indices: (2, F.adaptive_max_pool2d),
+    F.adaptive_max_pool3d_with_indices: (3, F.adaptive_max_pool3d),
+}  # fmt: skip
+_IN_PLACE = frozenset((torch.relu_, Tensor.relu_, F.leaky_relu_, F.hardtanh_))
 _HANDLERS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), _relu),
     **dict.fromkeys((F.leaky_relu, F.leaky_relu_), _leaky_relu),
+    **dict.fromkeys((F.prelu, torch.prelu, Tensor.prelu), _prelu),
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), _hardtanh),
+    F.relu6: _relu6,
     **dict.fromkeys(_POOLS, _max_pool),
 }

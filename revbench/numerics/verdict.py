@@ -12,6 +12,8 @@ from typing import Any
 HARMLESS_AMPLIFICATION = 2.0
 HARMLESS_ERROR = 1e-3
 LOST_ERROR = 0.5
+# Of the smooth error of stored: more than this many epsilons no rounding explains in a network that can be trained.
+STRANGE_EPSILONS = 1e4
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ def judge(
     amplifications = samples.get(f"{part}amplification")
     if trace:
         return _verdict("unsafe", f"{strategy} leaves {', '.join(trace)} otherwise than stored does")
+    strange = strange_reference(samples)
+    if strange is not None:
+        return _verdict("unsafe", strange)
     if coarse_casts is not None:
         return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic}")
     if strategy == "stored":
@@ -63,6 +68,22 @@ def judge(
     if amplification <= HARMLESS_AMPLIFICATION or error <= HARMLESS_ERROR:
         return _verdict("safe", said)
     return _verdict("caution" if error < LOST_ERROR else "unsafe", said)
+
+
+def strange_reference(samples: Mapping[str, Sequence[float]]) -> str | None:
+    """A sentence if `stored` is so far from its own float64 reference that rounding can't be why; else None."""
+    errors, counted = samples.get("smooth_stored_relative_error"), samples.get("smooth_error_epsilons")
+    if not errors or not counted:
+        return None
+    error = max(errors)
+    whole = statistics.median(samples["smooth_relative_error"])
+    epsilon = whole / statistics.median(counted) if whole > 0 else 0.0
+    if error < min(LOST_ERROR, STRANGE_EPSILONS * epsilon) or error == 0:
+        return None
+    return (
+        f"stored itself is off its float64 reference by {error:.1e}, more than rounding explains: the reference drew other"
+        " random numbers, computes another function, or the network is ill-conditioned"
+    )
 
 
 def _verdict(word: str, sentence: str) -> Verdict:

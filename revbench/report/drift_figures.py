@@ -180,7 +180,8 @@ def going_back_figures(evidence: Evidence) -> list[Figure]:
     predicted = [plain for plain, cases in groups.items() if any(evidence.launches(c, "lipschitz") for c in cases)]
     networks = [plain for plain in predicted if not is_chain(plain)]
     chains = [plain for plain in predicted if is_chain(plain)]
-    chains.sort(key=lambda case: int(parse_factory(case.model)[2].get("blocks", 0)))
+    chains = [plain for plain in chains if isinstance(parse_factory(plain.model)[2].get("blocks"), int)]
+    chains.sort(key=lambda case: parse_factory(case.model)[2]["blocks"])
     found = [_going_back(evidence, plain, groups[plain]) for plain in (*networks, *chains[-1:])]
     return [figure for figure in found if figure is not None]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,12 @@ def write(
             "level": ["block"] * len(errors), "name": list(errors), "activation_error": list(errors.values()),
             "activation_error_low": [0.9 * e for e in errors.values()],
             "activation_error_high": [1.1 * e for e in errors.values()],
+            "activation_log_mean": [math.log(e) for e in errors.values()],
+            "activation_log_deviation": [0.05 for _ in errors],
             "smooth_relative_error": [(smooth or {}).get(name, 2e-6) for name in errors],
         }  # fmt: skip
         series = journal.add_series(row.key, columns) if row.ok and row.probe == "drift" else None
-        journal.add_row(Row(**{**{f: getattr(row, f) for f in row.__dataclass_fields__}, "series": series}))
+        journal.add_row(dataclasses.replace(row, series=series))
     journal.close()
     return folder
 

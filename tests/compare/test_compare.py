@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from revbench.compare import Comparison, compare_folders
-from revbench.compare.gate import grew
+from revbench.compare.gate import SIGNIFICANCE, CaseRows, _told, grew
 from revbench.errors import UserError
+from revbench.results.journal import Journal, Run
 from revbench.results.schema import Row
 from tests.compare.runs import BLOCKS, CASE, NORMAL, drift_row, scaled, write
 from tests.results.rows import ENVIRONMENT, make_row
@@ -85,15 +89,49 @@ def test_growth_within_the_noise_passes(tmp_path: Path) -> None:
 def test_a_block_that_hides_behind_a_worse_one(tmp_path: Path) -> None:
     found = compare(tmp_path, drift_row(), blocks={**BLOCKS, "trunk.2": 6e-7})
     assert found.failed
-    assert "block trunk.2 alone grew" in found.lines()[0]
+    assert "block trunk.2 grew 8.57 ×, behind the worst one" in found.lines()[0]
 
 
-def test_one_draw_can_not_tell(tmp_path: Path) -> None:
-    found = compare(tmp_path, drift_row(**{name: values[:1] for name, values in NORMAL.items()}))
+def test_one_draw_a_side_can_not_tell(tmp_path: Path) -> None:
+    one = drift_row(**{name: values[:1] for name, values in NORMAL.items()})
+    found = compare_folders(write(tmp_path / "before", one), write(tmp_path / "now", one))
     assert not found.failed
     assert set(outcomes(found).values()) == {"unclear", "shown"}
     assert "can't tell a change from noise" in found.lines()[0]
     assert "3 unclear" in found.lines()[-1]
+    assert not compare(tmp_path / "against four", one).failed
+    worse = drift_row(**{**{k: v[:1] for k, v in NORMAL.items()}, "smooth_amplification": [9.0]})
+    assert compare_folders(tmp_path / "against four" / "before", write(tmp_path / "worse", worse)).failed
+
+
+def test_draws_that_scatter_are_unclear_and_not_good(tmp_path: Path) -> None:
+    few = drift_row(smooth_amplification=[1.0, 2.7, 7.4])
+    again = dataclasses.replace(few, samples={**few.samples, "smooth_amplification": [7.0, 1.1, 2.5]})
+    found = compare_folders(write(tmp_path / "before", few), write(tmp_path / "now", again))
+    assert outcomes(found)["smooth_amplification"] == "unclear"
+    finding = next(f for f in found.findings if f.figure == "smooth_amplification")
+    assert "scatter so much that less than" in str(finding)
+
+
+def test_chance_in_many_blocks_raises_no_alarm() -> None:
+    """Blocks are looked at one by one, so chance has many tries: it may not win in thousands of comparisons."""
+    generator = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(2000):
+        before, now = (generator.normal(0, 0.4, (30, n)) for n in (3, 3))
+        for a, b in zip(before, now, strict=True):
+            told, _ = _told(b.mean() - a.mean(), 3, a.var(ddof=1), 3, b.var(ddof=1), SIGNIFICANCE / 30)
+            alarms += told
+    assert alarms <= 2  # 0.2 expected
+
+
+def test_growth_is_told_at_the_noise_that_is_named() -> None:
+    generator = np.random.default_rng(1)
+    found = 0
+    for _ in range(200):
+        old, new = (np.exp(generator.normal(0, 0.1, n)) for n in (30, 3))
+        found += grew(old.tolist(), (2 * new).tolist())[0]
+    assert found > 190
 
 
 def test_across_hardware_only_what_is_the_same_everywhere(tmp_path: Path) -> None:
@@ -122,13 +160,77 @@ def test_what_can_not_be_measured_any_more(tmp_path: Path) -> None:
     )
     found = compare(tmp_path / "a", crashed)
     assert found.failed
-    assert "was ok, now crashed: FloatingPointError: nan" in found.lines()[0]
+    assert "was ok, now crashed in 1 of 1 launches: FloatingPointError: nan" in found.lines()[0]
     traced = drift_row(metrics={"trace": "stem.1.running_mean"})
     assert "leaves stem.1.running_mean otherwise" in compare(tmp_path / "b", traced).lines()[0]
     missing = make_row(
         case=CASE, probe="drift", metrics={}, samples={k: v for k, v in NORMAL.items() if k != "smooth_amplification"}
     )
     assert "it can't be had any more" in compare(tmp_path / "c", missing).lines()[0]
+
+
+def test_a_launch_that_fails_now_is_worse(tmp_path: Path) -> None:
+    good, bad = drift_row(), make_row(
+        case=CASE, probe="drift", status="crashed", metrics={}, samples={}, message="a\n::error:: b\x1b[2J", repeat=2
+    )  # fmt: skip
+    found = compare_folders(write(tmp_path / "before", good), write(tmp_path / "now", good, bad))
+    assert found.failed
+    assert "was ok, now crashed in 1 of 2 launches: a ::error:: b[2J" in found.lines()[0]
+    assert "\n" not in found.lines()[0]
+
+
+def test_what_another_machine_lacks_is_no_regression(tmp_path: Path) -> None:
+    other = {**ENVIRONMENT, "cpu": {**ENVIRONMENT["cpu"], "model": "Another CPU"}}
+    lacking = make_row(
+        case=CASE, probe="drift", status="unsupported", metrics={}, samples={}, message="no such arithmetic"
+    )
+    found = compare(tmp_path, lacking, environment=other)
+    assert not found.failed
+    assert outcomes(found) == {"status": "shown"}
+
+
+def test_launches_with_the_same_draws_are_one(tmp_path: Path) -> None:
+    row = drift_row()
+    twice = [dataclasses.replace(row, repeat=i, options={"draws": 4, "first_draw": 0}) for i in (1, 2)]
+    rows = CaseRows(Run(tmp_path), twice)
+    assert len(rows.samples("angle_degrees")) == 4
+
+
+def run_on(folder: Path, *measured: tuple[str, Row]) -> Path:
+    """Rows, each measured on a machine of its own."""
+    journal = Journal(folder)
+    for i, (machine, row) in enumerate(measured):
+        accelerators = [{"name": machine, "memory_bytes": 1, "driver": "1"}] if "GPU" in machine else []
+        identity = {"environment_id": f"{i:012}", "cpu": {**ENVIRONMENT["cpu"], "model": machine}}
+        journal.add_environment({**ENVIRONMENT, **identity, "accelerators": accelerators})
+        journal.add_row(dataclasses.replace(row, environment_id=f"{i:012}"))
+    journal.close()
+    return folder
+
+
+def test_hardware_is_that_of_each_case(tmp_path: Path) -> None:
+    other = CASE.replace(dtype="float64")
+    before = run_on(tmp_path / "before", ("A", drift_row()), ("B", drift_row(other)))
+    swapped = run_on(tmp_path / "swapped", ("B", drift_row()), ("A", drift_row(other)))
+    found = compare_folders(before, swapped)
+    assert not found.same_hardware
+    assert "smooth_error_epsilons" not in outcomes(found)
+    gpu = CASE.replace(device="cuda")
+    both = run_on(
+        tmp_path / "both", ("A", drift_row()), ("A GPU", drift_row(gpu, **scaled("smooth_error_epsilons", 9.0)))
+    )
+    now = run_on(tmp_path / "now", ("A", drift_row(**scaled("smooth_error_epsilons", 9.0))))
+    found = compare_folders(both, now)
+    assert found.same_hardware
+    assert outcomes(found)["smooth_error_epsilons"] == "worse"  # a GPU's draws do not hide it
+
+
+def test_strangers_rows_are_no_crash_and_plain_json(tmp_path: Path) -> None:
+    bare = make_row(case=CASE, probe="drift", metrics={}, samples={"activation_error_epsilons": [0.0, 0.0, 0.0]})
+    grown = make_row(case=CASE, probe="drift", metrics={}, samples={"activation_error_epsilons": [9.0, 8.0, 7.0]})
+    found = compare_folders(write(tmp_path / "before", bare), write(tmp_path / "now", grown))
+    assert found.failed  # from exact to not
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_nothing_in_common_is_a_mistake(tmp_path: Path) -> None:

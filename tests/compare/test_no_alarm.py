@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from revbench.case import Case
 from revbench.compare import compare_folders
 from revbench.probes.drift import measure_drift
 from revbench.results.journal import Journal
-from revbench.results.schema import Row
 from revbench.workload import build_workload
 from tests.results.rows import ENVIRONMENT, make_row
 
@@ -30,7 +30,7 @@ def run(folder: Path, first_draw: int, draws: int) -> Path:
         found = measure_drift(build_workload(case), progress=lambda _: None, draws=draws, first_draw=first_draw)
         row = make_row(case=case, probe="drift", metrics=dict(found.metrics), samples=dict(found.samples))
         series = journal.add_series(row.key, found.series)
-        journal.add_row(Row(**{**{name: getattr(row, name) for name in row.__dataclass_fields__}, "series": series}))
+        journal.add_row(dataclasses.replace(row, series=series))
     journal.close()
     return folder
 

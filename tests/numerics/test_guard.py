@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_sound_network_of_strangers() -> None:
 CAUGHT = {
     "wrong sign in the inverse": "activation_error is .* most in blocks",
     "batch norm updated twice": r"a step leaves blocks.0.net.norm.running_mean, .* others otherwise than stored does",
-    "random numbers not restored": "smooth_amplification is .*|a step leaves random generator",
+    "random numbers not restored": "a step leaves random generator otherwise than stored does; .*smooth_amplification is",
     "a float16 cast inside G": "it computes in float16 inside blocks.2.net, coarser than float32",
     "off by one block": "smooth_amplification is .*",
     "nearly singular": "activation_error is .* most in blocks.[012]",
@@ -65,6 +66,102 @@ def test_a_cast_that_is_no_coarser_only_blunts_the_reference() -> None:
     assert record.metrics()["coarse_casts"] is None
     with pytest.raises(AssertionError, match=r"it computes in float32 inside 1.blocks.0.f, coarser than float64"):
         revbench.drift(network, batch, dtype="float64").assert_within()
+
+
+def test_dropout_and_flips_in_a_network_of_strangers() -> None:
+    """Going back with the inverses switches dropout off, in a copy: the smooth part of stored must not notice."""
+
+    class Dropping(ForeignNetwork):
+        def __init__(self) -> None:
+            super().__init__("none")
+            for block in self.blocks:
+                block.net.dropout.p = 0.3
+
+    def many() -> tuple[Tensor, Tensor]:
+        return torch.randn(512, 6), torch.randint(4, (512,))
+
+    samples = revbench.drift(Dropping, many, set_strategy=set_strategy, dtype="bfloat16").samples()
+    assert max(samples["stored_flips"]) > 0
+    assert max(samples["smooth_stored_relative_error"]) < 0.02
+
+
+class Direct(nn.Module):
+    """A reversible block whose backward calls a method, and a ReLU of it outside of any module's call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def run(self, x: Tensor) -> Tensor:
+        return torch.relu(self.linear(x))
+
+    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        return x2 + self.run(x1), x1
+
+
+class DirectStep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, block: Direct, x1: Tensor, x2: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        y1, y2 = block(x1, x2)
+        ctx.block = block
+        ctx.save_for_backward(y1, y2)
+        return y1, y2
+
+    @staticmethod
+    def backward(ctx: Any, g1: Tensor, g2: Tensor) -> tuple[Tensor | None, ...]:
+        _, y2 = ctx.saved_tensors
+        leaf = y2.detach().requires_grad_()
+        with torch.enable_grad():
+            value = ctx.block.run(leaf)
+        g, *rest = torch.autograd.grad(value, [leaf, *ctx.block.parameters()], g1)
+        return None, g2 + g, g1, *rest
+
+
+class DirectNetwork(ForeignNetwork):
+    def __init__(self) -> None:
+        super().__init__("none")
+        self.blocks = nn.ModuleList([Direct()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = self.stem(x).chunk(2, 1)
+        block = self.blocks[0]
+        halves = DirectStep.apply(block, *halves, *block.parameters()) if self.reconstructs else block(*halves)
+        return self.head(torch.cat(tuple(halves), 1))
+
+
+def test_what_backward_runs_outside_of_modules_is_not_taken_for_smooth() -> None:
+    def many() -> tuple[Tensor, Tensor]:
+        return torch.randn(2048, 6), torch.randint(4, (2048,))
+
+    record = revbench.drift(DirectNetwork, many, set_strategy=set_strategy, dtype="bfloat16")
+    metrics = record.metrics()
+    assert metrics["flips"] is None
+    assert "which ReLU is which can't be told" in str(metrics["flips_reason"])
+    with pytest.raises(AssertionError, match="smooth_amplification could not be measured"):
+        record.assert_within(smooth_amplification=20.0)
+
+
+def test_a_reference_with_other_random_numbers_is_none() -> None:
+    class OwnDropout(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (torch.rand_like(x) > 0.3)
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 16), revbench.reversible([(OwnDropout(), nn.Linear(8, 8))]), nn.Linear(16, 4))
+
+    record = revbench.drift(network, batch)
+    assert record.verdict().words.startswith("unsafe: stored itself is off its float64 reference")
+    with pytest.raises(AssertionError, match="stored itself is off its float64 reference"):
+        record.assert_within(smooth_amplification=20.0)
+
+
+def test_every_draw_must_have_what_is_demanded() -> None:
+    record = revbench.drift(chain, batch)
+    whole = dataclasses.replace(record.draws[1].whole, smooth_relative_error=None, relative_error=1.0)
+    broken = dataclasses.replace(record.draws[1], whole=whole, smooth_reason="it could not be followed")
+    record = dataclasses.replace(record, draws=[record.draws[0], broken, record.draws[2]])
+    with pytest.raises(AssertionError, match="smooth_amplification could not be measured: it could not be followed"):
+        record.assert_within(smooth_amplification=20.0)
 
 
 def chain() -> nn.Module:

@@ -79,3 +79,22 @@ def test_a_training_that_diverges_is_said_to() -> None:
 def test_settings_that_mean_nothing(fields: dict[str, int]) -> None:
     with pytest.raises(UserError, match="must be an integer of at least 1"):
         DriftMonitor(network(), F.cross_entropy, **fields)
+
+
+def test_what_goes_wrong_later_ends_no_training() -> None:
+    class Keeps(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.last = super().forward(x)
+            return self.last
+
+    model = Keeps(5, 3)
+    watch = DriftMonitor(model, F.cross_entropy, every=1)
+    first = watch(0, torch.randn(4, 5), torch.randint(3, (4,)))
+    model(torch.randn(4, 5)).sum().backward()
+    second = watch(1, torch.randn(4, 5), torch.randint(3, (4,)))
+    assert first is not None
+    assert first.problem is None
+    assert second is not None
+    assert "can't be copied" in str(second.problem)
+    with pytest.raises(UserError, match="can't be copied"):
+        DriftMonitor(model, F.cross_entropy, every=1)(0, torch.randn(4, 5), torch.randint(3, (4,)))

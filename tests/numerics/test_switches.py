@@ -28,6 +28,14 @@ UNITS: dict[str, Function] = {
     "leaky": lambda x: F.leaky_relu(x, 0.2),
     "leaky in place": lambda x: F.leaky_relu(x * 1, 0.2, inplace=True),
     "leaky module": nn.LeakyReLU(0.2),
+    "leaky by slope": lambda x: F.prelu(x, torch.full((1,), 0.2, dtype=x.dtype)),
+    "torch by name": lambda x: torch.relu(input=x),
+}
+BOUNDED: dict[str, Function] = {
+    "relu6": F.relu6,
+    "relu6 module": nn.ReLU6(),
+    "hardtanh": lambda x: F.hardtanh(x, 0.0, 6.0),
+    "hardtanh in place": lambda x: F.hardtanh(x * 1, 0.0, 6.0, inplace=True),
 }
 
 
@@ -65,7 +73,37 @@ def test_frozen_units_are_a_linear_function(name: str) -> None:
     assert seen.units() == 100
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, stride=2, padding=1), nn.MaxPool1d(2)])
+@pytest.mark.parametrize("name", BOUNDED)
+def test_frozen_bounds_are_constants(name: str) -> None:
+    torch.manual_seed(1)
+    model = Two(BOUNDED[name])
+    reference, other = 4 * torch.randn(90).double(), (4 * torch.randn(90).double()).requires_grad_()
+    with (switches := Switches(model)).watching():
+        assert torch.equal(model(reference), 3 * F.relu6(reference) + F.relu6(reference - 1))
+    with Switches(model, frozen_to=switches).watching():
+        out = model(other)
+        out.sum().backward()
+    parts = []
+    for at in (0, 1):
+        x, y = reference - at, other - at
+        parts.append(torch.where(x <= 0, 0.0, torch.where(x >= 6, 6.0, y)))
+    assert torch.allclose(out, 3 * parts[0] + parts[1])
+    inside = [((reference - at > 0) & (reference - at < 6)).double() for at in (0, 1)]
+    assert torch.allclose(other.grad, 3 * inside[0] + inside[1])  # type: ignore[arg-type]
+
+
+class WithPlaces(nn.Module):
+    """Pools and puts what it took back in its place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(out, places, 2)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.AdaptiveMaxPool2d(3), WithPlaces(), nn.MaxPool2d(2), nn.MaxPool2d(3, stride=2, padding=1), nn.MaxPool1d(2)],
+)
 def test_frozen_windows_take_the_place_of_the_reference(pool: nn.Module) -> None:
     torch.manual_seed(2)
     shape = (2, 3, 8) if isinstance(pool, nn.MaxPool1d) else (2, 3, 8, 8)
