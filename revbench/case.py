@@ -59,6 +59,8 @@ class Case:
         memory_limit_bytes: what a step may take; 0 is all there is. On a GPU PyTorch's allocator gives out no
             more; on the CPU the prediction alone keeps to it.
         training_steps: steps of a training case.
+        accumulate: parts that a training batch is gone through in; their gradients are added.
+        clip_norm: the Euclidean norm to which a training step's gradient is cut; 0 cuts nothing.
         ulp: if not 0, one weight, chosen by this number, is moved by one unit in the last place.
         seed: of weights and batches.
     """
@@ -86,6 +88,8 @@ class Case:
     certify: bool = False
     memory_limit_bytes: int = 0
     training_steps: int = 0
+    accumulate: int = 1
+    clip_norm: float = 0.0
     ulp: int = 0
     seed: int = 0
 
@@ -128,9 +132,11 @@ class Case:
                 allowed = (bool,)
             elif isinstance(default, int) or default is None:
                 allowed = (int, type(None)) if default is None else (int,)
+            elif isinstance(default, float):
+                allowed = (int, float)
             if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
                 raise UserError(f"field {name} of a case can't be {value!r}")
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            if isinstance(value, (int, float)) and not -(2**63) <= value < 2**63:  # nor NaN
                 raise UserError(f"field {name} of a case can't be so large a number")
             if isinstance(value, str) and not value.isprintable():
                 raise UserError(f"field {name} of a case holds unprintable characters: {value!r}")
@@ -167,6 +173,7 @@ class Case:
             ("kept_half_blocks", 0),
             ("memory_limit_bytes", 0),
             ("training_steps", 0),
+            ("accumulate", 1),
             ("ulp", 0),
             ("seed", 0),
             ("image_size", 1),
@@ -177,6 +184,8 @@ class Case:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{field}={value!r} must be an integer of at least {least}")
+        if not isinstance(self.clip_norm, (int, float)) or not 0 <= self.clip_norm < 2**63:
+            raise UserError(f"clip_norm={self.clip_norm!r} must be a number of at least 0")
         if self.strategy == "stored" and self.nonreversible == "recomputed":
             raise UserError("strategy=stored keeps every activation; nonreversible must be kept")
         if self.strategy != "reconstructed" and (self.kept_half_blocks or self.certify):

@@ -24,15 +24,13 @@ from torch.nn.functional import cross_entropy
 from revbench.backprop import StrategyModule, compile_pieces
 from revbench.case import Case, parse_factory
 from revbench.errors import UserError
+from revbench.recipes import PAPER
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]
 
 DEFAULT_IMAGE_SIZE = 32
 DEFAULT_CLASSES = 10
-MOMENTUM = 0.9  # Gomez et al. 2017, section 4: as in the authors' training
-WEIGHT_DECAY = 2e-4  # the same, CIFAR; on weights only
-LEARNING_RATE = 0.1  # the same
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,14 @@ class Workload:
     def forward(self, inputs: Any, targets: Any) -> Tensor:
         """Zero the gradients (to None) and compute the loss under the case's autocast."""
         self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            return self.loss(self.model(inputs), targets)
+
+    def autocast(self) -> torch.autocast:
+        """A context of the case's autocast."""
         autocast = self.case.autocast
         dtype = None if autocast == "none" else getattr(torch, autocast)
-        with torch.autocast(self.case.device.partition(":")[0], dtype=dtype, enabled=autocast != "none"):
-            return self.loss(self.model(inputs), targets)
+        return torch.autocast(self.case.device.partition(":")[0], dtype=dtype, enabled=autocast != "none")
 
     def step(self, inputs: Any, targets: Any) -> None:
         """One whole training step."""
@@ -204,12 +206,12 @@ def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW with weight decay on weights only: tensors of two dimensions or more."""
     parameters = list(model.parameters())
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": PAPER.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     if case.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=1e-3)
-    return torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=MOMENTUM)
+    return torch.optim.SGD(groups, lr=PAPER.learning_rate, momentum=PAPER.momentum)
 
 
 @torch.no_grad()

@@ -15,12 +15,12 @@ from revbench.report import (
     drift,
     drift_figures,
     energy,
-    figures,
     limits,
     reconciliation,
     step_memory,
     steps,
     tables,
+    training,
 )
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
@@ -91,7 +91,15 @@ def _sections(evidence: Evidence) -> list[Section]:
                 drift.determinism_table(evidence),
             ],
         ),
-        ("Training on real images", [*figures.training_figures(evidence), tables.training_table(evidence)]),
+        (
+            "Training on real images",
+            [
+                *training.training_figures(evidence),
+                training.training_table(evidence),
+                training.equivalence_table(evidence),
+                training.errors_table(evidence),
+            ],
+        ),
         ("Networks", [tables.table_two(evidence)]),
         ("Cases without figures", [tables.failure_table(evidence)]),
         ("Where it was measured", [tables.environment_table(evidence)]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,9 +14,7 @@ from matplotlib.figure import Figure as Canvas
 
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
-from revbench.report.document import Figure
-from revbench.report.evidence import Evidence, paired
-from revbench.titles import circumstances, strategy_of, title_of
+from revbench.titles import strategy_of
 
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {
@@ -36,57 +33,6 @@ _STYLE: Any = {
 Array = npt.NDArray[np.float64]
 
 
-def training_figures(evidence: Evidence) -> list[Figure]:
-    """For each trained pair: cross-entropy, and error (training dotted, validation solid); the null's spread shaded."""
-    figures = []
-    for group in paired(case.replace(ulp=0) for case in evidence.cases("training")):
-        members = [(c, evidence.series(c, "training")) for c in dict.fromkeys(group)]
-        members = [(case, columns) for case, columns in members if columns]
-        nulls = [
-            (c, evidence.series(c, "training"))
-            for c in evidence.cases("training")
-            if c.ulp and c.replace(ulp=0) in [member for member, _ in members]
-        ]
-        if not members:
-            continue
-        twins = {c.replace(ulp=0) for c, _ in nulls}
-        spread = [columns for case, columns in [*members, *nulls] if (case.replace(ulp=0) in twins) and columns]
-        with canvas(9.6, 3.6, 2) as (figure, (left, right)):
-            for case, columns in members:
-                label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
-                colour = RESNET_COLOUR if is_resnet(case) else COLOURS[case.strategy]
-                steps = _column(columns, "step")
-                window = max(len(steps) // 20, 1)
-                left.plot(steps, _smooth(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
-                error = _smooth(_column(columns, "error"), window) * 100
-                right.plot(steps, error, ":", color=colour, linewidth=1.3)
-                validation = _column(columns, "validation_error") * 100
-                at = ~np.isnan(validation)
-                right.plot(steps[at], validation[at], "-o", color=colour, linewidth=1.4, markersize=3.5, label=label)
-            if len(spread) > 1:
-                _shade(left, spread, "loss", 1.0)
-                _shade(right, spread, "error", 100.0)
-            left.set(title="Training cross-entropy", xlabel="step", ylabel="nats")
-            right.set(title="Error, dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
-            left.legend(loc="best")
-            svg = svg_of(figure)
-        first = members[0][0]
-        names = " and ".join(dict.fromkeys(title_of(c.model) for c, _ in members))
-        window_words = f"Training curves are running means over {window} steps." if window > 1 else ""
-        null_words = (
-            f" Shaded: the spread of the stored RevNet and {len(nulls)} null run{'s' if len(nulls) > 1 else ''}"
-            " that differ from it by one unit in the last place of one weight."
-        )
-        note = f"{first.data}, {circumstances(first)}. {window_words}{null_words if len(spread) > 1 else ''}"
-        alternative = "; ".join(
-            f"{title_of(c.model)} {c.strategy} ends at validation error {s.median:.1%}"
-            for c, _ in members
-            if (s := evidence.value(c, "training", "validation_error"))
-        )
-        figures.append(Figure(f"Training curves: {names} on {first.data}", "training", svg, alternative, (note,)))
-    return figures
-
-
 def colour_of(case: Case) -> Any:
     """A way's colour, the same in every figure."""
     return COLOURS.get(strategy_of(case), COLOURS[case.strategy])
@@ -96,33 +42,6 @@ def is_resnet(case: Case) -> bool:
     """Whether a case is of a network of the catalogue that has no reversible block."""
     known = CATALOGUE.get(case.model)
     return known is not None and known.family == "resnet"
-
-
-def _column(columns: dict[str, list[Any]], name: str) -> Array:
-    return np.asarray([np.nan if value is None else value for value in columns[name]], dtype=np.float64)
-
-
-def _smooth(values: Array, window: int) -> Array:
-    """The mean of the last `window` values, of fewer at the beginning."""
-    total = np.cumsum(np.insert(values, 0, 0.0))
-    index = np.arange(1, len(values) + 1)
-    first = np.maximum(index - window, 0)
-    smoothed: Array = (total[index] - total[first]) / (index - first)
-    return smoothed
-
-
-def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor: float) -> None:
-    window = max(len(members[0]["step"]) // 20, 1)
-    length = min(len(columns["step"]) for columns in members)
-    curves = np.stack([_smooth(_column(columns, name), window)[:length] for columns in members]) * factor
-    axes.fill_between(
-        _column(members[0], "step")[:length],
-        curves.min(0),
-        curves.max(0),
-        color=COLOURS["stored"],
-        alpha=0.25,
-        linewidth=0,
-    )
 
 
 class canvas:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from revbench import paper
-from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
-from revbench.report.steps import cell
-from revbench.titles import strategy_of, title_of
-from revbench.units import human_bytes, human_seconds
+from revbench.titles import title_of
+from revbench.units import human_bytes
 
 
 def table_two(evidence: Evidence) -> Table | None:
@@ -44,55 +40,6 @@ def table_two(evidence: Evidence) -> Table | None:
     ]
     breaks = [i for i, row in enumerate(rows) if i and row[1] != rows[i - 1][1]]
     return Table("Networks and parameters (Table 2)", columns, rows, 5, notes, breaks)
-
-
-def training_table(evidence: Evidence) -> Table | None:
-    """Where each training run ended."""
-    cases = evidence.cases("training")
-    if not cases:
-        return None
-    rows = []
-    for case in cases:
-        strategy = strategy_of(case) + (f", null {case.ulp}" if case.ulp else "")
-        percent: Callable[[float], str] = lambda v: f"{v:.1%}"  # noqa: E731
-        rows.append(
-            [
-                title_of(case.model), strategy, case.data, _images(evidence, case), str(case.batch_size),
-                str(case.training_steps),
-                evidence.failure(case, "training") or cell(evidence, case, "training", "train_loss", lambda v: f"{v:.3f}"),
-                cell(evidence, case, "training", "train_error", percent),
-                cell(evidence, case, "training", "validation_error", percent),
-                cell(evidence, case, "training", "step_seconds", human_seconds),
-            ]
-        )  # fmt: skip
-    notes = [
-        "Training figures are means over the last tenth of the"
-        " steps. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within its spread"
-        " is not a difference of strategy.",
-    ]
-    columns = (
-        "Network",
-        "Strategy",
-        "Data",
-        "Images",
-        "Batch",
-        "Steps",
-        "Training loss",
-        "Training error",
-        "Validation error",
-        "Step",
-    )
-    return Table("Where each training run ended", columns, rows, 3, notes)
-
-
-def _images(evidence: Evidence, case: Case) -> str:
-    """How many training images of how many, and how many for validation."""
-    names = ("train_images", "train_images_available", "validation_images")
-    used, there, held_out = (evidence.value(case, "training", name) for name in names)
-    if used is None or there is None or held_out is None:
-        return MISSING
-    of = f" of {there.median:,.0f}" if there.median != used.median else ""
-    return f"{used.median:,.0f}{of}, {held_out.median:,.0f} to validate"
 
 
 def failure_table(evidence: Evidence) -> Table | None:

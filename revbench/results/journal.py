@@ -45,7 +45,8 @@ class Run:
         if path is None or not path.is_file():
             return {}
         try:
-            columns = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            columns = _columns_of_lines(text) if path.suffix == ".jsonl" else json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not JSON ({error}); delete it to do without this series") from error
         if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
@@ -54,6 +55,14 @@ class Run:
         if len({len(column) for column in columns.values()}) != 1 or not all(is_figure(value) for value in values):
             raise UserError(f"{path}: its columns are not numbers of one length; delete it to do without this series")
         return columns
+
+
+def _columns_of_lines(text: str) -> dict[str, list[Any]]:
+    """The columns of a series that was written line by line: their names, then a list of figures each."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    if not all(isinstance(line, list) and len(line) == len(lines[0]) for line in lines):
+        raise ValueError("its lines are not lists of one length")
+    return {str(name): list(column) for name, *column in zip(*lines, strict=True)}
 
 
 def read_run(folder: Path) -> Run:
@@ -150,9 +159,7 @@ class Journal:
 
     def add_series(self, key: Key, columns: Mapping[str, Sequence[Metric]]) -> str:
         """Write a series file beside the rows; returns its name, for the row that is added next."""
-        case_id, probe, repeat = key
-        stem = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
-        name = f"{probe}-{stem}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}.json"
+        name = f"{series_stem(key)}.json"
         try:
             write_atomically(self.folder / SERIES / name, json.dumps(columns, allow_nan=False))
         except OSError as error:
@@ -201,6 +208,13 @@ class Journal:
         if whole < len(data):
             os.ftruncate(self._file, whole)
             os.fsync(self._file)
+
+
+def series_stem(key: Key) -> str:
+    """What the files of a row are called, made of nothing but letters, digits and dashes."""
+    case_id, probe, repeat = key
+    words = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
+    return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

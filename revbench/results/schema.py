@@ -13,7 +13,7 @@ from revbench.errors import UserError
 from revbench.words import STATUSES
 
 SCHEMA_VERSION = 1
-SERIES_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*\.json")
+SERIES_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*\.jsonl?")
 
 Metric = float | int | str | None
 Key = tuple[str, str, int]

@@ -9,7 +9,7 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.errors import UserError, unknown
-from revbench.results.journal import Journal
+from revbench.results.journal import Journal, series_stem
 from revbench.results.schema import Key, Row
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.worker import PROBES, PROBES_OF_GROUPS, SETTINGS
@@ -95,12 +95,19 @@ class Session:
             return known
         check_device(cases[0].device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+        written: str | None = None
+        if probe == "training":  # writes its series as it goes, beside the rows
+            stem = series_stem((cases[0].id, probe, repeat))
+            options = {**(options or {}), "folder": str(self.journal.folder.resolve()), "stem": stem}
+            written = f"{stem}.jsonl"
         answer = self._server.measure(cases, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
         elapsed = time.perf_counter() - clock
         rows = []
         for case, found in zip(cases, answer.get("found", [{}] * len(cases)), strict=True):
             key = (case.id, probe, repeat)
-            series = self.journal.add_series(key, found["series"]) if found.get("series") else None
+            series = written if found else None
+            if found.get("series"):
+                series = self.journal.add_series(key, found["series"])
             row = Row(
                 case=case, probe=probe, repeat=repeat, status=answer["status"], started=started,
                 elapsed_seconds=elapsed / len(cases), environment_id=self._environment_id, options=_public(options or {}),
@@ -124,5 +131,5 @@ def check_device(device: str, environment: Mapping[str, Any]) -> None:
 
 
 def _public(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that belong in a row: not where on this machine the data lay."""
-    return {name: value for name, value in options.items() if name != "data_path"}
+    """The settings that belong in a row: not where on this machine something lay."""
+    return {name: value for name, value in options.items() if name not in ("data_path", "folder", "stem")}

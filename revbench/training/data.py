@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Images:
     num_classes: int
     flip: bool
     train_available: int
+
+    def to(self, device: str) -> Images:
+        """The same in a device's memory."""
+        tensors = ("train_images", "train_labels", "validation_images", "validation_labels")
+        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 def load_images(

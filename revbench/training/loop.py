@@ -1,51 +1,103 @@
-"""The training loop: short, deterministic, with a row of figures for every step."""
+"""The training loop: short, deterministic, resumable, with a line of figures for every step."""
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revbench.numerics.monitor import DriftMonitor
 from revbench.probes.found import Found, Metric, Progress
-from revbench.training.data import Images, load_images
+from revbench.recipes import PAPER
+from revbench.training.checkpoint import Checkpoints, weights_sha256
+from revbench.training.data import TRAIN_LIMIT, Images, load_images
+from revbench.training.order import Batches
 from revbench.training.sources import DIGITS
-from revbench.workload import LEARNING_RATE, Workload
+from revbench.training.stream import SeriesFile
+from revbench.workload import Workload
 
-PADDING = 4  # pixels; Gomez et al. 2017, section 4, as He et al. 2016
+Line = dict[str, Metric]
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """The paper's schedule, scaled: 0.1, divided by 10 at half and again at three quarters of the steps.
+class Training:
+    """One network and the images that it is trained on.
 
-    The paper has 80,000 steps on CIFAR with changes at 40,000 and 60,000.
+    Args:
+        workload: what to train; its own batches are not used.
+        images: put into the device's memory, and augmented there.
     """
-    return LEARNING_RATE * (0.1 if 2 * step >= steps else 1.0) * (0.1 if 4 * step >= 3 * steps else 1.0)
 
+    def __init__(self, workload: Workload, images: Images) -> None:
+        case = workload.case
+        self.workload = workload
+        self.images = images.to(case.device)
+        self._batches = Batches(
+            self.images.train_images, self.images.train_labels, batch_size=case.batch_size, seed=case.seed,
+            padding=PAPER.padding, flip=images.flip,
+        )  # fmt: skip
+        pixels = images.train_images.double() / 255
+        self._mean = pixels.mean((0, 2, 3)).view(1, 3, 1, 1).to(case.device)
+        self._deviation = pixels.std((0, 2, 3)).clamp_min(1e-3).view(1, 3, 1, 1).to(case.device)
+        self._scaler = torch.amp.GradScaler(case.device.partition(":")[0], enabled=case.autocast == "float16")
 
-def batches(images: Images, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless training batches, the same for every model and device: shuffled, cropped and, if allowed, mirrored.
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The normalised images and labels of a step (from 0)."""
+        raw, labels = self._batches.at(step)
+        return self.normalise(raw), labels
 
-    Yields:
-        uint8 images ``(batch_size, 3, S, S)`` and int64 labels, on the CPU.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.int64)
-    size = images.train_images.shape[-1]
-    while True:
-        while len(order) < batch_size:
-            order = torch.cat((order, torch.randperm(len(images.train_labels), generator=generator)))
-        chosen, order = order[:batch_size], order[batch_size:]
-        padded = F.pad(images.train_images[chosen], (PADDING,) * 4)
-        corners = torch.randint(2 * PADDING + 1, (batch_size, 2), generator=generator).tolist()
-        batch = torch.stack([x[:, i : i + size, j : j + size] for x, (i, j) in zip(padded, corners, strict=True)])
-        if images.flip:
-            mirrored = torch.rand(batch_size, generator=generator) < 0.5
-            batch[mirrored] = batch[mirrored].flip(-1)
-        yield batch, images.train_labels[chosen]
+    def normalise(self, raw: Tensor) -> Any:
+        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set."""
+        return self.workload.place((raw.double() / 255 - self._mean) / self._deviation)
+
+    def step(self, step: int, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """One training step; returns its loss and its error (fraction wrong).
+
+        The batch is gone through in ``accumulate`` equal parts, whose gradients add up to that of their mean; batch norm sees
+        each part by itself.
+        """
+        case, optimizer = self.workload.case, self.workload.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = PAPER.learning_rate_at(step, case.training_steps)
+        optimizer.zero_grad(set_to_none=True)
+        loss, wrong = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
+        for part, labels in zip(inputs.chunk(case.accumulate), targets.chunk(case.accumulate), strict=True):
+            with self.workload.autocast():
+                outputs = self.workload.model(part)
+                share = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
+            self._scaler.scale(share).backward()
+            loss += share.detach()
+            wrong = wrong + (outputs.detach().argmax(1) != labels).sum()
+        if case.clip_norm:
+            self._scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.workload.model.parameters(), case.clip_norm)
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        return loss.item(), int(wrong) / len(targets)  # waits for the device
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after."""
+        model: nn.Module = self.workload.model
+        model.eval()
+        loss, wrong = 0.0, 0
+        count = len(self.images.validation_labels)
+        for start in range(0, count, 200):
+            inputs = self.normalise(self.images.validation_images[start : start + 200])
+            targets = self.images.validation_labels[start : start + 200]
+            with self.workload.autocast():
+                outputs = model(inputs)
+                loss += self.workload.loss(outputs, targets).item() * len(targets)
+            wrong += int((outputs.argmax(1) != targets).sum())
+        model.train()
+        return loss / count, wrong / count
 
 
 def measure_training(
@@ -53,101 +105,121 @@ def measure_training(
     *,
     progress: Progress,
     data_path: str = DIGITS,
+    train_limit: int = TRAIN_LIMIT,
     evaluations: int = 5,
+    drift_every: int = 0,
+    drift_items: int = 16,
+    checkpoint_every: int = 0,
+    folder: str | None = None,
+    stem: str = "training",
 ) -> Found:
-    """Train a workload's model on real images for the case's ``training_steps``.
+    """Train a workload's model on real images for the case's ``training_steps``, by the paper's recipe.
 
-    SGD with momentum 0.9, weight decay on weights only, `learning_rate`'s schedule, pad-4 crop and flip
-    (Gomez et al. 2017, section 4). Batches depend on the case's seed alone, so that a pair sees the same ones.
+    Batches depend on the case's seed and the step alone, so that a pair sees the same ones, and a resumed run goes on bit
+    for bit where it was (on the CPU).
 
     Args:
         workload: what to train; its own batches are not used.
-        progress: told of each step: ``done``, ``of``, ``loss``, ``error``, ``step_seconds``.
-        data_path: see `revbench.training.data.load_images`.
+        progress: told of each step: ``done``, ``of``, ``loss``, ``error``, ``step_seconds``, ``peak_bytes``.
+        data_path, train_limit: see `revbench.training.data.load_images`.
         evaluations: times that the whole validation set is evaluated, evenly spread, the last after the end.
+        drift_every: measure the gradient's drift every so many steps, on copies; never if 0.
+        drift_items: of the batch, for that.
+        checkpoint_every: steps from one checkpoint to the next; none if 0.
+        folder: of the run: the series goes to its folder ``series``, checkpoints to ``checkpoints``; without it the series is
+            returned alone and nothing is resumed.
+        stem: of their files' names.
 
     Returns:
         Metrics ``train_loss`` and ``train_error`` (means of the last tenth of the steps), ``validation_loss``,
         ``validation_error`` (fractions, at the end), ``step_seconds`` (median), ``training_seconds``,
-        ``train_images``, ``train_images_available``, ``validation_images``. Series ``step``, ``loss``, ``error``,
-        ``learning_rate``, ``step_seconds``, ``validation_loss``, ``validation_error`` (None between evaluations).
+        ``waiting_share`` (of the time, spent on getting batches), ``series_share`` (on writing the series),
+        ``train_images``, ``train_images_available``, ``validation_images``, ``weights_sha256``, ``resumed_at_step`` and
+        ``resume_note``. Series: the columns of `revbench.training.stream.COLUMNS`.
+
+    Raises:
+        UserError: data that can't be used, a checkpoint of another case, a folder that can't be written.
     """
     case = workload.case
     size = getattr(getattr(workload.model, "architecture", None), "image_size", None) or case.image_size or 32
-    images = load_images(data_path, image_size=size)
-    normalise = _Normalise(images, workload)
+    training = Training(workload, load_images(data_path, image_size=size, train_limit=train_limit))
     steps = case.training_steps
     evaluate_at = {round((i + 1) * steps / evaluations) for i in range(evaluations)}
-    series: dict[str, list[Metric]] = {
-        name: []
-        for name in ("step", "loss", "error", "learning_rate", "step_seconds", "validation_loss", "validation_error")
-    }
-    stream = batches(images, case.batch_size, case.seed)
-    began = time.perf_counter()
-    for step in range(1, steps + 1):
-        rate = learning_rate(step - 1, steps)
-        for group in workload.optimizer.param_groups:
-            group["lr"] = rate
-        raw, labels = next(stream)
-        inputs, targets = normalise(raw), workload.place(labels)
-        start = time.perf_counter()
-        workload.optimizer.zero_grad(set_to_none=True)
-        outputs = workload.model(inputs)
-        loss = workload.loss(outputs, targets)
-        loss.backward()
-        workload.optimizer.step()
-        loss_value = loss.item()  # waits for the device, so that the time is the step's
-        seconds = time.perf_counter() - start
-        error = (outputs.detach().argmax(1) != targets).double().mean().item()
-        validation = evaluate(workload, images, normalise) if step in evaluate_at else (None, None)
-        figures = (step, loss_value, error, rate, seconds, *validation)
-        for column, figure in zip(series.values(), figures, strict=True):
-            column.append(figure)
-        progress({"done": step, "of": steps, "loss": loss_value, "error": error, "step_seconds": seconds})
+    checkpoints = Checkpoints(Path(folder) / "checkpoints", stem) if folder is not None and checkpoint_every else None
+    first, note = checkpoints.restore(workload) if checkpoints is not None else (0, None)
+    watch = None
+    if drift_every:
+        watch = DriftMonitor(
+            workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
+        )
+    path = Path(folder) / "series" / f"{stem}.jsonl" if folder is not None else None
+    began, waited, wrote = time.perf_counter(), 0.0, 0.0
+    with SeriesFile(path, keep=first) as series:
+        for step in range(first, steps):
+            start = time.perf_counter()
+            inputs, targets = training.batch(step)
+            ready = time.perf_counter()
+            moment = watch(step, inputs, targets) if watch is not None else None
+            line: Line = {"step": step + 1, "learning_rate": PAPER.learning_rate_at(step, steps)}
+            with _measured(case.device, line):
+                line["loss"], line["error"] = training.step(step, inputs, targets)
+            if step + 1 in evaluate_at:
+                line["validation_loss"], line["validation_error"] = training.evaluate()
+            if moment is not None and moment.drift is not None:
+                whole = moment.drift.whole
+                line |= {"angle_degrees": whole.angle_degrees, "smooth_relative_error": whole.smooth_relative_error}
+            now = time.perf_counter()
+            series.add(line)
+            wrote += time.perf_counter() - now
+            waited += ready - start
+            shown = ("loss", "error", "step_seconds", "peak_bytes", "angle_degrees")
+            progress({"done": step + 1, "of": steps, **{name: line.get(name) for name in shown}})
+            if checkpoints is not None and (step + 1) % checkpoint_every == 0 and step + 1 < steps:
+                series.flush()
+                checkpoints.save(workload, step + 1)
+        columns = series.columns()
+    elapsed = time.perf_counter() - began
+    if checkpoints is not None:
+        checkpoints.remove()
     last = max(steps // 10, 1)
     metrics: dict[str, Metric] = {
-        "train_loss": _mean(series["loss"][-last:]),
-        "train_error": _mean(series["error"][-last:]),
-        "validation_loss": series["validation_loss"][-1],
-        "validation_error": series["validation_error"][-1],
-        "step_seconds": torch.tensor(series["step_seconds"], dtype=torch.float64).median().item(),
-        "training_seconds": time.perf_counter() - began,
-        "train_images": len(images.train_labels),
-        "train_images_available": images.train_available,
-        "validation_images": len(images.validation_labels),
+        "train_loss": _mean(columns["loss"][-last:]),
+        "train_error": _mean(columns["error"][-last:]),
+        "validation_loss": columns["validation_loss"][-1],
+        "validation_error": columns["validation_error"][-1],
+        "step_seconds": statistics.median(float(v) for v in columns["step_seconds"] if v is not None),
+        "training_seconds": elapsed,
+        "waiting_share": waited / elapsed,
+        "series_share": wrote / elapsed,
+        "train_images": len(training.images.train_labels),
+        "train_images_available": training.images.train_available,
+        "validation_images": len(training.images.validation_labels),
+        "weights_sha256": weights_sha256(workload.model),
+        "resumed_at_step": first,
+        "resume_note": note,
     }
-    return Found(metrics, series=series)
+    return Found(metrics, series=columns if path is None else {})
 
 
-@torch.no_grad()
-def evaluate(workload: Workload, images: Images, normalise: _Normalise) -> tuple[float, float]:
-    """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after."""
-    model: nn.Module = workload.model
-    model.eval()
-    loss, wrong = 0.0, 0
-    count = len(images.validation_labels)
-    for start in range(0, count, 200):
-        inputs = normalise(images.validation_images[start : start + 200])
-        targets = workload.place(images.validation_labels[start : start + 200])
-        outputs = model(inputs)
-        loss += workload.loss(outputs, targets).item() * len(targets)
-        wrong += int((outputs.argmax(1) != targets).sum())
-    model.train()
-    return loss / count, wrong / count
-
-
-class _Normalise:
-    """uint8 images to the workload's device and dtype, each channel to mean 0 and variance 1 over the training set."""
-
-    def __init__(self, images: Images, workload: Workload) -> None:
-        pixels = images.train_images.double() / 255
-        self._mean = pixels.mean((0, 2, 3)).view(1, 3, 1, 1)
-        self._deviation = pixels.std((0, 2, 3)).clamp_min(1e-3).view(1, 3, 1, 1)
-        self._workload = workload
-
-    def __call__(self, batch: Tensor) -> Any:
-        return self._workload.place((batch.double() / 255 - self._mean) / self._deviation)
+@contextmanager
+def _measured(device: str, line: Line) -> Iterator[None]:
+    """Time and memory of what is inside: the device's clock and the allocator's peak on a GPU, else the host's clock and the
+    resident set.
+    """
+    if device.startswith("cuda"):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.reset_peak_memory_stats()
+        begin.record()
+        yield
+        end.record()
+        end.synchronize()
+        line["step_seconds"], line["peak_bytes"] = begin.elapsed_time(end) / 1e3, torch.cuda.max_memory_allocated()
+        return
+    start = time.perf_counter()
+    yield
+    line["step_seconds"], line["peak_bytes"] = time.perf_counter() - start, psutil.Process().memory_info().rss
 
 
 def _mean(values: list[Any]) -> float:
-    return float(sum(values) / len(values))
+    finite = [v for v in values if v is not None]
+    return float(sum(finite) / len(finite)) if finite else math.nan

@@ -9,6 +9,7 @@ from revbench.errors import UserError
 DIGITS = "digits"
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
 CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
+TRAINING_IMAGES = {DIGITS: 1_438, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 HELD_OUT = 5  # one image in so many is held out where a folder has no split
 TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
@@ -50,6 +51,15 @@ def count_classes(source: str) -> int:
     if source in CLASSES:
         return CLASSES[source]
     return sum(child.is_dir() for child in split_folders(Path(source))[0].iterdir())
+
+
+def count_training_images(source: str) -> int:
+    """How many images the training set of what `split_data_option` returned as a source holds."""
+    if source in TRAINING_IMAGES:
+        return TRAINING_IMAGES[source]
+    roots = split_folders(Path(source))
+    count = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in roots[0].rglob("*"))
+    return count if len(roots) == 2 else count - count // HELD_OUT
 
 
 def check_images(folder: Path) -> None:

@@ -5,39 +5,23 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from revbench.case import Case
+from revbench.probes.found import Found
 from revbench.training.data import load_images
-from revbench.training.loop import batches, evaluate, learning_rate, measure_training
+from revbench.training.loop import Training, measure_training
 from revbench.workload import build_workload
 
 CASE = Case(model="revnet-38", batch_size=8, training_steps=6, data="digits", image_size=16)
 
 
-def train(**changes: Any) -> Any:
-    return measure_training(build_workload(CASE.replace(**changes)), progress=lambda _: None, evaluations=2)
+def train(**changes: Any) -> Found:
+    return train_case(CASE.replace(**changes))
 
 
-def test_the_schedule_is_the_papers() -> None:
-    at = {step: learning_rate(step, 80_000) for step in (0, 39_999, 40_000, 59_999, 60_000, 79_999)}
-    assert list(at.values()) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-
-
-def test_batches_are_the_same_for_everybody() -> None:
-    images = load_images("digits", image_size=16)
-    a, b, other = batches(images, 100, 0), batches(images, 100, 0), batches(images, 100, 1)
-    for _ in range(20):  # beyond one epoch
-        (x, y), (u, v) = next(a), next(b)
-        assert torch.equal(x, u)
-        assert torch.equal(y, v)
-    assert not torch.equal(next(a)[0], next(other)[0])
-
-
-def test_an_epoch_shows_every_image_once() -> None:
-    images = load_images("digits", image_size=16)
-    stream = batches(images, len(images.train_labels), 0)
-    for _ in range(2):
-        assert torch.equal(next(stream)[1].bincount(), images.train_labels.bincount())
+def train_case(case: Case, **options: Any) -> Found:
+    return measure_training(build_workload(case), progress=lambda _: None, evaluations=2, **options)
 
 
 def test_stored_and_reconstructed_train_alike_in_float64() -> None:
@@ -68,10 +52,60 @@ def test_training_learns() -> None:
 
 def test_evaluation_leaves_the_model_in_training_mode() -> None:
     workload = build_workload(CASE)
-    images = load_images("digits", image_size=16)
+    training = Training(workload, load_images("digits", image_size=16))
     before = {n: b.clone() for n, b in workload.model.named_buffers()}
-    loss, error = evaluate(workload, images, lambda x: workload.place(x.double() / 255))  # type: ignore[arg-type]
+    loss, error = training.evaluate()
     assert math.isfinite(loss)
     assert 0.5 < error <= 1
     assert workload.model.training
     assert all(torch.equal(b, before[n]) for n, b in workload.model.named_buffers())
+
+
+def test_accumulated_parts_are_the_whole_batch() -> None:
+    """Without batch norm, whose statistics are those of a part."""
+    case = CASE.replace(model="tests.training.test_loop:plain", dtype="float64", training_steps=3)
+    whole, parts = (train_case(case.replace(accumulate=n)) for n in (1, 4))
+    assert parts.series["loss"] == pytest.approx(whole.series["loss"], rel=1e-12)
+    assert parts.metrics["weights_sha256"] != whole.metrics["weights_sha256"]  # other rounding
+
+
+def test_a_clipped_step_moves_no_further_than_its_norm() -> None:
+    case = CASE.replace(model="tests.training.test_loop:plain", dtype="float64", training_steps=1, clip_norm=1e-3)
+    workload = build_workload(case)
+    before = torch.cat([p.detach().flatten().clone() for p in workload.model.parameters()])
+    measure_training(workload, progress=lambda _: None)
+    after = torch.cat([p.detach().flatten() for p in workload.model.parameters()])
+    weights = torch.linalg.vector_norm(before)
+    assert 0 < torch.linalg.vector_norm(after - before) <= 0.1 * (1e-3 + 2e-4 * weights) * (1 + 1e-9)
+
+
+def test_drift_along_the_training_leaves_it_alone() -> None:
+    plain, watched = train(), train_case(CASE, drift_every=3, drift_items=4)
+    assert watched.metrics["weights_sha256"] == plain.metrics["weights_sha256"]
+    assert watched.series["loss"] == plain.series["loss"]
+    angles = watched.series["angle_degrees"]
+    assert [angle is not None for angle in angles] == [True, False, False] * 2
+    assert all(angle is None for angle in plain.series["angle_degrees"])
+
+
+def test_the_digest_tells_trainings_apart() -> None:
+    same, other, null = (train(**c).metrics["weights_sha256"] for c in ({}, {"seed": 1}, {"ulp": 1}))
+    assert same == train().metrics["weights_sha256"]
+    assert len({same, other, null}) == 3
+
+
+def test_float16_trains_with_a_scaled_loss() -> None:
+    found = train(autocast="float16", training_steps=3, batch_size=4)
+    assert all(loss is not None and math.isfinite(loss) for loss in found.series["loss"])
+
+
+def test_fifty_steps_on_real_images_agree_in_float64() -> None:
+    stored, ours = (
+        train(dtype="float64", training_steps=50, image_size=8, strategy=strategy).series["loss"]
+        for strategy in ("stored", "reconstructed")
+    )
+    assert ours == pytest.approx(stored, abs=1e-6)
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 20), nn.Tanh(), nn.Linear(20, 10))

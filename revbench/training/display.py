@@ -1,0 +1,101 @@
+"""What a person sees of several trainings: all members side by side, or a line now and then where nobody looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from revbench.case import Case
+from revbench.results.schema import Row
+from revbench.titles import strategy_of, title_of
+from revbench.units import human_bytes, human_degrees, human_seconds
+
+LINES = 10  # of each training, where the output is no terminal
+
+
+class Board:
+    """The members of an invocation and where each stands.
+
+    Args:
+        cases: in the order in which they are trained.
+        console: where to draw.
+    """
+
+    def __init__(self, cases: Sequence[Case], console: Console) -> None:
+        self._cases = cases
+        self._console = console
+        self._live: Live | None = None
+        self._latest: dict[Case, Mapping[str, Any]] = {}
+        self._rows: dict[Case, Row] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Draw until the end of this context, if the console is a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, refresh_per_second=4, get_renderable=self.table) as self._live:
+            yield
+        self._live = None
+
+    def progress(self, case: Case) -> Callable[[Mapping[str, Any]], None]:
+        """Takes the messages of one training."""
+
+        def take(message: Mapping[str, Any]) -> None:
+            self._latest[case] = message
+            done, of = message["done"], message["of"]
+            if self._live is None and (done * LINES // of != (done - 1) * LINES // of):
+                self._console.print(f"{_name(case)}: {done:,} of {of:,} steps, {_figures(message)}", markup=False)
+
+        return take
+
+    def ended(self, case: Case, row: Row) -> None:
+        """A training is over."""
+        self._rows[case] = row
+
+    def table(self) -> Table:
+        """All members side by side."""
+        table = Table(box=None, pad_edge=False)
+        for name in ("", "step", "loss", "error", "a step", "memory", "angle", "left", "validation"):
+            table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+        for case in self._cases:
+            message, row = self._latest.get(case), self._rows.get(case)
+            cells = [_name(case)]
+            if row is not None and not row.ok:
+                cells += [row.status]
+            elif message is None:
+                cells += ["waits" if row is None else "was there"]
+            else:
+                left = (message["of"] - message["done"]) * (message["step_seconds"] or 0)
+                angle = message.get("angle_degrees")
+                cells += [
+                    f"{message['done']:,}/{message['of']:,}", _number(message["loss"], ".3f"), _number(message["error"], ".1%"),
+                    human_seconds(message["step_seconds"]), human_bytes(message["peak_bytes"]),
+                    human_degrees(angle) if angle is not None else "", human_seconds(left) if left else "",
+                ]  # fmt: skip
+            error = row.number("validation_error") if row is not None and row.ok else None
+            table.add_row(*cells, *[""] * (8 - len(cells)), "" if error is None else f"{error:.1%}")
+        return table
+
+
+def _name(case: Case) -> str:
+    words = [title_of(case.model), strategy_of(case)]
+    if case.ulp:
+        words.append(f"null {case.ulp}")
+    return " ".join(words) + (f", seed {case.seed}" if case.seed else "")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not finite" if value is None else format(value, form)
+
+
+def _figures(message: Mapping[str, Any]) -> str:
+    return (
+        f"loss {_number(message['loss'], '.3f')}, error {_number(message['error'], '.1%')},"
+        f" {human_seconds(message['step_seconds'])} a step"
+    )

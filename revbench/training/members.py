@@ -1,0 +1,53 @@
+"""Which trainings belong together: a pair with its strategies and its null, on the same batches; no torch is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.models.catalogue import CATALOGUE
+from revbench.words import STRATEGIES
+
+
+def pair_of(number: str) -> tuple[str, str]:
+    """ResNet and RevNet of a pair by the number of either: ``38`` and ``32`` are ResNet-32 / RevNet-38.
+
+    Raises:
+        UserError: no network has this number.
+    """
+    for name, architecture in CATALOGUE.items():
+        if architecture.family == "revnet" and number in (
+            name.rpartition("-")[2],
+            architecture.pair.rpartition("-")[2],
+        ):
+            return architecture.pair, name
+    known = ", ".join(name.rpartition("-")[2] for name, a in CATALOGUE.items() if a.family == "revnet")
+    raise UserError(f"no pair {number!r}; there are {known}, by the number of the RevNet or of its ResNet")
+
+
+def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence[int]) -> list[Case]:
+    """ResNet stored, RevNet stored and reconstructed, and the nulls: RevNet stored with one weight moved by one ulp.
+
+    All of one seed see the same batches; the RevNets of one seed start from the same weights.
+    """
+    cases = []
+    for seed in seeds:
+        resnet = base.replace(model=pair[0], strategy="stored", seed=seed)
+        revnet = resnet.replace(model=pair[1])
+        cases += [resnet, revnet, revnet.replace(strategy="reconstructed")]
+        cases += [revnet.replace(ulp=i + 1) for i in range(nulls)]
+    return cases
+
+
+def model_cases(models: Sequence[str], strategies: Sequence[str], base: Case, *, seeds: Sequence[int]) -> list[Case]:
+    """Each model under each strategy; by default ``reconstructed`` for a RevNet, ``stored`` for a ResNet."""
+    cases = []
+    for model in models:
+        known = CATALOGUE.get(model)
+        default = "stored" if known is not None and known.family == "resnet" else "reconstructed"
+        for strategy in strategies or (default,):
+            if strategy not in STRATEGIES and not strategy.startswith("torch_"):
+                raise UserError(f"unknown strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+            cases += [base.replace(model=model, strategy=strategy, seed=seed) for seed in seeds]
+    return cases

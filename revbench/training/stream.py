@@ -1,0 +1,96 @@
+"""The series of a training, written line by line as it goes: what is on disk survives whatever ends the process."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from revbench.errors import UserError
+from revbench.probes.found import Metric
+
+COLUMNS = (
+    "step", "loss", "error", "learning_rate", "step_seconds", "peak_bytes", "validation_loss", "validation_error",
+    "angle_degrees", "smooth_relative_error",
+)  # fmt: skip
+
+
+class SeriesFile:
+    """A file of JSON lines: the names of the columns, then a list of figures a step; a context manager.
+
+    Args:
+        path: of the file; None keeps the lines in memory alone.
+        keep: lines of an earlier process that are kept: those up to its checkpoint; what came after is written anew.
+
+    Raises:
+        UserError: it can't be written.
+    """
+
+    def __init__(self, path: Path | None, *, keep: int = 0) -> None:
+        self._path = path
+        self._lines: list[list[Metric]] = []
+        self._file: Any = None
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if keep and path.is_file():
+                self._lines = _read(path)[:keep]
+            self._file = path.open("w", encoding="utf-8")
+            self._write(json.dumps(COLUMNS))
+            for line in self._lines:
+                self._write(json.dumps(line))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __enter__(self) -> SeriesFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, figures: dict[str, Metric]) -> None:
+        """Append the figures of one step; what is not finite becomes null."""
+        line: list[Metric] = [_finite(figures.get(name)) for name in COLUMNS]
+        self._lines.append(line)
+        try:
+            self._write(json.dumps(line))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        if self._file is not None:
+            self._file.flush()
+
+    def columns(self) -> dict[str, list[Any]]:
+        """All lines so far, by column."""
+        return {name: [line[i] for line in self._lines] for i, name in enumerate(COLUMNS)}
+
+    def _write(self, line: str) -> None:
+        if self._file is not None:
+            self._file.write(line + "\n")
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"can't write the series {self._path}: {error.strerror}; make room and resume")
+
+
+def _read(path: Path) -> list[list[Metric]]:
+    """The whole lines of a series file of this version; none if it is another's."""
+    found: list[list[Metric]] = []
+    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break  # torn by what ended the process
+        if number == 0 and line != list(COLUMNS):
+            return []
+        if number:
+            found.append(line)
+    return found
+
+
+def _finite(value: Metric) -> Metric:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

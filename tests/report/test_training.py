@@ -1,0 +1,114 @@
+"""What the report says of trainings, from rows that say what is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from revbench.case import Case
+from revbench.report.build import build_report
+from revbench.report.document import Figure, Report, Table
+from revbench.report.training import MARGIN, equivalence
+from revbench.results.journal import Journal
+from revbench.training.stream import COLUMNS, SeriesFile
+from tests.results.rows import ENVIRONMENT, make_row
+
+BASE = Case(model="revnet-38", batch_size=8, data="CIFAR-10 (JPEG)", training_steps=6)
+
+
+def trained(folder: Path, cases: dict[Case, float], *, drift: bool = False) -> Report:
+    journal = Journal(folder)
+    journal.add_environment(ENVIRONMENT)
+    for number, (case, error) in enumerate(cases.items()):
+        name = f"training-{number}.jsonl"
+        with SeriesFile(folder / "series" / name) as series:
+            for step in range(6):
+                line: dict[str, Any] = {
+                    "step": step + 1, "loss": 2.0 - 0.1 * step, "error": 0.9 - 0.05 * step, "learning_rate": 0.1,
+                    "validation_error": error if step == 5 else None, "angle_degrees": 0.1 if drift and step % 3 == 0 else None,
+                }  # fmt: skip
+                series.add(line)
+        ended = {
+            "train_loss": 1.5, "train_error": 0.6, "validation_error": error, "step_seconds": 0.1, "waiting_share": 0.02,
+            "train_images": 100, "train_images_available": 100, "validation_images": 10,
+        }  # fmt: skip
+        journal.add_row(make_row(case=case, probe="training", metrics=ended, samples={}, series=name))
+    journal.close()
+    return build_report([folder])
+
+
+def tables(report: Report) -> dict[str, Table]:
+    return {b.title: b for s in report.sections for b in s.blocks if isinstance(b, Table)}
+
+
+def figures(report: Report) -> list[Figure]:
+    return [b for s in report.sections for b in s.blocks if isinstance(b, Figure)]
+
+
+def members(seed: int = 0) -> list[Case]:
+    stored = BASE.replace(seed=seed)
+    return [stored.replace(model="resnet-32"), stored, stored.replace(strategy="reconstructed"), stored.replace(ulp=1)]
+
+
+def test_published_and_ours_stand_in_columns_of_their_own(tmp_path: Path) -> None:
+    found = tables(trained(tmp_path, dict(zip(members(), (0.25, 0.30, 0.31, 0.32), strict=True))))
+    table = found["Classification error, % (Tables 3 and 4)"]
+    assert table.columns == (
+        "Network", "CIFAR-10, paper", "CIFAR-100, paper", "ImageNet, paper", "CIFAR-10 (JPEG), stored",
+        "CIFAR-10 (JPEG), reconstructed",
+    )  # fmt: skip
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["ResNet-32"] == ["7.14", "29.95", "–", "25.00", "–"]
+    assert rows["RevNet-38"] == ["7.24", "28.96", "–", "30.00", "31.00"]  # the null is no result of ours
+    assert rows["RevNet-104"] == ["–", "–", "23.10", "–", "–"]
+    assert "CIFAR-10 (JPEG): 6 steps" in table.notes[0]
+    assert found["Where each training run ended"].rows[0][-1] == "2.0%"
+
+
+def test_one_figure_a_pair_with_the_angle_where_it_was_measured(tmp_path: Path) -> None:
+    cases = {case: 0.3 for seed in (0, 1) for case in members(seed)}
+    (figure,) = figures(trained(tmp_path / "with", cases, drift=True))
+    assert "1 null run that differ from it" in figure.notes[0].replace("runs", "run")
+    (plain,) = figures(trained(tmp_path / "without", cases))
+    assert len(figure.svg) > len(plain.svg)  # a panel more
+
+
+def test_few_seeds_claim_nothing(tmp_path: Path) -> None:
+    found = tables(trained(tmp_path, dict(zip(members(), (0.25, 0.30, 0.30, 0.32), strict=True))))
+    (row,) = found["Do stored and reconstructed end at the same error?"].rows
+    assert row == ["RevNet-38", "CIFAR-10 (JPEG)", "1", "+0.00", "–", "not tested: at least 5 seeds"]
+
+
+def test_five_seeds_may(tmp_path: Path) -> None:
+    cases = {}
+    for seed in range(5):
+        for case, error in zip(members(seed), (0.25, 0.3, 0.3 + 0.001 * (seed - 2), 0.32), strict=True):
+            cases[case] = error
+    (row,) = tables(trained(tmp_path, cases))["Do stored and reconstructed end at the same error?"].rows
+    assert row[2:4] == ["5", "+0.00"]
+    assert row[-1] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation"), [(0.0, 0.002), (0.0, 0.03), (0.02, 0.001), (0.008, 0.004), (-0.009, 0.0005)]
+)
+def test_equivalence_against_two_one_sided_tests(mean: float, deviation: float) -> None:
+    differences = mean + deviation * np.random.default_rng(0).standard_normal(8)
+    above = stats.ttest_1samp(differences, -MARGIN, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, MARGIN, alternative="less").pvalue
+    assert equivalence(differences.tolist())[2] == ("yes" if max(above, below) < 0.05 else "not shown")
+
+
+def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add_environment(ENVIRONMENT)
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "short.jsonl").write_text('["step", "loss"]\n[1, 2.0]\n')
+    journal.add_row(make_row(case=BASE, probe="training", metrics={}, samples={}, series="short.jsonl"))
+    journal.close()
+    assert figures(build_report([tmp_path])) == []
+    assert "angle_degrees" in COLUMNS
