@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,36 +14,19 @@ from torch.utils._pytree import tree_map_only
 from revbench.backprop import Certificate, StrategyModule
 from revbench.errors import UserError
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
-from revbench.numerics.angles import angle_degrees, relative_error
+from revbench.numerics.copies import (
+    check_measurable,
+    copied,
+    device_of,
+    is_compiled,
+    own_gradients_aside,
+    run_reference,
+)
 from revbench.numerics.passes import Loss, Pass, Step, autocast_to, random_states_kept
+from revbench.numerics.places import Passes, Place, blocks
 from revbench.numerics.switches import Switches
 
 SetStrategy = Callable[[nn.Module, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """What was found of one block or of one parameter tensor, in one draw.
-
-    Attributes:
-        share: of the reference gradient's norm in that of the whole.
-        relative_error, stored_relative_error: of its gradient, of the strategy and of `stored` in the same arithmetic;
-            NaN if the reference is zero.
-        angle_degrees: of its gradient; NaN likewise.
-        smooth_relative_error, smooth_stored_relative_error: with frozen switches; None if that was not possible.
-        flips, stored_flips: switches of the block that went another way than the reference's; None of a tensor.
-        activation: error of the reconstructed activations that enter the block; None where there are none.
-    """
-
-    share: float
-    relative_error: float
-    stored_relative_error: float
-    angle_degrees: float
-    smooth_relative_error: float | None = None
-    smooth_stored_relative_error: float | None = None
-    flips: int | None = None
-    stored_flips: int | None = None
-    activation: ActivationError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +115,9 @@ def compare_gradients(
         UserError: the strategy can't be set; the model can't be copied or run in float64, has complex parameters or none
             that need gradient; the loss uses the model itself.
     """
-    _check(model)
-    with random_states_kept(), _own_gradients_aside(model):
-        exact, plain, ours = (_copied(model) for _ in range(3))
+    check_measurable(model)
+    with random_states_kept(), own_gradients_aside(model):
+        exact, plain, ours = (copied(model) for _ in range(3))
         chains = [module for module in ours.modules() if isinstance(module, StrategyModule)]
         if strategy is not None:
             set_strategy(ours, strategy)
@@ -148,21 +129,21 @@ def compare_gradients(
             set_strategy(plain, "stored")
         exact.double()
         wide = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
-        follow_switches = follow_switches and not any(map(_is_compiled, model.modules()))
+        follow_switches = follow_switches and not any(map(is_compiled, model.modules()))
 
         def follow(which: nn.Module, imposed: Switches | None = None) -> Switches | None:
             return Switches(which, frozen_to=imposed) if follow_switches else None
 
         step = Step(loss, seed, autocast).with_loss_scale(plain, inputs, targets)
-        reference = _reference(loss, seed, exact, wide, follow(exact))
+        reference = run_reference(loss, seed, exact, wide, follow(exact))
         same = autocast == "none" and all(p.dtype == torch.float64 for p in plain.parameters())
         stored = reference if same else step.run(plain, inputs, targets, "stored", follow(plain))
         witnesses = _place_witnesses(ours)
         own = stored if name == "stored" else step.run(ours, inputs, targets, name, follow(ours))
         activations = _activation_errors(witnesses)
         if not chains and name != "stored":
-            with autocast_to(autocast, _device_of(model)):
-                activations = round_trips(_copied(plain), inputs)
+            with autocast_to(autocast, device_of(model)):
+                activations = round_trips(copied(plain), inputs)
         certificates = tuple(chain.certificate for chain in chains if chain.certificate is not None)
         for chain in chains:
             chain.witness = None
@@ -186,14 +167,14 @@ def compare_gradients(
                 reason = str(error)
             if reason is not None:
                 smooth = smooth_stored = None
-    passes = _Passes(reference, stored, own, smooth_stored, smooth, followed=reason is None)
+    passes = Passes(reference, stored, own, smooth_stored, smooth, followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
         whole=passes.place(list(reference.gradient), worst, at=passes.places),
         stored_angle_degrees=passes.stored_angle_degrees(),
         smooth_reason=reason,
         units=reference.switches.units() if reference.switches is not None and reason is None else None,
-        blocks=_blocks(model, passes, activations),
+        blocks=blocks(model, passes, activations),
         tensors={key: passes.place([key]) for key, value in reference.gradient.items() if value.numel() > 1},
         activation_reason=None if activations else _why_no_activations(name, chains),
         trace=_trace(stored, own),
@@ -202,167 +183,6 @@ def compare_gradients(
         loss_scale=step.loss_scale,
         certificates=certificates,
     )
-
-
-def _check(model: nn.Module) -> None:
-    parameters = list(model.parameters())
-    if not any(p.requires_grad for p in parameters):
-        raise UserError(f"{type(model).__name__} has no parameter that needs gradient: there is nothing to measure")
-    if any(p.is_complex() for p in parameters):
-        raise UserError(f"{type(model).__name__} has complex parameters, whose gradients are not measured")
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{type(model).__name__} can't be copied, which measuring drift needs: {first}; keep no activation in a module"
-        ) from error
-
-
-def _device_of(model: nn.Module) -> str:
-    return next((p.device.type for p in model.parameters()), "cpu")
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return module._compiled_call_impl is not None or "_orig_mod" in module._modules
-
-
-@contextmanager
-def _own_gradients_aside(model: nn.Module) -> Iterator[None]:
-    """Inside, the model has no gradients; afterwards it has those that it had.
-
-    Raises:
-        UserError: a gradient appeared: the loss uses the model itself, of which only copies are measured.
-    """
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    try:
-        yield
-        touched = any(parameter.grad is not None for parameter, _ in kept)
-    finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
-    if touched:
-        raise UserError(
-            "the loss uses the model's own parameters, but copies are measured; give a loss of outputs and targets"
-        )
-
-
-def _reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], switches: Switches | None) -> Pass:
-    """The pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
-    wide_loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        return Step(wide_loss, seed).run(exact, batch[0], batch[1], "stored in float64", switches)
-    except RuntimeError as error:
-        if "dtype" not in str(error) and "scalar type" not in str(error):
-            raise
-        first = str(error).splitlines()[0]
-        raise UserError(
-            f"{type(exact).__name__} can't run in float64, which the reference does: {first}; make tensors in the input's dtype"
-        ) from error
-    finally:
-        torch.set_default_dtype(before)
-
-
-class _Passes:
-    """Errors of parts of the gradient, of all passes of one draw."""
-
-    def __init__(
-        self,
-        reference: Pass,
-        stored: Pass,
-        own: Pass,
-        smooth_stored: Pass | None,
-        smooth: Pass | None,
-        *,
-        followed: bool,
-    ) -> None:
-        self._truth = reference.gradient
-        self._norm = torch.linalg.vector_norm(self._vector(self._truth, list(self._truth))).item()
-        self._own, self._stored, self._smooth, self._smooth_stored = own, stored, smooth, smooth_stored
-        self._flips: dict[str, int] | None = None
-        self._stored_flips: dict[str, int] | None = None
-        self.places: list[str] = []
-        if followed and reference.switches is not None and own.switches is not None and stored.switches is not None:
-            self._flips = own.switches.flips(reference.switches)
-            self._stored_flips = stored.switches.flips(reference.switches)
-            self.places = list(self._flips)
-
-    def place(
-        self, names: Sequence[str], activation: ActivationError | None = None, *, at: Sequence[str] | None = None
-    ) -> Place:
-        """What was found of these parameters (none: NaN), and of the switches `at` these modules."""
-        truth = self._vector(self._truth, names)
-
-        def error(found: Pass) -> float:
-            return relative_error(self._vector(found.gradient, names), truth)
-
-        def count(flips: Mapping[str, int] | None) -> int | None:
-            return None if flips is None or at is None else sum(flips[place] for place in at)
-
-        return Place(
-            share=torch.linalg.vector_norm(truth).item() / self._norm if self._norm else math.nan,
-            relative_error=error(self._own),
-            stored_relative_error=error(self._stored),
-            angle_degrees=angle_degrees(self._vector(self._own.gradient, names), truth),
-            smooth_relative_error=error(self._smooth) if self._smooth else None,
-            smooth_stored_relative_error=error(self._smooth_stored) if self._smooth_stored else None,
-            flips=count(self._flips),
-            stored_flips=count(self._stored_flips),
-            activation=activation,
-        )
-
-    @staticmethod
-    def _vector(gradient: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-        parts = [gradient[name].double().flatten() for name in names] or [torch.zeros(1)]
-        return torch.cat([part.to(parts[0].device) for part in parts])
-
-    def stored_angle_degrees(self) -> float:
-        """Of the whole gradient."""
-        names = list(self._truth)
-        return angle_degrees(self._vector(self._stored.gradient, names), self._vector(self._truth, names))
-
-    @property
-    def parameters(self) -> Sequence[str]:
-        """The names of all that have a gradient."""
-        return list(self._truth)
-
-
-def block_names(model: nn.Module) -> Callable[[str], str]:
-    """From the name of a module or parameter to that of its block: the outermost member of a `ModuleList`, else the
-    outermost module (``stem``).
-    """
-    lists = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-
-    def block_of(name: str) -> str:
-        parts = name.split(".")
-        for i in range(1, len(parts)):
-            if ".".join(parts[:i]) in lists:
-                return ".".join(parts[: i + 1])
-        return parts[0]
-
-    return block_of
-
-
-def _blocks(model: nn.Module, passes: _Passes, activations: Mapping[str, ActivationError]) -> dict[str, Place]:
-    block_of = block_names(model)
-    parameters: dict[str, list[str]] = {}
-    for name in passes.parameters:
-        parameters.setdefault(block_of(name), []).append(name)
-    places: dict[str, list[str]] = {}
-    for place in passes.places:
-        places.setdefault(block_of(place), []).append(place)
-    order = dict.fromkeys((*parameters, *places, *activations))
-    return {
-        block: passes.place(parameters.get(block, []), activations.get(block), at=places.get(block, []))
-        for block in order
-    }
 
 
 def _place_witnesses(model: nn.Module) -> dict[str, Reconstructions]:

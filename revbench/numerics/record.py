@@ -13,7 +13,8 @@ from scipy import stats
 
 from revbench.case import Case
 from revbench.numerics.angles import epsilon_of
-from revbench.numerics.gradients import GradientDrift, Place
+from revbench.numerics.gradients import GradientDrift
+from revbench.numerics.places import Place
 from revbench.numerics.statistics import summarise_draws
 from revbench.numerics.verdict import Verdict, judge, strange_reference
 from revbench.titles import arithmetic_of

@@ -28,7 +28,7 @@ def drift_table(evidence: Evidence) -> Table | None:
             failure = evidence.failure(case, "drift")
             rows.append(
                 [
-                    title_of(case.model), *_strategy(case, cases), arithmetic_of(case),
+                    _network(case, cases), *_strategy(case, cases), arithmetic_of(case),
                     failure or _spread(evidence, case, "angle_degrees", human_degrees),
                     _middle(evidence, case, "stored_angle_degrees", human_degrees),
                     _middle(evidence, case, "smooth_error_epsilons", _count),
@@ -61,7 +61,7 @@ def verdict_table(evidence: Evidence) -> Table | None:
     cases = [case for group in _networks(evidence.cases("drift")) for case in group]
     for case in cases:
         launches = evidence.launches(case, "drift")
-        head = [title_of(case.model), *_strategy(case, cases), arithmetic_of(case)]
+        head = [_network(case, cases), *_strategy(case, cases), arithmetic_of(case)]
         if failure := evidence.failure(case, "drift"):
             said = next((row.message for row in evidence.rows if row.case == case and row.probe == "drift"), None)
             rows.append([*head, f"{failure}: {said}", MISSING])
@@ -87,6 +87,12 @@ def verdict_table(evidence: Evidence) -> Table | None:
     ]
     columns = ("Network", *_strategy_column(cases), "Arithmetic", "Verdict", "Worst tensor")
     return Table("Can the gradient be trusted?", columns, rows, len(columns), notes)
+
+
+def _network(case: Case, cases: list[Case]) -> str:
+    """A network's name, with the batch where it was measured with several."""
+    several = len({other.batch_size for other in cases if other.model == case.model}) > 1
+    return f"{title_of(case.model)}, batch {case.batch_size}" if several else title_of(case.model)
 
 
 def _strategy_column(cases: list[Case]) -> tuple[str, ...]:
@@ -204,7 +210,7 @@ def _interval(evidence: Evidence, case: Case, metric: str) -> str:
     summary = summarise_draws(evidence.samples(case, "drift", metric))
     if summary is None:
         return MISSING
-    return f"{summary.median:.2f} × ({summary.low:.2f} to {summary.high:.2f})"
+    return f"{summary.median:.3g} × ({summary.low:.3g} to {summary.high:.3g})"
 
 
 def _count(value: float) -> str:

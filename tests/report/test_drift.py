@@ -121,7 +121,7 @@ def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
     )  # fmt: skip
     rows = {(row[0], row[1]): row for row in found.rows}
     assert rows["RevNet-38", "float32"][2:] == [
-        "0.574° (0.0584° to 2.64°)", "0.287°", "180", "2.00 × (1.50 to 2.50)", "1", "63"
+        "0.574° (0.0584° to 2.64°)", "0.287°", "180", "2 × (1.5 to 2.5)", "1", "63"
     ]  # fmt: skip
     assert rows["36 basic blocks", "float64"][3:] == ["0°", "720", "–", "0", "252"]
     assert rows["RevNet-38", "autocast float16"][2] == "crashed"

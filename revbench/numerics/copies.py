@@ -1,0 +1,89 @@
+"""Copies of a network that may be run at will, and the float64 reference among them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from revbench.errors import UserError
+from revbench.numerics.passes import Loss, Pass, Step
+from revbench.numerics.switches import Switches
+
+
+def check_measurable(model: nn.Module) -> None:
+    """Raise a `UserError` for a network whose gradient is not measured."""
+    parameters = list(model.parameters())
+    if not any(p.requires_grad for p in parameters):
+        raise UserError(f"{type(model).__name__} has no parameter that needs gradient: there is nothing to measure")
+    if any(p.is_complex() for p in parameters):
+        raise UserError(f"{type(model).__name__} has complex parameters, whose gradients are not measured")
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Raises:
+        UserError: it can't be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{type(model).__name__} can't be copied, which measuring drift needs: {first}; keep no activation in a module"
+        ) from error
+
+
+def device_of(model: nn.Module) -> str:
+    """The kind of device of the first parameter."""
+    return next((p.device.type for p in model.parameters()), "cpu")
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` made this module."""
+    return module._compiled_call_impl is not None or "_orig_mod" in module._modules
+
+
+@contextmanager
+def own_gradients_aside(model: nn.Module) -> Iterator[None]:
+    """Inside, the model has no gradients; afterwards it has those that it had.
+
+    Raises:
+        UserError: a gradient appeared: the loss uses the model itself, of which only copies are measured.
+    """
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+        touched = any(parameter.grad is not None for parameter, _ in kept)
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
+    if touched:
+        raise UserError(
+            "the loss uses the model's own parameters, but copies are measured; give a loss of outputs and targets"
+        )
+
+
+def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], switches: Switches | None) -> Pass:
+    """The pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
+    wide_loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return Step(wide_loss, seed).run(exact, batch[0], batch[1], "stored in float64", switches)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"{type(exact).__name__} can't run in float64, which the reference does: {first}; make tensors in the input's dtype"
+        ) from error
+    finally:
+        torch.set_default_dtype(before)
