@@ -1,4 +1,4 @@
-"""The command line door: ``revbench run | train | report | compare | estimate | models | env``.
+"""The command line door: ``revbench run | train | report | compare | merge | estimate | models | env``.
 
 Exit codes: 0; 1 the gate failed; 2 the user's mistake, in one line; 3 no case could be measured; 130 interrupted.
 """
@@ -273,6 +273,30 @@ def compare(
             print(line)
     if found.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders, of one machine or of many.")],
+    output: Annotated[Path, typer.Option(help="A new folder.")],
+    as_json: Json = False,
+) -> None:
+    """Join runs to one, and write its report."""
+    from revbench.report import write_report
+    from revbench.results.merge import merge_runs
+
+    run = merge_runs(folders, output)
+    written = write_report([output], output)
+    if as_json:
+        print(
+            json.dumps(
+                {"rows": len(run.rows), "environments": len(run.environments), "files": [str(p) for p in written.paths]}
+            )
+        )
+        return
+    print(f"{len(run.rows)} rows of {len(run.environments)} environments in {output}")
+    for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
+        print(line)
 
 
 @app.command()

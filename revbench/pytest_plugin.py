@@ -46,6 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--revbench-output", metavar="DIR", help="the run folder (default: reports/<time>)")
     group.addoption("--revbench-resume", metavar="DIR", help="finish this run, measuring nothing twice")
     group.addoption(
+        "--revbench-shard", metavar="I/N",
+        help="measure the I-th of N parts of the cases, the same parts everywhere; join them with `revbench merge`",
+    )  # fmt: skip
+    group.addoption(
         "--revbench-baseline", metavar="DIR",
         help="fail if drift got worse than in this run, beyond its noise",
     )  # fmt: skip
@@ -150,6 +154,27 @@ def _default_plan(config: pytest.Config) -> Any:
         data="digits",
         data_path="digits",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--revbench-shard`` leave the other parts away; the launches of a case stay together."""
+    if _INVOCATION not in config.stash or not config.option.revbench_shard:
+        return
+    from revbench.pytest_support.options import in_shard
+
+    kept = in_shard([_without_launch(item) for item in items], config.option.revbench_shard)
+    left = [item for item, mine in zip(items, kept, strict=True) if not mine]
+    items[:] = [item for item, mine in zip(items, kept, strict=True) if mine]
+    config.hook.pytest_deselected(items=left)
+
+
+def _without_launch(item: pytest.Item) -> str:
+    """What an item measures, whichever launch it is of."""
+    callspec = getattr(item, "callspec", None)
+    case = getattr(callspec, "params", {}).get("case")
+    name = getattr(item, "originalname", item.name)
+    return f"{item.path.name}::{name}::{case.id if case is not None else item.name}"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -65,6 +65,8 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         if _given(arguments, name) or (name in SWITCHES and getattr(option, attribute, False)):
             raise UserError(f"{name} can't apply with --benchmark: {instead}")
     check_tier_and_device(option)
+    if option.revbench_shard:
+        parse_shard(option.revbench_shard)
     if option.revbench_repeats < 1:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
     time_options = _time_options(option, arguments)
@@ -98,6 +100,25 @@ def check_tier_and_device(option: Any) -> None:
         raise unknown("tier", option.revbench_tier, TIERS)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", option.revbench_device):
         raise unknown("device", option.revbench_device, ("auto", "cpu", "cuda", "cuda:N"))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Number and count of ``I/N``.
+
+    Raises:
+        UserError: another form, or I that is not among 1 to N.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--revbench-shard={text} must be I/N with I from 1 to N, as 2/8")
+    return int(found[1]), int(found[2])
+
+
+def in_shard(names: Sequence[str], shard: str) -> list[bool]:
+    """Which of these belong to a shard: distinct names are dealt out in turn, so that parts are of like size."""
+    number, count = parse_shard(shard)
+    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return [place[name] % count == number - 1 for name in names]
 
 
 def _given(arguments: Sequence[str], name: str) -> bool:

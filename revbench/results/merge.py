@@ -1,0 +1,68 @@
+"""Several run folders joined to one: what a sweep over many machines leaves behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from revbench.errors import UserError
+from revbench.results.journal import ROWS, SERIES, Journal, Run, read_run
+from revbench.results.schema import Key
+
+
+def merge_runs(folders: Sequence[Path], output: Path) -> Run:
+    """Join runs; each row keeps its environment, and its series under a name of its own.
+
+    Args:
+        folders: run folders, two or more.
+        output: a new folder.
+
+    Returns:
+        The joined run.
+
+    Raises:
+        UserError: a folder that is no run or of another schema version, fewer than two, the same measurement of the same
+            machine in two of them, or an output that holds a run or can't be written. Nothing is left behind then.
+    """
+    if len(folders) < 2:
+        raise UserError("give two or more run folders to merge")
+    runs = [read_run(folder) for folder in folders]
+    seen: dict[tuple[str, Key], Path] = {}
+    for run in runs:
+        for row in run.rows:
+            key = (row.environment_id, row.key)
+            if key in seen:
+                case, probe, repeat = row.key
+                raise UserError(
+                    f"{seen[key]} and {run.folder} both hold {probe} of {case}, launch {repeat}, of one machine; leave one away"
+                )
+            seen[key] = run.folder
+            if row.environment_id not in run.environments:
+                raise UserError(
+                    f"{run.folder}: a row names an environment {row.environment_id!r} that it does not describe"
+                )
+    journal = Journal(output)
+    copied: list[Path] = []
+    try:
+        for number, run in enumerate(runs, 1):
+            for environment in run.environments.values():
+                journal.add_environment(environment)
+            for row in run.rows:
+                series = row.series
+                if series is not None and (source := run.folder / SERIES / series).is_file():
+                    (output / SERIES).mkdir(exist_ok=True)
+                    series = f"{number}-{series}"
+                    copied.append(output / SERIES / series)
+                    shutil.copyfile(source, copied[-1])
+                journal.add_row(replace(row, series=series))
+    except (OSError, UserError) as error:
+        for path in (*copied, output / ROWS):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(f"can't write to {output}: {error.strerror}; make room and merge again") from error
+        raise
+    finally:
+        journal.close()
+    return journal.run
