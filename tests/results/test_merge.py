@@ -97,6 +97,7 @@ def test_a_shard_that_is_none(text: str) -> None:
         parse_shard(text)
 
 
+@pytest.mark.slow
 def test_two_shards_of_the_built_in_suites(tmp_path: Path) -> None:
     chosen = ("--benchmark", "-k", "parameters and revnet and not num_classes")
     for i in (1, 2):

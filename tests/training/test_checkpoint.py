@@ -40,9 +40,19 @@ def train(case: Case, folder: Path | str | None, *, dies_at: int = 0) -> tuple[s
     return str(found.metrics["weights_sha256"]), found.series.get("loss", []), int(found.metrics["resumed_at_step"])  # type: ignore[arg-type,return-value]
 
 
-@pytest.mark.parametrize("dies_at", [2, 3, 7, 11])
-def test_a_killed_training_ends_with_the_same_bits(tmp_path: Path, dies_at: int) -> None:
-    whole, losses, _ = train(CASE, None)
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[str, list[float], int]:
+    return train(CASE, None)
+
+
+@pytest.mark.parametrize(
+    "dies_at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 7,
+                pytest.param(11, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_a_killed_training_ends_with_the_same_bits(
+    tmp_path: Path, undisturbed: tuple[str, list[float], int], dies_at: int
+) -> None:
+    whole, losses, _ = undisturbed
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(dies_at)]
     killed = subprocess.run(command, cwd=ROOT, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL

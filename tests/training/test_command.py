@@ -87,12 +87,11 @@ def test_a_run_and_its_digest(tmp_path: Path) -> None:
     assert [angle is not None for angle in series["angle_degrees"]] == [True, False, True, False]
     assert all(value is not None and value > 0 for value in series["peak_bytes"])
     assert "Training curves: RevNet-38 on digits" in (tmp_path / "out" / "report.md").read_text()
-    again = run_command(*TRAIN, "--output", "again", "--json", cwd=tmp_path, module="revbench")
-    found = json.loads(again.stdout)
-    assert found["rows"][0]["metrics"]["weights_sha256"] == row.metrics["weights_sha256"]
-    resumed = run_command(*TRAIN, "--resume", "out", cwd=tmp_path, module="revbench")
-    assert resumed.stdout.splitlines()[-1] == lines[-1]  # nothing is trained twice
-    assert "was there" in resumed.stdout
+    resumed = run_command(*TRAIN, "--resume", "out", "--json", cwd=tmp_path, module="revbench")
+    found = json.loads(resumed.stdout)
+    assert [one["metrics"]["weights_sha256"] for one in found["rows"]] == [
+        row.metrics["weights_sha256"]
+    ]  # and no second row
 
 
 @pytest.mark.parametrize(
