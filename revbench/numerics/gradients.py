@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class GradientDrift:
     casts: Mapping[str, torch.dtype]
     loss: float
     loss_scale: float
-    certificates: tuple[Certificate, ...] = field(default=())
+    certificates: tuple[Certificate, ...] = ()
 
 
 def set_strategies(model: nn.Module, strategy: str) -> None:

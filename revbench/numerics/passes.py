@@ -30,7 +30,8 @@ class Pass:
     Attributes:
         gradient: of each trainable parameter by name, divided by the loss scale; zeros where backward left none.
         loss: before scaling.
-        switches: those that backward went by; None if they were not followed, for `unfollowed`.
+        switches: those that backward went by; None if they were not followed.
+        unfollowed: why not, if that was tried.
         buffers: the model's, after the pass.
         random_state: of the CPU's generator, and of the GPU's, after the pass.
     """
@@ -80,9 +81,8 @@ class Step:
             if switches is None:
                 raise
             _put_back(model, before)
-            plain = self._run(
-                model, inputs, targets, name, None
-            )  # if this fails as well, it is the network's own error
+            # If this fails as well, it is the network's own error.
+            plain = self._run(model, inputs, targets, name, None)
             first = (str(error).strip().splitlines() or ["no message"])[0]
             kind = "" if isinstance(error, NotImplementedError) else f"{type(error).__name__}: "
             return replace(plain, unfollowed=f"{kind}{first}")

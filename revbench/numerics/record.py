@@ -21,9 +21,8 @@ from revbench.titles import arithmetic_of
 
 Columns = dict[str, list[Any]]
 BREAKDOWN = 0.1  # relative error of the activations from which a dtype is said to break down
-_NEGLIGIBLE = (
-    1e-12  # share of the gradient below which a tensor's own angle is that of noise (a bias before batch norm)
-)
+# Share of the gradient below which a tensor's own angle is that of noise (a bias before batch norm).
+_NEGLIGIBLE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -289,8 +288,5 @@ def _field(name: str) -> Callable[[Place], float | None]:
 
 
 def _median(places: Sequence[Place], of: Callable[[Place], float | None]) -> float | None:
-    values = sorted(v for place in places if (v := of(place)) is not None and math.isfinite(v))
-    if not values:
-        return None
-    middle = len(values) // 2
-    return float(values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2)
+    values = [v for place in places if (v := of(place)) is not None and math.isfinite(v)]
+    return float(statistics.median(values)) if values else None

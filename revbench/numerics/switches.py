@@ -25,10 +25,9 @@ from revbench.module_calls import around_module_calls, unless_entered
 
 @dataclass
 class _Call:
-    """A call of a module that is under way: its name, and how many switches had been passed when it began."""
+    """A call of a module that is under way: its name, and how many switches it passed while backward runs it again."""
 
     name: str
-    start: int
     passed: int = 0
 
 
@@ -76,7 +75,7 @@ class Switches:
         name = self._names.get(module, type(module).__name__)
         if not _in_backward():
             self._starts.setdefault(name, []).append(self._passed)
-        self._stack.append(_Call(name, self._passed))
+        self._stack.append(_Call(name))
         try:
             with unless_entered(self._mode):
                 yield

@@ -40,7 +40,7 @@ def drift_table(evidence: Evidence) -> Table | None:
     head = ("Network", *_strategy_column(cases), "Arithmetic")
     columns = (*head, "Angle", "of stored", "Smooth error, ε", "to stored", "Flips", "Activations, ε")
     together = [
-        f"{title_of(group[0].model)}: {circumstances(group[0]).partition(', ')[2]}" for group in _networks(cases)
+        f"{_network(group[0], cases)}: {circumstances(group[0]).partition(', ')[2]}" for group in _networks(cases)
     ]
     notes = [
         "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Medians"
