@@ -39,11 +39,6 @@ def copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def device_of(model: nn.Module) -> str:
-    """The kind of device of the first parameter."""
-    return next((p.device.type for p in model.parameters()), "cpu")
-
-
 def is_compiled(module: nn.Module) -> bool:
     """Whether `torch.compile` made this module."""
     return module._compiled_call_impl is not None or "_orig_mod" in module._modules

@@ -17,12 +17,11 @@ from revbench.numerics.activations import ActivationError, Reconstructions, roun
 from revbench.numerics.copies import (
     check_measurable,
     copied,
-    device_of,
     is_compiled,
     own_gradients_aside,
     run_reference,
 )
-from revbench.numerics.passes import Loss, Pass, Step, autocast_to, random_states_kept
+from revbench.numerics.passes import Loss, Pass, Step, autocast_to, device_of, random_states_kept
 from revbench.numerics.places import Passes, Place, blocks
 from revbench.numerics.switches import Switches
 

@@ -22,7 +22,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock
-from revbench.numerics.passes import autocast_to, dropout_in_float32, random_states_kept, seed_generators
+from revbench.numerics.passes import autocast_to, device_of, dropout_in_float32, random_states_kept, seed_generators
 
 Function = Callable[[Tensor], Tensor]
 
@@ -129,7 +129,7 @@ def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: 
     Raises:
         NotImplementedError: no block of `revbench.reversible` inside.
     """
-    device = next((p.device.type for p in model.parameters()), "cpu")
+    device = device_of(model)
     with random_states_kept(), dropout_in_float32() if device == "cuda" else nullcontext():
         model = copy.deepcopy(model)
         names = {m: name for name, m in model.named_modules() if isinstance(m, ReversibleBlock)}

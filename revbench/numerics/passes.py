@@ -106,7 +106,7 @@ class Step:
         return self
 
     def _run(self, model: nn.Module, inputs: Any, targets: Any, name: str, switches: Switches | None) -> Pass:
-        device = next((p.device.type for p in model.parameters()), "cpu")
+        device = device_of(model)
         seed_generators(self.seed)
         model.zero_grad(set_to_none=True)
         with ExitStack() as stack:
@@ -156,6 +156,11 @@ class Step:
         return (
             f"the first output that is not finite is that of {found[0]}" if found else "every module's output is finite"
         )
+
+
+def device_of(model: nn.Module) -> str:
+    """The kind of device of the first parameter: ``cpu``, ``cuda``."""
+    return next((p.device.type for p in model.parameters()), "cpu")
 
 
 def autocast_to(autocast: str, device: str) -> AbstractContextManager[Any]:

@@ -21,7 +21,6 @@ class Summary:
         median, q05, q95: quantiles, interpolated linearly.
         low, high: bootstrap interval of the median, 95 %, by percentiles (Efron and Tibshirani 1993, section 13.3); with
             fewer than 6 draws the smallest and the largest, since even these cover the median less often than that.
-        draws: how many values.
     """
 
     median: float
@@ -29,7 +28,6 @@ class Summary:
     q95: float
     low: float
     high: float
-    draws: int
 
 
 def summarise_draws(values: Sequence[float]) -> Summary | None:
@@ -44,4 +42,4 @@ def summarise_draws(values: Sequence[float]) -> Summary | None:
             (found,), np.median, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES, method="percentile", rng=0
         ).confidence_interval
         low, high = float(interval.low), float(interval.high)
-    return Summary(median, q05, q95, low, high, int(found.size))
+    return Summary(median, q05, q95, low, high)
