@@ -11,6 +11,7 @@ from typing import Any
 
 from revbench import words
 from revbench.errors import UserError, unknown
+from revbench.recipes import RECIPES
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": words.ALL_STRATEGIES,
@@ -20,6 +21,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": words.OPTIMIZERS,
     "memory_format": words.MEMORY_FORMATS,
     "allocator": words.ALLOCATORS,
+    "recipe": tuple(RECIPES),
 }
 
 
@@ -59,6 +61,10 @@ class Case:
         memory_limit_bytes: what a step may take; 0 is all there is. On a GPU PyTorch's allocator gives out no
             more; on the CPU the prediction alone keeps to it.
         training_steps: steps of a training case.
+        recipe: how it is trained: ``cifar`` or ``imagenet`` (see `revbench.recipes`).
+        data_images: training images that are used, drawn with a fixed seed; 0 is all.
+        world_size: processes among which a training batch is split evenly.
+        sync_batch_norm: batch statistics are those of the whole batch, not of each process's share.
         accumulate: parts that a training batch is gone through in; their gradients are added.
         clip_norm: the Euclidean norm to which a training step's gradient is cut; 0 cuts nothing.
         ulp: if not 0, one weight, chosen by this number, is moved by one unit in the last place.
@@ -88,6 +94,10 @@ class Case:
     certify: bool = False
     memory_limit_bytes: int = 0
     training_steps: int = 0
+    recipe: str = "cifar"
+    data_images: int = 0
+    world_size: int = 1
+    sync_batch_norm: bool = False
     accumulate: int = 1
     clip_norm: float = 0.0
     ulp: int = 0
@@ -173,6 +183,8 @@ class Case:
             ("kept_half_blocks", 0),
             ("memory_limit_bytes", 0),
             ("training_steps", 0),
+            ("data_images", 0),
+            ("world_size", 1),
             ("accumulate", 1),
             ("ulp", 0),
             ("seed", 0),
@@ -186,6 +198,15 @@ class Case:
                 raise UserError(f"{field}={value!r} must be an integer of at least {least}")
         if not isinstance(self.clip_norm, (int, float)) or not 0 <= self.clip_norm < 2**63:
             raise UserError(f"clip_norm={self.clip_norm!r} must be a number of at least 0")
+        if self.batch_size % self.world_size:
+            raise UserError(
+                f"batch_size={self.batch_size} can't be split evenly among {self.world_size} processes;"
+                f" give a multiple of {self.world_size}"
+            )
+        if self.accumulate > self.batch_size // self.world_size:
+            raise UserError(
+                f"accumulate={self.accumulate} is more than the {self.batch_size // self.world_size} items of a process's batch"
+            )
         if self.strategy == "stored" and self.nonreversible == "recomputed":
             raise UserError("strategy=stored keeps every activation; nonreversible must be kept")
         if self.strategy != "reconstructed" and (self.kept_half_blocks or self.certify):

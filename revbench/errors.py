@@ -20,3 +20,15 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {str(value)!r}{hint} (known: {', '.join(names)})")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; the name of its class if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class RunEnded(Exception):
+    """Something other than the user ended a run before its time: another process died, or the system asked this one to go.
+
+    The message is one line. The command line turns it into exit code 3.
+    """

@@ -1,9 +1,10 @@
-"""How the paper trains on CIFAR (Gomez et al. 2017, section 4): every number of it, in one place."""
+"""How the paper trains (Gomez et al. 2017, section 4): every number of it, in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,11 @@ class Recipe:
         milestones: shares of the steps after which the learning rate is divided by 10.
         momentum: of SGD.
         weight_decay: on weights only: tensors of two dimensions or more.
-        padding: pixels of zeros on every side before a random crop of the image's own size.
+        crop: ``padded``: of the image's own size, out of the image with `padding` pixels of zeros on every side;
+            ``resized``: torchvision's standard crop for ImageNet (`RandomResizedCrop` of 8 to 100 % of the area; to
+            validate, the middle of an image whose short side is 8/7 of it). Both are mirrored half of the time where a
+            mirrored image has the same label.
+        padding: pixels of zeros on every side before a padded crop.
     """
 
     batch_size: int
@@ -26,7 +31,8 @@ class Recipe:
     milestones: Sequence[float]
     momentum: float
     weight_decay: float
-    padding: int
+    crop: Literal["padded", "resized"]
+    padding: int = 0
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Of step `step` (from 0) of `steps`."""
@@ -34,7 +40,15 @@ class Recipe:
         return float(self.learning_rate / 10**passed)
 
 
-# 80,000 steps, the rate divided by 10 at 40,000 and 60,000; pad-4 crop, and flip where the data allow it.
-PAPER = Recipe(
-    batch_size=100, steps=80_000, learning_rate=0.1, milestones=(0.5, 0.75), momentum=0.9, weight_decay=2e-4, padding=4
-)  # fmt: skip
+RECIPES: Mapping[str, Recipe] = {
+    # 80,000 steps, the rate divided by 10 at 40,000 and 60,000.
+    "cifar": Recipe(
+        batch_size=100, steps=80_000, learning_rate=0.1, milestones=(0.5, 0.75), momentum=0.9, weight_decay=2e-4,
+        crop="padded", padding=4,
+    ),
+    # 600,000 steps, the rate divided by 10 at 160,000, 320,000 and 480,000. The paper does not say how it crops.
+    "imagenet": Recipe(
+        batch_size=256, steps=600_000, learning_rate=0.1, milestones=(16 / 60, 32 / 60, 48 / 60), momentum=0.9,
+        weight_decay=1e-4, crop="resized",
+    ),
+}  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from revbench.case import Case, parse_factory
 from revbench.models.catalogue import CATALOGUE
+from revbench.training.sources import DIGITS, TRAINING_IMAGES
 from revbench.words import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
 
 
@@ -20,6 +21,7 @@ class Tier:
         batch_sizes: images a step for each pair, on the CPU and on a GPU.
         training_pairs: ResNets of the pairs that are trained.
         training_steps, training_batch_size: of each training run.
+        training_images, validation_images: at most so many, drawn with a fixed seed; all if 0.
         nulls: training runs that differ by one unit in the last place of one weight.
         draws: of weights and batch, for drift.
         drift_dtypes: dtypes of the first pair's drift; all pairs have float32 and float64, chains of blocks all of `DTYPES`.
@@ -42,6 +44,8 @@ class Tier:
     training_pairs: tuple[str, ...]
     training_steps: int
     training_batch_size: int
+    training_images: int
+    validation_images: int
     nulls: int
     draws: int
     drift_dtypes: tuple[str, ...]
@@ -67,7 +71,8 @@ TIERS: Mapping[str, Tier] = {
     # At most 4 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
-        training_pairs=("resnet-32",), training_steps=40, training_batch_size=16, nulls=1, max_seconds=0.9,
+        training_pairs=("resnet-32",), training_steps=40, training_batch_size=16,
+        training_images=10_000, validation_images=1_000, nulls=1, max_seconds=0.9,
         draws=3, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
@@ -76,7 +81,8 @@ TIERS: Mapping[str, Tier] = {
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
         pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
-        training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100, nulls=3, max_seconds=10.0,
+        training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100,
+        training_images=10_000, validation_images=1_000, nulls=3, max_seconds=10.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
         lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
@@ -86,7 +92,8 @@ TIERS: Mapping[str, Tier] = {
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
         pairs=(*_CIFAR, "resnet-101"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64)},
-        training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100, nulls=3, max_seconds=30.0,
+        training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100,
+        training_images=0, validation_images=0, nulls=3, max_seconds=30.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
         lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
@@ -106,6 +113,7 @@ class Plan:
         data: label of the data set that is trained on.
         data_path: where it is; see `revbench.training.data.load_images`.
         num_classes: of the data.
+        images: that its training set holds.
     """
 
     tier: str
@@ -113,6 +121,7 @@ class Plan:
     data: str
     data_path: str
     num_classes: int = 10
+    images: int = TRAINING_IMAGES[DIGITS]
 
     @property
     def size(self) -> Tier:
@@ -219,10 +228,12 @@ def determinism_cases(plan: Plan) -> list[Case]:
 def training_cases(plan: Plan) -> list[Case]:
     """Each training pair: ResNet stored, RevNet stored, RevNet reconstructed, and the nulls of the RevNet."""
     cases = []
+    limit = plan.size.training_images
     for resnet in plan.size.training_pairs:
         case = Case(
             model=resnet, batch_size=plan.size.training_batch_size, device=plan.device, data=plan.data,
             training_steps=plan.size.training_steps, num_classes=None if plan.num_classes == 10 else plan.num_classes,
+            data_images=limit if limit < plan.images else 0,
         )  # fmt: skip
         revnet = case.replace(model=CATALOGUE[resnet].pair)
         nulls = [revnet.replace(ulp=i + 1) for i in range(plan.size.nulls)]

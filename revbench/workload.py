@@ -24,7 +24,8 @@ from torch.nn.functional import cross_entropy
 from revbench.backprop import StrategyModule, compile_pieces
 from revbench.case import Case, parse_factory
 from revbench.errors import UserError
-from revbench.recipes import PAPER
+from revbench.recipes import RECIPES
+from revbench.synchronised import synchronise_batch_norm
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]
@@ -113,6 +114,8 @@ def build_workload(case: Case) -> Workload:
         network = build_model(case.model, **overrides)
         model, loss = network, cross_entropy
         make_batch = normal_images(network.architecture.image_size, network.architecture.num_classes)
+    if case.sync_batch_norm:
+        model = synchronise_batch_norm(model, case.device)
     _move(model, case)
     if case.ulp:
         move_by_one_ulp(model, case.ulp)
@@ -204,14 +207,15 @@ def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
 
 def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW with weight decay on weights only: tensors of two dimensions or more."""
+    recipe = RECIPES[case.recipe]
     parameters = list(model.parameters())
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": PAPER.weight_decay},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     if case.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=1e-3)
-    return torch.optim.SGD(groups, lr=PAPER.learning_rate, momentum=PAPER.momentum)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
 
 
 @torch.no_grad()

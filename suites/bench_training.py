@@ -9,4 +9,11 @@ BUDGET_SECONDS = 45
 
 @pytest.mark.revbench_cases(of=training_cases)
 def test_training(revbench, case):
-    revbench.measure(case, "training", data_path=revbench.plan.data_path, timeout_seconds=24 * 3600)
+    plan = revbench.plan
+    revbench.measure(
+        case,
+        "training",
+        data_path=plan.data_path,
+        validation_images=plan.size.validation_images,
+        timeout_seconds=24 * 3600,
+    )

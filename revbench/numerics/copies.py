@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.numerics.passes import Loss, Pass, Step
 from revbench.numerics.switches import Switches
 
@@ -33,9 +33,9 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{type(model).__name__} can't be copied, which measuring drift needs: {first}; keep no activation in a module"
+            f"{type(model).__name__} can't be copied, which measuring drift needs: {first_line(error)};"
+            " keep no activation in a module"
         ) from error
 
 
@@ -76,9 +76,9 @@ def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any
     except RuntimeError as error:
         if "dtype" not in str(error) and "scalar type" not in str(error):
             raise
-        first = str(error).splitlines()[0]
         raise UserError(
-            f"{type(exact).__name__} can't run in float64, which the reference does: {first}; make tensors in the input's dtype"
+            f"{type(exact).__name__} can't run in float64, which the reference does: {first_line(error)};"
+            " make tensors in the input's dtype"
         ) from error
     finally:
         torch.set_default_dtype(before)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.numerics.gradients import GradientDrift, SetStrategy, compare_gradients, set_strategies
 
 
@@ -100,7 +100,7 @@ class DriftMonitor:
         except (FloatingPointError, UserError, NotImplementedError, RuntimeError) as error:
             if isinstance(error, UserError) and not self.moments:
                 raise  # a mistake in the set-up is told at once; later nothing here may end a training
-            problem = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = first_line(error)
         moment = Moment(step, drift, problem, time.perf_counter() - began)
         self.moments.append(moment)
         return moment

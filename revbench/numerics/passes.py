@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
+from revbench.errors import first_line
 from revbench.module_calls import around_module_calls, unless_entered
 from revbench.numerics.switches import Switches
 
@@ -83,9 +84,8 @@ class Step:
             _put_back(model, before)
             # If this fails as well, it is the network's own error.
             plain = self._run(model, inputs, targets, name, None)
-            first = (str(error).strip().splitlines() or ["no message"])[0]
             kind = "" if isinstance(error, NotImplementedError) else f"{type(error).__name__}: "
-            return replace(plain, unfollowed=f"{kind}{first}")
+            return replace(plain, unfollowed=f"{kind}{first_line(error)}")
         finally:
             _put_back(model, before)
             model.zero_grad(set_to_none=True)

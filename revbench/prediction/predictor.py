@@ -34,7 +34,7 @@ from torch.utils.flop_counter import flop_registry
 
 from revbench.backprop import StrategyModule
 from revbench.case import Case
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.prediction.gpu import as_on_gpu, block_bytes
 from revbench.probes.memory import tracked_metrics
 from revbench.probes.tracked_step import TrackedStep, track_step
@@ -191,8 +191,7 @@ def _named_faults(case: Case) -> Iterator[None]:
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         problem = f"operator {error.func} needs the data of a tensor, of which there is none in a prediction"
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "no message")
-        problem = f"{type(error).__name__}: {first[:300]}"
+        problem = f"{type(error).__name__}: {first_line(error)[:300]}"
     else:
         return
     raise UserError(f"model {case.model!r} with batch {case.batch_size} can't be predicted: {problem}") from None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 Metric = float | int | str | None
 Progress = Callable[[Mapping[str, Any]], None]
+
+
+def finite_or_null(value: Metric) -> Metric:
+    """The value, or None where it is NaN or infinite, which JSON can't hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from revbench.results.journal import Journal
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from revbench.tiers import TIERS, Plan
-from revbench.training.sources import count_classes, split_data_option
+from revbench.training.sources import count_classes, count_training_images, split_data_option
 
 # pytest-benchmark's options that can't apply: the steps are timed in worker processes, by the device's clock.
 REFUSED = {
@@ -88,7 +88,12 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         server.close()
         raise
     plan = Plan(
-        tier=option.revbench_tier, device=device, data=data, data_path=data_path, num_classes=count_classes(data_path)
+        tier=option.revbench_tier,
+        device=device,
+        data=data,
+        data_path=data_path,
+        num_classes=count_classes(data_path),
+        images=count_training_images(data_path),
     )
     session = Session(journal, server, environment)
     return Invocation(plan, option.revbench_repeats, time_options, session, journal, server)

@@ -18,6 +18,7 @@ from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row, check_envi
 
 ROWS = "rows.jsonl"
 SERIES = "series"
+CHECKPOINTS = "checkpoints"
 NAME_COLUMNS = ("phase", "level", "name")  # of a series, that may hold words
 
 
@@ -168,10 +169,18 @@ class Journal:
             ) from error
         return name
 
+    def remove_checkpoints(self, stem: str) -> None:
+        """Of a training whose row is on disk: until then they are all there is of it."""
+        folder = self.folder / CHECKPOINTS
+        for path in (folder / f"{stem}.pt", folder / f"{stem}.previous.pt"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another training's are there, or it was never made
+            folder.rmdir()
+
     def close(self) -> None:
-        """Let another process write. A run without a row leaves nothing behind."""
+        """Let another process write. A run without a row and without a checkpoint leaves nothing behind."""
         os.close(self._file)
-        if not self.run.rows:
+        if not self.run.rows and not any((self.folder / CHECKPOINTS).glob("*.pt")):
             (self.folder / ROWS).unlink(missing_ok=True)
             for made in self._made:
                 with contextlib.suppress(OSError):  # somebody put something there meanwhile

@@ -94,6 +94,11 @@ class WorkerServer:
             process.wait()
         process.stdout.close()
 
+    def abandon(self) -> None:
+        """From another thread: end the server at once, so that what waits for its answer gets that of a crash."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def _ask(self, request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         if self._process is None:
             # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.

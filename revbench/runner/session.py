@@ -96,8 +96,8 @@ class Session:
         check_device(cases[0].device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
         written: str | None = None
+        stem = series_stem((cases[0].id, probe, repeat))
         if probe == "training":  # writes its series as it goes, beside the rows
-            stem = series_stem((cases[0].id, probe, repeat))
             options = {**(options or {}), "folder": str(self.journal.folder.resolve()), "stem": stem}
             written = f"{stem}.jsonl"
         answer = self._server.measure(cases, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
@@ -117,6 +117,8 @@ class Session:
             if key not in self._found:  # of a group that was cut off, the rows that are there stay as they are
                 self.journal.add_row(row)
                 self._found[key] = row
+                if probe == "training" and row.ok:
+                    self.journal.remove_checkpoints(stem)
             rows.append(self._found[key])
         return rows
 
@@ -131,5 +133,5 @@ def check_device(device: str, environment: Mapping[str, Any]) -> None:
 
 
 def _public(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that belong in a row: not where on this machine something lay."""
-    return {name: value for name, value in options.items() if name not in ("data_path", "folder", "stem")}
+    """The settings that belong in a row: not where on this machine something lay, nor what changes no figure."""
+    return {name: value for name, value in options.items() if name not in ("data_path", "folder", "stem", "loaders")}

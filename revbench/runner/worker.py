@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from revbench.case import Case
-from revbench.errors import UserError
-from revbench.probes.found import Found
+from revbench.errors import UserError, first_line
+from revbench.probes.found import Found, finite_or_null
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -83,19 +83,14 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
 def _as_json(found: Found) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
-        metrics[name] = _finite(value)
+        metrics[name] = finite_or_null(value)
         if metrics[name] is None and value is not None:
             metrics[f"{name}_reason"] = f"the value is {value}"
     return {
         "metrics": metrics,
         "samples": {name: [v for v in values if math.isfinite(v)] for name, values in found.samples.items()},
-        "series": {name: [_finite(value) for value in values] for name, values in found.series.items()},
+        "series": {name: [finite_or_null(value) for value in values] for name, values in found.series.items()},
     }
-
-
-def _finite(value: Any) -> Any:
-    """The value, or None where it is NaN or infinite, which JSON can't hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # The fields of a case that `apply_settings` sets for the whole process.
@@ -190,5 +185,4 @@ def classify(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0][:300] if first else 'no message'}"
+    return f"{type(error).__name__}: {first_line(error)[:300]}"

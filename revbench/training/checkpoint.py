@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.results.journal import write_atomically
 from revbench.workload import Workload
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 class Checkpoints:
@@ -31,23 +31,14 @@ class Checkpoints:
         self._newest = folder / f"{stem}.pt"
         self._previous = folder / f"{stem}.previous.pt"
 
-    def save(self, workload: Workload, step: int) -> None:
-        """Write the state after `step` steps: weights, buffers, optimizer, random generators.
-
-        The order of the data and the learning rate are functions of seed and step (`revbench.training.order`,
-        `revbench.recipes`), so the step says where they stand.
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write what `state_of` gave.
 
         Raises:
             UserError: it can't be written; what was there before is still there.
         """
-        state: dict[str, Any] = {
-            "version": CHECKPOINT_VERSION, "case_id": workload.case.id, "step": step,
-            "model": workload.model.state_dict(), "optimizer": workload.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if workload.case.device.startswith("cuda") else [],
-        }  # fmt: skip
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(dict(state), buffer)
         try:
             if self._newest.exists():
                 os.replace(self._newest, self._previous)
@@ -57,17 +48,15 @@ class Checkpoints:
                 f"can't write the checkpoint {self._newest}: {error.strerror}; make room and resume"
             ) from error
 
-    def restore(self, workload: Workload) -> tuple[int, str | None]:
-        """Put a workload into the state of the newest checkpoint that can be read.
+    def newest(self) -> tuple[dict[str, Any] | None, str | None]:
+        """The state of the newest checkpoint that can be read.
 
         Returns:
-            The number of steps that were done (0 if there is no checkpoint), and a word if the newest could not be read
-            and the one before was taken.
+            The state, None if there is no checkpoint; and a word if the newest could not be read and the one before was taken.
 
         Raises:
-            UserError: it is of another case or version, or neither file can be read.
+            UserError: none of the files can be read.
         """
-        word = None
         broken = []
         for path in (self._newest, self._previous):
             if not path.is_file():
@@ -75,18 +64,88 @@ class Checkpoints:
             state = _read(path)
             if state is None:
                 broken.append(path)
-                continue
-            if broken:
-                word = f"the checkpoint {broken[0].name} can't be read; going on from the one before, at step {state['step']}"
-            return _apply(state, workload, path), word
+            elif broken:
+                step = state.get("step")
+                return (
+                    state,
+                    f"the checkpoint {broken[0].name} can't be read; going on from the one before, at step {step}",
+                )
+            else:
+                return state, None
         if broken:
             raise UserError(f"the checkpoint {broken[0]} can't be read; delete it to begin anew")
-        return 0, None
+        return None, None
 
-    def remove(self) -> None:
-        """When the training is over."""
-        for path in (self._newest, self._previous):
-            path.unlink(missing_ok=True)
+
+def state_of(workload: Workload, step: int, **more: Any) -> dict[str, Any]:
+    """All that a training needs to go on after `step` steps: weights, buffers, optimizer, random generators.
+
+    The order of the data and the learning rate are functions of seed and step (`revbench.training.order`,
+    `revbench.recipes`), so the step says where they stand.
+
+    Args:
+        workload: what is trained.
+        step: how many steps are done.
+        more: what else to keep: ``scaler``, ``random`` (of each process), ``data_sha256``.
+    """
+    return {
+        "version": CHECKPOINT_VERSION, "case_id": workload.case.id, "step": step, "model": workload.model.state_dict(),
+        "optimizer": workload.optimizer.state_dict(), **more,
+    }  # fmt: skip
+
+
+def restore(
+    state: Mapping[str, Any], workload: Workload, *, scaler: torch.amp.GradScaler, rank: int, data_sha256: str
+) -> int:
+    """Put weights, buffers, optimizer, loss scale and random generators of a training into a checkpoint's state.
+
+    Args:
+        state: of the checkpoint.
+        workload, scaler: what is trained.
+        rank: of this process, for its random generators.
+        data_sha256: of the images that it is trained on.
+
+    Returns:
+        The number of steps that were done.
+
+    Raises:
+        UserError: it is of another case, version or data, or does not fit the network.
+    """
+    if state.get("version") != CHECKPOINT_VERSION:
+        found = state.get("version")
+        raise UserError(
+            f"a checkpoint of version {found!r}; this revbench reads version {CHECKPOINT_VERSION}; delete it to begin anew"
+        )
+    if state.get("case_id") != workload.case.id:
+        raise UserError(f"the checkpoint is of {state.get('case_id')}, not of {workload.case.id}; name another folder")
+    if state.get("data_sha256") != data_sha256:
+        raise UserError(
+            f"the checkpoint of {workload.case.id} was made on other images; give the data that it began with, or another folder"
+        )
+    try:
+        workload.model.load_state_dict(state["model"])
+        workload.optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        _set_random_states(state["random"][rank])
+        return int(state["step"])
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint of {workload.case.id} does not fit this network: {first_line(error)}; delete it to begin anew"
+        ) from error
+
+
+def random_states(device: str) -> dict[str, Any]:
+    """Those of this process's generators that a training draws from."""
+    found: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if device.startswith("cuda"):
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -96,26 +155,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     except Exception:  # torch raises many kinds for a file that is cut off
         return None
     return state if isinstance(state, dict) else None
-
-
-def _apply(state: Mapping[str, Any], workload: Workload, path: Path) -> int:
-    if state.get("version") != CHECKPOINT_VERSION:
-        found = state.get("version")
-        raise UserError(f"{path}: checkpoint version {found!r}; this revbench reads version {CHECKPOINT_VERSION}")
-    if state.get("case_id") != workload.case.id:
-        raise UserError(
-            f"{path} is a checkpoint of {state.get('case_id')}, not of {workload.case.id}; name another folder"
-        )
-    try:
-        workload.model.load_state_dict(state["model"])
-        workload.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        if state["cuda_random"]:
-            torch.cuda.set_rng_state_all(state["cuda_random"])
-        return int(state["step"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} does not fit this network: {first}; delete it to begin anew") from error
 
 
 def weights_sha256(model: nn.Module) -> str:

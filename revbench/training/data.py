@@ -1,11 +1,11 @@
-"""Real images, in memory: scikit-learn's digits, any image folder, torchvision's CIFAR and ImageNet."""
+"""Real images: scikit-learn's digits, any image folder, torchvision's CIFAR and ImageNet; one by one or all in memory."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.training.sources import DIGITS, HELD_OUT, TORCHVISION, split_folders
-
-TRAIN_LIMIT = 10_000
-VALIDATION_LIMIT = 1_000
 
 
 @dataclass(frozen=True)
@@ -40,49 +37,121 @@ class Images:
     flip: bool
     train_available: int
 
-    def to(self, device: str) -> Images:
-        """The same in a device's memory."""
-        tensors = ("train_images", "train_labels", "validation_images", "validation_labels")
-        return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+    def sha256(self) -> str:
+        """A digest of the training images and their labels."""
+        digest = sha256(self.train_images.numpy().tobytes())
+        digest.update(self.train_labels.numpy().tobytes())
+        return digest.hexdigest()
 
 
-def load_images(
-    source: str,
-    *,
-    image_size: int,
-    train_limit: int = TRAIN_LIMIT,
-    validation_limit: int = VALIDATION_LIMIT,
-) -> Images:
+class ImageSet:
+    """Images of a torchvision data set, or some of them, decoded when they are asked for.
+
+    Args:
+        dataset: gives a PIL image and a label for each index.
+        indices: of those that belong to this set; all if None.
+
+    Attributes:
+        classes: their names, in the order of the labels.
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int] | None = None) -> None:
+        self._dataset = dataset
+        self._indices = range(len(dataset)) if indices is None else indices
+        self.classes: Sequence[str] = dataset.classes
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def limited(self, count: int, seed: int = 1) -> ImageSet:
+        """An evenly drawn part of at most so many, in their old order; all if 0."""
+        if not 0 < count < len(self):
+            return self
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+        return ImageSet(self._dataset, [self._indices[i] for i in drawn.tolist()])
+
+    def decoded(self, i: int) -> tuple[Any, int]:
+        """An RGB image of PIL and its label.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        try:
+            image, label = self._dataset[self._indices[i]]
+            return image.convert("RGB"), int(label)
+        except Exception as error:  # PIL raises many kinds for a broken file
+            raise UserError(f"{self._name(i)} can't be read: {first_line(error)}; mend or remove it") from error
+
+    def sha256(self) -> str:
+        """A digest of the names and sizes of the files, relative to their class, and of their labels."""
+        digest = sha256()
+        files = getattr(self._dataset, "samples", None)
+        for i in self._indices:
+            path, label = (Path(files[i][0]), files[i][1]) if files is not None else (None, self._dataset.targets[i])
+            name = f"{path.name} {path.stat().st_size}" if path is not None else str(i)
+            digest.update(f"{name} {label}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def _name(self, i: int) -> str:
+        files = getattr(self._dataset, "samples", None)
+        index = self._indices[i]
+        return f"image {files[index][0] if files is not None else index}"
+
+
+def load_images(source: str, *, image_size: int, train_limit: int = 0, validation_limit: int = 0) -> Images:
     """Load a data set, or an evenly drawn part of it, scaled to `image_size`.
 
     Args:
-        source: ``digits``; ``cifar10``, ``cifar100`` or ``imagenet`` through torchvision, from the folder that the
-            variable ``REVBENCH_DATA_ROOT`` names (the CIFAR sets are downloaded there if absent); or the path
-            of an image folder, one subfolder a class, with or without ``train`` and ``test`` (or ``val``)
-            above them. Without, a fifth is held out for validation.
+        source: ``digits``, or what `image_sets` takes.
         image_size: height and width in pixels.
-        train_limit, validation_limit: at most so many images are decoded, drawn with a fixed seed.
+        train_limit, validation_limit: at most so many images are used, drawn with a fixed seed; all if 0.
 
     Raises:
         UserError: a path that does not exist or holds no images, an image that can't be read, a data set that
-            can't be had.
+            can't be had or does not fit into memory.
     """
     if source == DIGITS:
-        return _digits(image_size)
-    if source in TORCHVISION:
-        train, validation = _torchvision(source)
-    else:
-        train, validation = _folder(Path(source))
-    classes = len(train.classes)
-    train_images, train_labels = _decode(train, image_size, train_limit)
-    validation_images, validation_labels = _decode(validation, image_size, validation_limit)
+        return _digits(image_size, train_limit, validation_limit)
+    whole, validation = image_sets(source)
+    train = whole.limited(train_limit)
     return Images(
-        train_images, train_labels, validation_images, validation_labels, classes, flip=True,
-        train_available=len(train),
+        *_in_memory(train, image_size), *_in_memory(validation.limited(validation_limit), image_size), len(whole.classes),
+        flip=True, train_available=len(whole),
     )  # fmt: skip
 
 
-def _digits(size: int) -> Images:
+def image_sets(source: str) -> tuple[ImageSet, ImageSet]:
+    """Training and validation images.
+
+    Args:
+        source: ``cifar10``, ``cifar100`` or ``imagenet`` through torchvision, from the folder that the
+            variable ``REVBENCH_DATA_ROOT`` names (the CIFAR sets are downloaded there if absent); or the path
+            of an image folder, one subfolder a class, with or without ``train`` and ``test`` (or ``val``)
+            above them. Without, a fifth is held out for validation.
+
+    Raises:
+        UserError: a path that does not exist or holds no images, a data set that can't be had.
+    """
+    if source in TORCHVISION:
+        return _torchvision(source)
+    path = Path(source)
+    if not path.is_dir():
+        raise UserError(f"data path {source!r} is not a folder")
+    roots = split_folders(path)
+    if len(roots) == 2:
+        train, validation = (_image_folder(root) for root in roots)
+        if set(validation.classes) - set(train.classes):
+            strange = sorted(set(validation.classes) - set(train.classes))[0]
+            raise UserError(f"data path {source!r}: only the validation images have a class {strange!r}")
+        numbers = [train.class_to_idx[name] for name in validation.classes]
+        validation.target_transform = numbers.__getitem__  # a class means the same in both
+        return ImageSet(train), ImageSet(validation)
+    whole = _image_folder(path)
+    held_out, kept = _held_out(len(whole))
+    return ImageSet(whole, kept.tolist()), ImageSet(whole, held_out.tolist())
+
+
+def _digits(size: int, train_limit: int, validation_limit: int) -> Images:
     """Handwritten digits of the UCI repository (Alpaydin & Kaynak 1998), 8x8, enlarged; a fifth for validation."""
     from sklearn.datasets import load_digits
 
@@ -92,8 +161,9 @@ def _digits(size: int) -> Images:
     images = images.round().clamp(0, 255).byte().expand(-1, 3, -1, -1).contiguous()
     labels = torch.from_numpy(digits.target).long()
     held_out, kept = _held_out(len(labels))
+    train, validation = kept[: train_limit or None], held_out[: validation_limit or None]
     return Images(
-        images[kept], labels[kept], images[held_out], labels[held_out], 10, flip=False, train_available=len(kept)
+        images[train], labels[train], images[validation], labels[validation], 10, flip=False, train_available=len(kept)
     )
 
 
@@ -102,47 +172,18 @@ def _held_out(count: int) -> tuple[Tensor, Tensor]:
     return order[: count // HELD_OUT], order[count // HELD_OUT :]
 
 
-class _Subset:
-    """Some items of an image folder, with its classes."""
-
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset, self.indices, self.classes = dataset, indices, dataset.classes
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.dataset[self.indices[i]]
-
-
-def _folder(path: Path) -> tuple[Any, Any]:
-    if not path.is_dir():
-        raise UserError(f"data path {str(path)!r} is not a folder")
-    roots = split_folders(path)
-    if len(roots) == 2:
-        train, validation = (_image_folder(root) for root in roots)
-        if set(validation.classes) - set(train.classes):
-            strange = sorted(set(validation.classes) - set(train.classes))[0]
-            raise UserError(f"data path {str(path)!r}: only the validation images have a class {strange!r}")
-        numbers = [train.class_to_idx[name] for name in validation.classes]
-        validation.target_transform = numbers.__getitem__  # a class means the same in both
-        return train, validation
-    whole = _image_folder(path)
-    held_out, kept = _held_out(len(whole))
-    return _Subset(whole, kept.tolist()), _Subset(whole, held_out.tolist())
-
-
 def _image_folder(path: Path) -> Any:
     from torchvision.datasets import ImageFolder
 
     try:
         return ImageFolder(str(path))
     except FileNotFoundError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"data path {str(path)!r} holds no images in one subfolder a class: {first}") from error
+        raise UserError(
+            f"data path {str(path)!r} holds no images in one subfolder a class: {first_line(error)}"
+        ) from error
 
 
-def _torchvision(name: str) -> tuple[Any, Any]:
+def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
     from torchvision import datasets
 
     root = Path(os.environ.get("REVBENCH_DATA_ROOT", Path.home() / ".cache" / "revbench"))
@@ -152,29 +193,28 @@ def _torchvision(name: str) -> tuple[Any, Any]:
         "imagenet": lambda train: datasets.ImageNet(str(root), split="train" if train else "val"),
     }
     try:
-        return makers[name](True), makers[name](False)
+        return ImageSet(makers[name](True)), ImageSet(makers[name](False))
     except Exception as error:  # torchvision and urllib raise many kinds
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"data set {name!r} can't be had in {root}: {first}; put it there by hand, or give a folder"
+            f"data set {name!r} can't be had in {root}: {first_line(error)}; put it there by hand, or give a folder"
         ) from error
 
 
-def _decode(dataset: Any, size: int, limit: int) -> tuple[Tensor, Tensor]:
-    from PIL import UnidentifiedImageError
+def _in_memory(images: ImageSet, size: int) -> tuple[Tensor, Tensor]:
+    import psutil
     from torchvision.transforms import functional
 
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(1))[:limit].sort().values
-    images = torch.empty(len(order), 3, size, size, dtype=torch.uint8)
-    labels = torch.empty(len(order), dtype=torch.int64)
-    for i, index in enumerate(order.tolist()):
-        try:
-            image, label = dataset[index]
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"image {index} of the data can't be read: {error}; remove or mend the file") from error
-        image = image.convert("RGB")
+    wanted, there = len(images) * 3 * size * size, psutil.virtual_memory().available
+    if wanted > there // 2:
+        raise UserError(
+            f"{len(images):,} images of {size}×{size} take {wanted / 2**30:.1f} GiB, more than half of the free memory;"
+            " use fewer of them (--images), or the recipe that reads them one by one (--recipe imagenet)"
+        )
+    pixels = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+    labels = torch.empty(len(images), dtype=torch.int64)
+    for i in range(len(images)):
+        image, labels[i] = images.decoded(i)
         if image.size != (size, size):  # as torchvision's evaluation: the short side to size, then the middle
             image = functional.center_crop(functional.resize(image, size), [size, size])
-        images[i] = functional.pil_to_tensor(image)
-        labels[i] = label
-    return images, labels
+        pixels[i] = functional.pil_to_tensor(image)
+    return pixels, labels

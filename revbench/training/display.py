@@ -47,7 +47,10 @@ class Board:
         """Takes the messages of one training."""
 
         def take(message: Mapping[str, Any]) -> None:
-            self._latest[case] = message
+            angle = message.get("angle_degrees")
+            if angle is None:  # it is measured now and then: the last one stays
+                angle = self._latest.get(case, {}).get("angle_degrees")
+            self._latest[case] = {**message, "angle_degrees": angle}
             done, of = message["done"], message["of"]
             if self._live is None and (done * LINES // of != (done - 1) * LINES // of):
                 self._console.print(f"{_name(case)}: {done:,} of {of:,} steps, {_figures(message)}", markup=False)

@@ -5,99 +5,102 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
-from revbench.probes.found import Found, Metric, Progress
-from revbench.recipes import PAPER
-from revbench.training.checkpoint import Checkpoints, weights_sha256
-from revbench.training.data import TRAIN_LIMIT, Images, load_images
-from revbench.training.order import Batches
+from revbench.probes.found import Found, Metric, Progress, finite_or_null
+from revbench.recipes import RECIPES
+from revbench.results.journal import CHECKPOINTS, SERIES
+from revbench.training.checkpoint import Checkpoints, random_states, restore, state_of, weights_sha256
+from revbench.training.meter import Meter
+from revbench.training.ranks import Ranks, joined
 from revbench.training.sources import DIGITS
 from revbench.training.stream import SeriesFile
+from revbench.training.supply import Facts, Supply, open_supply
 from revbench.workload import Workload
 
 Line = dict[str, Metric]
+SHOWN = ("loss", "error", "step_seconds", "peak_bytes", "angle_degrees")
 
 
 class Training:
-    """One network and the images that it is trained on.
+    """One network and the images that it is trained on, alone or together with other processes.
 
     Args:
         workload: what to train; its own batches are not used.
-        images: put into the device's memory, and augmented there.
+        supply: this process's share of the images.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, workload: Workload, images: Images) -> None:
+    def __init__(self, workload: Workload, supply: Supply, ranks: Ranks) -> None:
         case = workload.case
-        self.workload = workload
-        self.images = images.to(case.device)
-        self._batches = Batches(
-            self.images.train_images, self.images.train_labels, batch_size=case.batch_size, seed=case.seed,
-            padding=PAPER.padding, flip=images.flip,
-        )  # fmt: skip
-        pixels = images.train_images.double() / 255
-        self._mean = pixels.mean((0, 2, 3)).view(1, 3, 1, 1).to(case.device)
-        self._deviation = pixels.std((0, 2, 3)).clamp_min(1e-3).view(1, 3, 1, 1).to(case.device)
-        self._scaler = torch.amp.GradScaler(case.device.partition(":")[0], enabled=case.autocast == "float16")
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The normalised images and labels of a step (from 0)."""
-        raw, labels = self._batches.at(step)
-        return self.normalise(raw), labels
+        self.workload, self.supply, self.ranks = workload, supply, ranks
+        self.recipe = RECIPES[case.recipe]
+        self.scaler = torch.amp.GradScaler(case.device.partition(":")[0], enabled=case.autocast == "float16")
+        self._model = ranks.wrap(workload.model, case.device)
+        dtype = torch.float64 if case.dtype == "float64" else torch.float32
+        self._mean, self._deviation = (
+            torch.tensor(values, dtype=dtype, device=case.device).view(1, 3, 1, 1)
+            for values in (supply.facts.mean, supply.facts.deviation)
+        )
 
     def normalise(self, raw: Tensor) -> Any:
         """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set."""
-        return self.workload.place((raw.double() / 255 - self._mean) / self._deviation)
+        return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
 
-    def step(self, step: int, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
-        """One training step; returns its loss and its error (fraction wrong).
+    def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+        """One training step.
 
-        The batch is gone through in ``accumulate`` equal parts, whose gradients add up to that of their mean; batch norm sees
-        each part by itself.
+        This process's part of the batch is gone through in ``accumulate`` parts, whose gradients add up to that of their mean;
+        batch norm sees each part by itself.
+
+        Returns:
+            float64 ``(2,)`` on the device, not waited for: loss and number of wrong answers of the whole batch.
         """
         case, optimizer = self.workload.case, self.workload.optimizer
         for group in optimizer.param_groups:
-            group["lr"] = PAPER.learning_rate_at(step, case.training_steps)
+            group["lr"] = self.recipe.learning_rate_at(step, case.training_steps)
         optimizer.zero_grad(set_to_none=True)
-        loss, wrong = torch.zeros((), dtype=torch.float64, device=inputs.device), 0
-        for part, labels in zip(inputs.chunk(case.accumulate), targets.chunk(case.accumulate), strict=True):
-            with self.workload.autocast():
-                outputs = self.workload.model(part)
-                share = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
-            self._scaler.scale(share).backward()
-            loss += share.detach()
-            wrong = wrong + (outputs.detach().argmax(1) != labels).sum()
+        found = torch.zeros(2, dtype=torch.float64, device=inputs.device)
+        parts = list(zip(inputs.chunk(case.accumulate), targets.chunk(case.accumulate), strict=True))
+        for i, (part, labels) in enumerate(parts):
+            with self.ranks.local(self._model, last=i == len(parts) - 1):
+                with self.workload.autocast():
+                    outputs = self._model(part)
+                    loss = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
+                self.scaler.scale(loss).backward()
+            found += torch.stack([loss.detach().double(), (outputs.detach().argmax(1) != labels).sum().double()])
         if case.clip_norm:
-            self._scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.workload.model.parameters(), case.clip_norm)
-        self._scaler.step(optimizer)
-        self._scaler.update()
-        return loss.item(), int(wrong) / len(targets)  # waits for the device
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        found[0] /= self.ranks.share.world_size
+        return self.ranks.sum(found)
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after."""
         model: nn.Module = self.workload.model
+        self.ranks.copy_buffers(model)
         model.eval()
-        loss, wrong = 0.0, 0
-        count = len(self.images.validation_labels)
-        for start in range(0, count, 200):
-            inputs = self.normalise(self.images.validation_images[start : start + 200])
-            targets = self.images.validation_labels[start : start + 200]
+        found = torch.zeros(3, dtype=torch.float64, device=self._mean.device)
+        for raw, targets in self.supply.validation():
             with self.workload.autocast():
-                outputs = model(inputs)
-                loss += self.workload.loss(outputs, targets).item() * len(targets)
-            wrong += int((outputs.argmax(1) != targets).sum())
+                outputs = model(self.normalise(raw))
+                loss = self.workload.loss(outputs, targets).double() * len(targets)
+            wrong = (outputs.argmax(1) != targets).sum().double()
+            found += torch.stack([loss, wrong, torch.full_like(wrong, len(targets))])
         model.train()
-        return loss / count, wrong / count
+        loss_sum, wrong_count, count = self.ranks.sum(found).tolist()
+        return loss_sum / count, wrong_count / count
 
 
 def measure_training(
@@ -105,119 +108,189 @@ def measure_training(
     *,
     progress: Progress,
     data_path: str = DIGITS,
-    train_limit: int = TRAIN_LIMIT,
+    validation_images: int = 0,
+    loaders: int = 0,
     evaluations: int = 5,
     drift_every: int = 0,
     drift_items: int = 16,
     checkpoint_every: int = 0,
     folder: str | None = None,
     stem: str = "training",
+    place: Mapping[str, Any] | None = None,
 ) -> Found:
-    """Train a workload's model on real images for the case's ``training_steps``, by the paper's recipe.
+    """Train a workload's model on real images for the case's ``training_steps``, by its recipe.
 
     Batches depend on the case's seed and the step alone, so that a pair sees the same ones, and a resumed run goes on bit
     for bit where it was (on the CPU).
 
     Args:
         workload: what to train; its own batches are not used.
-        progress: told of each step: ``done``, ``of``, ``loss``, ``error``, ``step_seconds``, ``peak_bytes``.
-        data_path, train_limit: see `revbench.training.data.load_images`.
+        progress: told of each step: ``done``, ``of`` and `SHOWN`.
+        data_path, validation_images, loaders: see `revbench.training.supply.open_supply`.
         evaluations: times that the whole validation set is evaluated, evenly spread, the last after the end.
         drift_every: measure the gradient's drift every so many steps, on copies; never if 0.
         drift_items: of the batch, for that.
         checkpoint_every: steps from one checkpoint to the next; none if 0.
-        folder: of the run: the series goes to its folder ``series``, checkpoints to ``checkpoints``; without it the series is
-            returned alone and nothing is resumed.
+        folder: of the run: the series goes to its folder ``series``, checkpoints to ``checkpoints``, where they stay; without it
+            the series is returned alone and nothing is resumed.
         stem: of their files' names.
+        place: of this process among several; see `revbench.training.ranks.joined`.
 
     Returns:
         Metrics ``train_loss`` and ``train_error`` (means of the last tenth of the steps), ``validation_loss``,
-        ``validation_error`` (fractions, at the end), ``step_seconds`` (median), ``training_seconds``,
-        ``waiting_share`` (of the time, spent on getting batches), ``series_share`` (on writing the series),
-        ``train_images``, ``train_images_available``, ``validation_images``, ``weights_sha256``, ``resumed_at_step`` and
-        ``resume_note``. Series: the columns of `revbench.training.stream.COLUMNS`.
+        ``validation_error`` (fractions, at the end), ``step_seconds`` (median), ``peak_bytes`` (largest),
+        ``nvml_process_peak_bytes``, ``training_seconds``, ``waiting_share`` (of the time, spent on getting batches),
+        ``series_share`` (on writing the series), ``train_images``, ``train_images_available``, ``validation_images``,
+        ``data_sha256``, ``weights_sha256``, ``resumed_at_step`` and ``resume_note``; of several processes also
+        ``rank_step_seconds`` and ``rank_peak_bytes``, each ``_min``, ``_median`` and ``_max``, with samples by rank.
+        Series: the columns of `revbench.training.stream.COLUMNS`.
 
     Raises:
         UserError: data that can't be used, a checkpoint of another case, a folder that can't be written.
     """
     case = workload.case
-    size = getattr(getattr(workload.model, "architecture", None), "image_size", None) or case.image_size or 32
-    training = Training(workload, load_images(data_path, image_size=size, train_limit=train_limit))
-    steps = case.training_steps
-    evaluate_at = {round((i + 1) * steps / evaluations) for i in range(evaluations)}
-    checkpoints = Checkpoints(Path(folder) / "checkpoints", stem) if folder is not None and checkpoint_every else None
-    first, note = checkpoints.restore(workload) if checkpoints is not None else (0, None)
-    watch = None
-    if drift_every:
-        watch = DriftMonitor(
-            workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
+    with joined(place, case.device) as ranks:
+        size = getattr(getattr(workload.model, "architecture", None), "image_size", None) or case.image_size or 32
+        supply = open_supply(
+            case, data_path, image_size=size, validation_limit=validation_images, loaders=loaders, share=ranks.share
         )
-    path = Path(folder) / "series" / f"{stem}.jsonl" if folder is not None else None
-    began, waited, wrote = time.perf_counter(), 0.0, 0.0
-    with SeriesFile(path, keep=first) as series:
-        for step in range(first, steps):
-            start = time.perf_counter()
-            inputs, targets = training.batch(step)
-            ready = time.perf_counter()
-            moment = watch(step, inputs, targets) if watch is not None else None
-            line: Line = {"step": step + 1, "learning_rate": PAPER.learning_rate_at(step, steps)}
-            with _measured(case.device, line):
-                line["loss"], line["error"] = training.step(step, inputs, targets)
-            if step + 1 in evaluate_at:
-                line["validation_loss"], line["validation_error"] = training.evaluate()
-            if moment is not None and moment.drift is not None:
-                whole = moment.drift.whole
-                line |= {"angle_degrees": whole.angle_degrees, "smooth_relative_error": whole.smooth_relative_error}
-            now = time.perf_counter()
-            series.add(line)
-            wrote += time.perf_counter() - now
-            waited += ready - start
-            shown = ("loss", "error", "step_seconds", "peak_bytes", "angle_degrees")
-            progress({"done": step + 1, "of": steps, **{name: line.get(name) for name in shown}})
-            if checkpoints is not None and (step + 1) % checkpoint_every == 0 and step + 1 < steps:
-                series.flush()
-                checkpoints.save(workload, step + 1)
-        columns = series.columns()
-    elapsed = time.perf_counter() - began
-    if checkpoints is not None:
-        checkpoints.remove()
-    last = max(steps // 10, 1)
+        _check_same_images(ranks, supply.facts)
+        checkpoints = Checkpoints(Path(folder or "") / CHECKPOINTS, stem) if folder and checkpoint_every else None
+        state, note = ranks.from_first(checkpoints.newest() if checkpoints and ranks.first else (None, None))
+        training, first = Training(workload, supply, ranks), 0
+        if state is not None:
+            first = restore(
+                state, workload, scaler=training.scaler, rank=ranks.share.rank, data_sha256=supply.facts.sha256
+            )
+        watch = None
+        if drift_every and ranks.first:
+            watch = DriftMonitor(
+                workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
+            )
+        path = Path(folder) / SERIES / f"{stem}.jsonl" if folder and ranks.first else None
+        with SeriesFile(path, keep=first) as series, Meter(case.device) as meter:
+            shares = _run(
+                training, series, meter, first=first, evaluations=evaluations, watch=watch, checkpoints=checkpoints,
+                checkpoint_every=checkpoint_every, progress=progress if ranks.first else lambda _: None,
+            )  # fmt: skip
+            columns = series.columns()
+            own = {name: columns[name][first - case.training_steps :] for name in ("step_seconds", "peak_bytes")}
+            of_ranks = ranks.of_all((statistics.median(own["step_seconds"]), max(own["peak_bytes"])))
+            high_water = meter.high_water()
+    facts = supply.facts
+    last = max(case.training_steps // 10, 1)
     metrics: dict[str, Metric] = {
         "train_loss": _mean(columns["loss"][-last:]),
         "train_error": _mean(columns["error"][-last:]),
         "validation_loss": columns["validation_loss"][-1],
         "validation_error": columns["validation_error"][-1],
         "step_seconds": statistics.median(float(v) for v in columns["step_seconds"] if v is not None),
-        "training_seconds": elapsed,
-        "waiting_share": waited / elapsed,
-        "series_share": wrote / elapsed,
-        "train_images": len(training.images.train_labels),
-        "train_images_available": training.images.train_available,
-        "validation_images": len(training.images.validation_labels),
+        "peak_bytes": max(v for v in columns["peak_bytes"] if v is not None),
+        **high_water,
+        **shares,
+        "train_images": facts.train_images,
+        "train_images_available": facts.train_available,
+        "validation_images": facts.validation_images,
+        "data_sha256": facts.sha256,
         "weights_sha256": weights_sha256(workload.model),
         "resumed_at_step": first,
         "resume_note": note,
     }
-    return Found(metrics, series=columns if path is None else {})
+    samples = {}
+    if not ranks.alone:
+        for name, values in zip(("rank_step_seconds", "rank_peak_bytes"), zip(*of_ranks, strict=True), strict=True):
+            samples[name] = list(values)
+            metrics |= {f"{name}_{how}": f(values) for how, f in _SUMMARIES.items()}
+    return Found(metrics, samples, series=columns if path is None else {})
 
 
-@contextmanager
-def _measured(device: str, line: Line) -> Iterator[None]:
-    """Time and memory of what is inside: the device's clock and the allocator's peak on a GPU, else the host's clock and the
-    resident set.
+_SUMMARIES: Mapping[str, Callable[[Any], Any]] = {"min": min, "median": statistics.median, "max": max}
+
+
+def _run(
+    training: Training,
+    series: SeriesFile,
+    meter: Meter,
+    *,
+    first: int,
+    evaluations: int,
+    watch: DriftMonitor | None,
+    checkpoints: Checkpoints | None,
+    checkpoint_every: int,
+    progress: Progress,
+) -> dict[str, Metric]:
+    """All steps from `first` on. The figures of a step are read when the next one is under way, so that a GPU never waits
+    for them.
+
+    Returns:
+        ``training_seconds``, ``waiting_share`` and ``series_share``.
     """
-    if device.startswith("cuda"):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.reset_peak_memory_stats()
-        begin.record()
-        yield
-        end.record()
-        end.synchronize()
-        line["step_seconds"], line["peak_bytes"] = begin.elapsed_time(end) / 1e3, torch.cuda.max_memory_allocated()
-        return
-    start = time.perf_counter()
-    yield
-    line["step_seconds"], line["peak_bytes"] = time.perf_counter() - start, psutil.Process().memory_info().rss
+    workload, ranks, steps = training.workload, training.ranks, training.workload.case.training_steps
+    evaluate_at = {round((i + 1) * steps / evaluations) for i in range(evaluations)}
+    under_way: deque[Callable[[], Line]] = deque()
+    waited = wrote = 0.0
+    began = time.perf_counter()
+    source = training.supply.batches(first, steps)
+    for done in range(first + 1, steps + 1):
+        start = time.perf_counter()
+        raw, targets = next(source)
+        inputs = training.normalise(raw)
+        waited += time.perf_counter() - start
+        moment = watch(done - 1, inputs, targets) if watch is not None else None
+        meter.begin()
+        totals = training.step(done - 1, inputs, targets)
+        line: Line = {"step": done, "learning_rate": training.recipe.learning_rate_at(done - 1, steps)}
+        under_way.append(_reader(line, totals, workload.case.batch_size, meter.end()))
+        if moment is not None and moment.drift is not None:
+            whole = moment.drift.whole
+            line |= {"angle_degrees": whole.angle_degrees, "smooth_relative_error": whole.smooth_relative_error}
+        if done in evaluate_at:
+            line["validation_loss"], line["validation_error"] = training.evaluate()
+        save = checkpoints is not None and done % checkpoint_every == 0 and done < steps
+        while len(under_way) > (0 if save or done == steps else 1):
+            whole_line = under_way.popleft()()
+            now = time.perf_counter()
+            series.add(whole_line)
+            wrote += time.perf_counter() - now
+            progress(
+                {
+                    "done": whole_line["step"],
+                    "of": steps,
+                    **{name: finite_or_null(whole_line.get(name)) for name in SHOWN},
+                }
+            )
+        if save:
+            random = ranks.of_all(random_states(workload.case.device))
+            if checkpoints is not None and ranks.first:
+                series.sync()
+                checkpoints.save(
+                    state_of(
+                        workload, done, scaler=training.scaler.state_dict(), random=random,
+                        data_sha256=training.supply.facts.sha256,
+                    )
+                )  # fmt: skip
+    elapsed = time.perf_counter() - began
+    return {"training_seconds": elapsed, "waiting_share": waited / elapsed, "series_share": wrote / elapsed}
+
+
+def _reader(
+    line: Line, totals: Tensor, batch_size: int, figures: Callable[[], dict[str, Metric]]
+) -> Callable[[], Line]:
+    """Gives the line with all its figures; it waits for the device."""
+
+    def read() -> Line:
+        loss, wrong = totals.tolist()
+        line.update(loss=loss, error=wrong / batch_size, **figures())
+        return line
+
+    return read
+
+
+def _check_same_images(ranks: Ranks, facts: Facts) -> None:
+    digests = ranks.of_all(facts.sha256)
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise UserError(f"process {rank} finds other images than process 0; give every machine the same data")
 
 
 def _mean(values: list[Any]) -> float:

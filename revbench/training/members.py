@@ -26,6 +26,18 @@ def pair_of(number: str) -> tuple[str, str]:
     raise UserError(f"no pair {number!r}; there are {known}, by the number of the RevNet or of its ResNet")
 
 
+def recipe_of(models: Sequence[str]) -> str:
+    """By which recipe the paper trains these networks; a network that is not in the catalogue takes that of CIFAR.
+
+    Raises:
+        UserError: by more than one.
+    """
+    stems = [CATALOGUE[model].stem if model in CATALOGUE else "cifar" for model in models]
+    if len(set(stems)) > 1:
+        raise UserError("these networks are trained by different recipes; give --recipe cifar or --recipe imagenet")
+    return stems[0]
+
+
 def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence[int]) -> list[Case]:
     """ResNet stored, RevNet stored and reconstructed, and the nulls: RevNet stored with one weight moved by one ulp.
 

@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 
 def split_data_option(option: str) -> tuple[str, str]:
-    """The label and the source of ``--revbench-data``: ``digits``, ``cifar10``, ``PATH`` or ``LABEL=PATH``.
+    """The label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``PATH`` or ``LABEL=PATH``.
 
     Returns:
         What figures call the data, and what `load_images` takes. The label of a path is its last part.
@@ -26,9 +26,7 @@ def split_data_option(option: str) -> tuple[str, str]:
     """
     label, equals, source = option.rpartition("=")
     if not option.isprintable():
-        raise UserError(
-            f"--revbench-data: {option!r} holds unprintable characters; give the folder a label: LABEL=PATH"
-        )
+        raise UserError(f"data: {option!r} holds unprintable characters; give the folder a label: LABEL=PATH")
     if option in CLASSES:
         return option, option
     if not equals or Path(option).exists():
@@ -36,13 +34,13 @@ def split_data_option(option: str) -> tuple[str, str]:
     path = Path(source).expanduser()
     if not path.is_dir():
         raise UserError(
-            f"--revbench-data: {source!r} is not a folder; give a folder of images, one subfolder a class,"
+            f"data: {source!r} is not a folder; give a folder of images, one subfolder a class,"
             f" or one of {', '.join((DIGITS, *TORCHVISION))}"
         )
     check_images(path)
     label = label or path.resolve().name
     if label in (*CLASSES, "normal"):
-        raise UserError(f"--revbench-data: the label {label!r} means something else; give another: LABEL={source}")
+        raise UserError(f"data: the label {label!r} means something else; give another: LABEL={source}")
     return label, str(path.resolve())
 
 
@@ -69,15 +67,11 @@ def check_images(folder: Path) -> None:
         classes = sorted(c for c in root.iterdir() if c.is_dir())
         counts = [sum(f.suffix.lower() in IMAGE_SUFFIXES for f in c.rglob("*")) for c in classes]
         if not sum(counts):
-            raise UserError(
-                f"--revbench-data: {str(root)!r} holds no images; it needs a subfolder of images for each class"
-            )
+            raise UserError(f"data: {str(root)!r} holds no images; it needs a subfolder of images for each class")
         if 0 in counts:
-            raise UserError(f"--revbench-data: the class {str(classes[counts.index(0)])!r} holds no images; remove it")
+            raise UserError(f"data: the class {str(classes[counts.index(0)])!r} holds no images; remove it")
         if len(roots) == 1 and sum(counts) < HELD_OUT:
-            raise UserError(
-                f"--revbench-data: {str(root)!r} holds {sum(counts)} images; at least {HELD_OUT} are needed"
-            )
+            raise UserError(f"data: {str(root)!r} holds {sum(counts)} images; at least {HELD_OUT} are needed")
 
 
 def split_folders(folder: Path) -> list[Path]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 from pathlib import Path
 from typing import Any
 
 from revbench.errors import UserError
-from revbench.probes.found import Metric
+from revbench.probes.found import Metric, finite_or_null
+from revbench.results.journal import write_atomically
 
 COLUMNS = (
-    "step", "loss", "error", "learning_rate", "step_seconds", "peak_bytes", "validation_loss", "validation_error",
-    "angle_degrees", "smooth_relative_error",
+    "step", "loss", "error", "learning_rate", "step_seconds", "peak_bytes", "nvml_process_peak_bytes", "validation_loss",
+    "validation_error", "angle_degrees", "smooth_relative_error",
 )  # fmt: skip
 
 
@@ -20,7 +21,7 @@ class SeriesFile:
     """A file of JSON lines: the names of the columns, then a list of figures a step; a context manager.
 
     Args:
-        path: of the file; None keeps the lines in memory alone.
+        path: of the file, written line by line; None keeps the lines in memory alone.
         keep: lines of an earlier process that are kept: those up to its checkpoint; what came after is written anew.
 
     Raises:
@@ -34,13 +35,10 @@ class SeriesFile:
         if path is None:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             if keep and path.is_file():
                 self._lines = _read(path)[:keep]
-            self._file = path.open("w", encoding="utf-8")
-            self._write(json.dumps(COLUMNS))
-            for line in self._lines:
-                self._write(json.dumps(line))
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in (COLUMNS, *self._lines)))
+            self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -53,17 +51,24 @@ class SeriesFile:
 
     def add(self, figures: dict[str, Metric]) -> None:
         """Append the figures of one step; what is not finite becomes null."""
-        line: list[Metric] = [_finite(figures.get(name)) for name in COLUMNS]
+        line: list[Metric] = [finite_or_null(figures.get(name)) for name in COLUMNS]
         self._lines.append(line)
         try:
             self._write(json.dumps(line))
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def flush(self) -> None:
-        """Hand everything to the system."""
+    def sync(self) -> None:
+        """Return when all lines are on disk.
+
+        Raises:
+            UserError: they can't be written.
+        """
         if self._file is not None:
-            self._file.flush()
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise self._unwritable(error) from error
 
     def columns(self) -> dict[str, list[Any]]:
         """All lines so far, by column."""
@@ -90,7 +95,3 @@ def _read(path: Path) -> list[list[Metric]]:
         if number:
             found.append(line)
     return found
-
-
-def _finite(value: Metric) -> Metric:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

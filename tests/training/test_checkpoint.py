@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.training.checkpoint import Checkpoints
+from revbench.training.checkpoint import Checkpoints, random_states, restore, state_of
 from revbench.training.loop import measure_training
 from revbench.training.stream import COLUMNS, SeriesFile
 from revbench.workload import Workload, build_workload
@@ -28,8 +30,16 @@ train(CASE, sys.argv[1], dies_at=int(sys.argv[2]))
 """
 
 
-def train(case: Case, folder: Path | str | None, *, dies_at: int = 0) -> tuple[str, list[float], int]:
+class Interrupted(Exception):
+    pass
+
+
+def train(
+    case: Case, folder: Path | str | None, *, dies_at: int = 0, stops_at: int = 0
+) -> tuple[str, list[float], int]:
     def progress(message: dict[str, int]) -> None:
+        if stops_at and message["done"] == stops_at:
+            raise Interrupted
         if dies_at and message["done"] == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -63,15 +73,28 @@ def test_a_killed_training_ends_with_the_same_bits(
     assert len(lines) == 1 + CASE.training_steps
     with SeriesFile(tmp_path / "series" / "training.jsonl", keep=12) as series:
         assert series.columns()["loss"] == losses
-    assert not list((tmp_path / "checkpoints").iterdir())  # it is over
 
 
-def checkpoint(folder: Path, *steps: int, case: Case = CASE) -> Checkpoints:
+SCALER = torch.amp.GradScaler("cpu", enabled=False)
+
+
+def state(step: int, case: Case = CASE) -> dict[str, Any]:
+    """As of a training of `case` after so many steps; its weights are those of a seed of this number."""
+    made = build_workload(case.replace(seed=step))
+    workload = Workload(case, made.model, made.make_batch, made.loss, made.optimizer)
+    return state_of(workload, step, scaler=SCALER.state_dict(), random=[random_states("cpu")], data_sha256="abc")
+
+
+def checkpoint(folder: Path, *steps: int) -> Checkpoints:
     found = Checkpoints(folder, "training")
     for step in steps:
-        workload = build_workload(case.replace(seed=step))
-        found.save(Workload(case, workload.model, workload.make_batch, workload.loss, workload.optimizer), step)
+        found.save(state(step))
     return found
+
+
+def put_back(found: dict[str, Any] | None, workload: Workload, data_sha256: str = "abc") -> int:
+    assert found is not None
+    return restore(found, workload, scaler=SCALER, rank=0, data_sha256=data_sha256)
 
 
 def test_the_one_before_takes_the_place_of_a_broken_one(tmp_path: Path) -> None:
@@ -79,34 +102,53 @@ def test_the_one_before_takes_the_place_of_a_broken_one(tmp_path: Path) -> None:
     newest = tmp_path / "training.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
     workload = build_workload(CASE)
-    step, word = found.restore(workload)
-    assert step == 3
+    read, word = found.newest()
+    assert put_back(read, workload) == 3
     assert word == "the checkpoint training.pt can't be read; going on from the one before, at step 3"
     expected = build_workload(CASE.replace(seed=3)).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in workload.model.state_dict().items())
     (tmp_path / "training.previous.pt").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"training.pt can't be read; delete it to begin anew"):
-        found.restore(workload)
+        found.newest()
 
 
 def test_between_two_renames(tmp_path: Path) -> None:
     found = checkpoint(tmp_path, 3, 6)
     (tmp_path / "training.pt").unlink()  # killed after the first rename
-    assert found.restore(build_workload(CASE)) == (3, None)
+    read, word = found.newest()
+    assert read is not None
+    assert (read["step"], word) == (3, None)
 
 
-def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
-    found = checkpoint(tmp_path, 3)
-    with pytest.raises(UserError, match=r"is a checkpoint of revnet-38,.*, not of resnet-32,.*; name another folder"):
-        found.restore(build_workload(CASE.replace(model="resnet-32", strategy="stored")))
-    state = torch.load(tmp_path / "training.pt", weights_only=True)
-    torch.save({**state, "version": 99}, tmp_path / "training.pt")
-    with pytest.raises(UserError, match="checkpoint version 99; this revbench reads version 1"):
-        found.restore(build_workload(CASE))
-    del state["model"]["head.4.bias"]
-    torch.save(state, tmp_path / "training.pt")
-    with pytest.raises(UserError, match=r"does not fit this network: .*; delete it to begin anew"):
-        found.restore(build_workload(CASE))
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "none", "training").newest() == (None, None)
+
+
+def test_a_checkpoint_of_something_else() -> None:
+    workload, good = build_workload(CASE), state(3)
+    without_bias = {name: value for name, value in good["model"].items() if name != "head.4.bias"}
+    with pytest.raises(UserError, match=r"is of revnet-38,.*, not of resnet-32,.*; name another folder"):
+        put_back(good, build_workload(CASE.replace(model="resnet-32", strategy="stored")))
+    for changed, said in (
+        ({"version": 99}, r"of version 99; this revbench reads version \d+; delete it to begin anew"),
+        ({"model": without_bias}, r"does not fit this network: .*; delete it to begin anew"),
+        ({"random": []}, r"does not fit this network: .*; delete it to begin anew"),
+    ):
+        with pytest.raises(UserError, match=said):
+            put_back({**good, **changed}, workload)
+    with pytest.raises(UserError, match="was made on other images; give the data that it began with"):
+        put_back(good, workload, data_sha256="abd")
+
+
+def test_the_loss_scale_of_float16_goes_on_where_it_was(tmp_path: Path) -> None:
+    case = CASE.replace(autocast="float16", batch_size=2, image_size=8, training_steps=4)
+    whole, _, _ = train(case, None)
+    with pytest.raises(Interrupted):
+        train(case, tmp_path, stops_at=4)
+    saved, _ = Checkpoints(tmp_path / "checkpoints", "training").newest()
+    assert saved is not None
+    assert saved["scaler"]["scale"] < 2.0**16  # it has fallen: beginning anew would not be the same
+    assert train(case, tmp_path)[0] == whole
 
 
 class Evil:
@@ -118,7 +160,7 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     torch.save({"version": 1, "evil": Evil()}, tmp_path / "training.pt")
     with pytest.raises(UserError, match="can't be read"):
-        Checkpoints(tmp_path, "training").restore(build_workload(CASE))
+        Checkpoints(tmp_path, "training").newest()
     assert not (tmp_path / "pwned").exists()
 
 
@@ -131,7 +173,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("revbench.training.checkpoint.write_atomically", full)
     with pytest.raises(UserError, match=r"can't write the checkpoint .*No space left on device; make room and resume"):
         checkpoint(tmp_path, 6)
-    assert found.restore(build_workload(CASE))[0] == 3
+    read, _ = found.newest()
+    assert read is not None
+    assert read["step"] == 3
 
 
 class TestSeries:
@@ -146,6 +190,23 @@ class TestSeries:
             series.add({"step": 3, "loss": 7.0})
             assert series.columns()["loss"] == [0.0, None, 2 / 3, 7.0]
         assert len(path.read_text().splitlines()) == 5
+
+    def test_every_line_is_there_for_a_reader_at_once(self, tmp_path: Path) -> None:
+        with SeriesFile(tmp_path / "x.jsonl") as series:
+            series.add({"step": 1, "loss": 2.0})
+            assert (tmp_path / "x.jsonl").read_text().count("\n") == 2
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+    def test_a_full_disk_is_one_line(self, tmp_path: Path) -> None:
+        with SeriesFile(tmp_path / "x.jsonl") as series:
+            series._file.close()
+            series._file = Path("/dev/full").open("a", buffering=1)  # noqa: SIM115
+            with pytest.raises(
+                UserError, match=r"can't write the series .*No space left on device; make room and resume"
+            ):
+                series.add({"step": 1, "loss": 2.0})
+            with contextlib.suppress(OSError):
+                series._file.close()
 
     def test_a_file_of_another_version_is_begun_anew(self, tmp_path: Path) -> None:
         path = tmp_path / "x.jsonl"

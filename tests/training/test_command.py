@@ -9,6 +9,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.errors import UserError
+from revbench.recipes import RECIPES
 from revbench.results.journal import read_run
 from revbench.training.command import _steps
 from revbench.training.members import model_cases, pair_cases, pair_of
@@ -50,14 +51,16 @@ def test_single_models() -> None:
 
 
 def test_steps_and_epochs() -> None:
-    assert _steps(None, None, 50_000, 100) == 80_000
-    assert _steps(7, None, 50_000, 100) == 7
-    assert _steps(None, 2.5, 50_000, 100) == 1250
-    assert _steps(None, 0.001, 100, 100) == 1
+    cifar = RECIPES["cifar"]
+    assert _steps(cifar, None, None, 50_000, 100) == 80_000
+    assert _steps(RECIPES["imagenet"], None, None, 50_000, 100) == 600_000
+    assert _steps(cifar, 7, None, 50_000, 100) == 7
+    assert _steps(cifar, None, 2.5, 50_000, 100) == 1250
+    assert _steps(cifar, None, 0.001, 100, 100) == 1
     with pytest.raises(UserError, match="not both"):
-        _steps(1, 1.0, 100, 10)
+        _steps(cifar, 1, 1.0, 100, 10)
     with pytest.raises(UserError, match="--epochs=nan must be more than 0"):
-        _steps(None, float("nan"), 100, 10)
+        _steps(cifar, None, float("nan"), 100, 10)
 
 
 def test_training_images_are_counted(tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_a_run_and_its_digest(tmp_path: Path) -> None:
     (row,) = read_run(tmp_path / "out").rows
     assert lines[-1] == f"{row.case.id}  sha256 {row.metrics['weights_sha256']}"
     assert row.case.strategy == "reconstructed"
-    assert row.options == {"evaluations": 2, "drift_every": 2, "checkpoint_every": 2, "train_limit": 1438}
+    assert row.options == {"evaluations": 2, "drift_every": 2, "checkpoint_every": 2, "validation_images": 0}
     series = read_run(tmp_path / "out").series(row)
     assert series["step"] == [1, 2, 3, 4]
     assert [angle is not None for angle in series["angle_degrees"]] == [True, False, True, False]

@@ -11,6 +11,8 @@ from revbench.case import Case
 from revbench.probes.found import Found
 from revbench.training.data import load_images
 from revbench.training.loop import Training, measure_training
+from revbench.training.ranks import Ranks
+from revbench.training.supply import MemorySupply
 from revbench.workload import build_workload
 
 CASE = Case(model="revnet-38", batch_size=8, training_steps=6, data="digits", image_size=16)
@@ -53,7 +55,7 @@ def test_training_learns() -> None:
 
 def test_evaluation_leaves_the_model_in_training_mode() -> None:
     workload = build_workload(CASE)
-    training = Training(workload, load_images("digits", image_size=16))
+    training = Training(workload, MemorySupply(CASE, load_images("digits", image_size=16)), Ranks())
     before = {n: b.clone() for n, b in workload.model.named_buffers()}
     loss, error = training.evaluate()
     assert math.isfinite(loss)
@@ -108,5 +110,5 @@ def test_fifty_steps_on_real_images_agree_in_float64() -> None:
     assert ours == pytest.approx(stored, abs=1e-6)
 
 
-def plain() -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 20), nn.Tanh(), nn.Linear(20, 10))
+def plain(size: int = 16) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, 20), nn.Tanh(), nn.Linear(20, 10))

@@ -8,24 +8,47 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revbench.recipes import PAPER
-from revbench.training.order import Batches, _mixed
+from revbench.recipes import RECIPES
+from revbench.training.order import ALONE, Batches, Share, _mixed
 
 
 def batches(
-    count: int, batch_size: int, *, seed: int = 0, padding: int = 0, flip: bool = False, size: int = 2
+    count: int,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    padding: int = 0,
+    flip: bool = False,
+    size: int = 2,
+    share: Share = ALONE,
 ) -> Batches:
     """Images that are told apart by their label in every pixel of the first channel and by their place in the others."""
     images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
     images[:, 0] = torch.arange(count, dtype=torch.uint8)[:, None, None]
     images[:, 1] = torch.arange(1, size + 1, dtype=torch.uint8)[:, None]
     images[:, 2] = torch.arange(1, size + 1, dtype=torch.uint8)
-    return Batches(images, torch.arange(count), batch_size=batch_size, seed=seed, padding=padding, flip=flip)
+    return Batches(
+        images, torch.arange(count), batch_size=batch_size, seed=seed, padding=padding, flip=flip, share=share
+    )
 
 
 def test_the_schedule_is_the_papers() -> None:
-    at = {step: PAPER.learning_rate_at(step, 80_000) for step in (0, 39_999, 40_000, 59_999, 60_000, 79_999)}
+    at = {step: RECIPES["cifar"].learning_rate_at(step, 80_000) for step in (0, 39_999, 40_000, 59_999, 60_000, 79_999)}
     assert list(at.values()) == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+    at = {step: RECIPES["imagenet"].learning_rate_at(step, 600_000) for step in (159_999, 160_000, 320_000, 480_000)}
+    assert list(at.values()) == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.integers(0, 50))
+def test_processes_share_the_batch_of_one(count: int, world_size: int, each: int, step: int) -> None:
+    images, labels = batches(count, world_size * each, padding=2, flip=True, size=4).at(step)
+    parts = [
+        batches(count, world_size * each, padding=2, flip=True, size=4, share=Share(rank, world_size)).at(step)
+        for rank in range(world_size)
+    ]
+    assert torch.equal(torch.cat([part for part, _ in parts]), images)
+    assert torch.equal(torch.cat([part for _, part in parts]), labels)
 
 
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 2**40))

@@ -1,0 +1,60 @@
+"""What there is: ``revbench models | env``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from revbench.cli.app import Json, app
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the catalogue: our parameter counts beside the paper's."""
+    import torch
+
+    from revbench import paper
+    from revbench.models import CATALOGUE, build_model
+
+    printed = {row.model: row.parameters_millions for row in paper.TABLE_2}
+    found: list[dict[str, Any]] = []
+    for name, a in CATALOGUE.items():
+        for classes in (10, 100) if a.stem == "cifar" else (a.num_classes,):
+            with torch.device("meta"):
+                count = sum(p.numel() for p in build_model(name, num_classes=classes).parameters())
+            found.append(
+                {
+                    "model": name, "pair": a.pair, "units": list(a.units), "channels": [a.stem_channels, *a.channels],
+                    "bottleneck": a.bottleneck, "image_size": a.image_size, "num_classes": classes, "parameters": count,
+                    "published_millions": printed.get(name, {}).get(classes),
+                }
+            )  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    header = ("model", "pair", "units", "channels", "bottleneck", "classes", "parameters", "paper, M")
+    rows = [
+        (
+            m["model"], m["pair"], "-".join(map(str, m["units"])), "-".join(map(str, m["channels"])),
+            "yes" if m["bottleneck"] else "no", str(m["num_classes"]), f"{m['parameters']:,}", m["published_millions"] or "–",
+        )
+        for m in found
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [c.rjust(w) if i >= 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+    print(
+        f"paper: Table 2 of {paper.GOMEZ_2017}; – not in it. It prints 45.2 M for revnet-104, whose rules give 45.4 M."
+    )
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Describe this machine as its rows do."""
+    from revbench.environment import summarise
+    from revbench.runner.client import WorkerServer
+
+    with WorkerServer() as server:
+        environment = server.environment()
+    print(json.dumps(environment) if as_json else f"{environment['environment_id']}  {summarise(environment)}")

@@ -1,0 +1,31 @@
+"""The command line's parser, which the modules beside this one fill."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Memory, time and numerical drift of reversible networks. `pytest --benchmark` runs the built-in suites.",
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def before(context: typer.Context) -> None:
+    """In a process that follows, do what it is told, whatever the command line says."""
+    import os
+
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return  # without importing what torchrun needs
+    from revbench.training.torchrun import Place, check_command, follow
+
+    place = Place.from_environment()
+    if place is not None:
+        check_command(place, context.invoked_subcommand)
+        if place.rank > 0:
+            follow(place)
+            raise typer.Exit(0)

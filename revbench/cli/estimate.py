@@ -1,0 +1,64 @@
+"""``revbench estimate``: predict what a step takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from revbench.cli.app import Json, app
+from revbench.errors import UserError
+
+
+@app.command()
+def estimate(
+    models: Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")],
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Items a step.")] = 100,
+    image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
+    autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
+    device: Annotated[str, typer.Option(help="For which it is predicted: cuda or cpu; it need not be there.")] = "cuda",
+    fit: Annotated[str | None, typer.Option(help="Memory, as 24GiB: also the largest batch that fits.")] = None,
+    fit_depth: Annotated[
+        bool, typer.Option("--fit-depth", help="With --fit: also the deepest network that fits, with this batch.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw memory over the step: a file ending in .svg, .png or .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict memory and operations of a training step, without running it and without its device."""
+    from revbench.prediction.display import show
+    from revbench.prediction.several import estimate_all
+    from revbench.units import parse_bytes
+
+    limit = None if fit is None else parse_bytes(fit)
+    if fit_depth and limit is None:
+        raise UserError("--fit-depth needs --fit SIZE, the memory to fill")
+    if plot is not None and plot.suffix not in (".svg", ".png", ".pdf"):
+        raise UserError(f"--plot {plot}: the file must end in .svg, .png or .pdf")
+    if plot is not None and not plot.parent.is_dir():
+        raise UserError(f"can't write {plot}: there is no folder {plot.parent}")
+    common: dict[str, Any] = {
+        "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
+        "autocast": autocast, "optimizer": optimizer, "device": device,
+    }  # fmt: skip
+    found = estimate_all(models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        show(found)
+    if not found.predictions:
+        raise typer.Exit(3)
+    if plot is not None:
+        from revbench.report.step_memory import draw_predictions
+
+        draw_predictions(found.predictions, plot)

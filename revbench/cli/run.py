@@ -1,0 +1,125 @@
+"""``revbench run``: measure models under their strategies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from revbench.cli.app import Json, app
+from revbench.errors import UserError, unknown
+
+DEFAULT_PROBES = ("time", "memory", "flops", "drift")
+OTHER_PROBES = ("parameters", "lipschitz", "determinism", "leak", "nvml", "memory_history", "energy")
+DRAWS = 6  # of weights and batch, in each launch of drift
+
+
+@app.command()
+def run(
+    models: Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")],
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="time, memory, flops, drift (the default four), lipschitz, determinism, leak, nvml, memory_history, energy,"
+            " parameters."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Items a step.")] = 16,
+    image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
+    autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
+    tf32: Annotated[bool, typer.Option("--tf32", help="TF32 arithmetic for float32, on a GPU that has it.")] = False,
+    nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
+    kept_half_blocks: Annotated[
+        int, typer.Option(help="Under reconstructed, half blocks at the end of a chain that keep their activations.")
+    ] = 0,
+    certify: Annotated[bool, typer.Option("--certify", help="Under reconstructed, certify the activations.")] = False,
+    compile_pieces: Annotated[bool, typer.Option("--compile", help="torch.compile on each F, G and unit.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    repeats: Annotated[int, typer.Option(help="Launches of each case, interleaved.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish this run, measuring nothing twice.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models under their strategies and write a report."""
+    from revbench.pytest_support.display import describe, figures
+    from revbench.report import write_report
+    from revbench.results.journal import Journal
+    from revbench.runner.client import WorkerServer
+    from revbench.runner.session import Session, check_device
+
+    for name in probe or ():
+        if name not in (*DEFAULT_PROBES, *OTHER_PROBES):
+            raise unknown("probe", name, (*DEFAULT_PROBES, *OTHER_PROBES))
+    if repeats < 1:
+        raise UserError(f"--repeats={repeats} must be at least 1")
+    if resume is not None and output is not None:
+        raise UserError("--resume names the run folder already; leave --output away")
+    common: dict[str, Any] = {
+        "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
+        "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
+    }  # fmt: skip
+    if device != "auto":
+        common["device"] = device
+    found = [case for model in models for case in _cases(model, strategy or (), nonreversible, common)]
+    asked = {"kept_half_blocks": kept_half_blocks, "certify": certify}
+    if any(asked.values()) and not any(case.strategy == "reconstructed" for case in found):
+        raise UserError(
+            "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
+        )
+    cases = [(case.replace(**asked) if case.strategy == "reconstructed" else case).check() for case in found]
+    folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+    with WorkerServer() as server:
+        environment = server.environment()
+        if device == "auto":
+            device = "cuda" if environment["accelerators"] else "cpu"
+        check_device(device, environment)
+        cases = [case.replace(device=device) for case in cases]
+        for case in {case.model: case for case in cases if ":" in case.model}.values():
+            server.measure([case], "parameters")  # a factory that can't be built is found before anything is written
+        journal = Journal(folder, resume=resume is not None)
+        try:
+            session = Session(journal, server, environment)
+            for repeat in range(1, repeats + 1):
+                for name in probe or DEFAULT_PROBES:
+                    for case in cases:
+                        options = {"draws": DRAWS, "first_draw": (repeat - 1) * DRAWS} if name == "drift" else None
+                        row = session.measure(case, name, repeat=repeat, options=options)
+                        if not as_json:
+                            print(f"{name:<8} {describe(case):<58} {figures(row)}", flush=True)
+        except KeyboardInterrupt:
+            print(f"interrupted; go on with --resume {folder}", file=sys.stderr)
+            raise
+        finally:
+            rows = list(journal.run.rows)
+            journal.close()
+            written = write_report([folder], folder) if rows else None
+    assert written is not None
+    if as_json:
+        print(json.dumps({"rows": [row.to_json() for row in rows], "files": [str(path) for path in written.paths]}))
+    else:
+        for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
+            print(line)
+    if not any(row.ok for row in rows):
+        raise typer.Exit(3)
+
+
+def _cases(model: str, strategies: Any, nonreversible: str, fields: dict[str, Any]) -> list[Any]:
+    from revbench.case import Case
+    from revbench.models.catalogue import CATALOGUE
+    from revbench.words import STRATEGIES
+
+    known = CATALOGUE.get(model)
+    supported = [s for s in STRATEGIES if not (known and known.family == "resnet" and s == "reconstructed")]
+    return [
+        Case(model=model, strategy=s, nonreversible="kept" if s == "stored" else nonreversible, **fields)
+        for s in strategies or supported
+    ]

@@ -1,0 +1,109 @@
+"""Time and memory of steps; the GPU's way with a device that is not there."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from revbench.probes.nvml import Gpu
+from revbench.training import meter
+from revbench.training.meter import Meter
+from tests.probes.test_nvml import UUID, FakeNvml
+
+
+def test_on_the_cpu() -> None:
+    with Meter("cpu") as found:
+        seconds = []
+        for pause in (0.0, 0.05):
+            found.begin()
+            time.sleep(pause)
+            figures = found.end()()
+            seconds.append(figures["step_seconds"])
+            assert figures["peak_bytes"] > 10e6  # type: ignore[operator]
+        assert seconds[1] > seconds[0]
+        assert found.high_water() == {
+            "nvml_process_peak_bytes": None, "nvml_process_peak_bytes_reason": "NVML sees GPUs only"
+        }  # fmt: skip
+
+
+class FakeEvent:
+    """Of a device whose clock advances by a second with each event."""
+
+    clock = 0.0
+    waited = 0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        FakeEvent.clock += 1
+        self.at = FakeEvent.clock
+
+    def synchronize(self) -> None:
+        FakeEvent.waited += 1
+
+    def elapsed_time(self, other: FakeEvent) -> float:
+        return (other.at - self.at) * 1e3
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What NVML lists; a test changes it."""
+    listed: list[Any] = [SimpleNamespace(pid=7, usedGpuMemory=1000)]
+    for name, answer in (
+        ("Event", FakeEvent), ("current_device", lambda: 0), ("reset_peak_memory_stats", lambda: None),
+        ("max_memory_allocated", lambda: 500), ("memory_allocated", lambda: 400),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, answer)
+    fake = FakeNvml(processes=lambda: list(listed))
+    monkeypatch.setattr(Gpu, "of_torch", classmethod(lambda cls, index: cls(UUID, nvml=fake, pid=7)))
+    monkeypatch.setattr(meter, "NVML_INTERVAL_SECONDS", 1000.0)
+    return listed
+
+
+def test_on_a_gpu_nothing_is_waited_for_until_it_is_read(processes: list[Any]) -> None:
+    FakeEvent.waited = 0
+    with Meter("cuda") as found:
+        found.begin()
+        first = found.end()
+        found.begin()
+        second = found.end()
+        assert FakeEvent.waited == 0
+        found.high_water()
+        assert first() == {"step_seconds": 1.0, "peak_bytes": 500, "nvml_process_peak_bytes": 1000}
+        assert second()["step_seconds"] == 1.0
+        assert FakeEvent.waited == 2
+
+
+def test_the_high_water_mark_of_nvml_only_rises(processes: list[Any]) -> None:
+    with Meter("cuda") as found:
+        for used, expected in ((3000, 3000), (2000, 3000), (5000, 5000)):
+            processes[:] = [SimpleNamespace(pid=7, usedGpuMemory=used)]
+            assert found.high_water() == {"nvml_process_peak_bytes": expected}
+        processes.clear()
+        assert found.high_water() == {"nvml_process_peak_bytes": 5000}
+
+
+def test_a_figure_that_can_not_be_had_is_null_with_the_reason(processes: list[Any]) -> None:
+    processes[:] = [SimpleNamespace(pid=7, usedGpuMemory=100)]  # less than this process is known to hold
+    with Meter("cuda") as found:
+        figures = found.high_water()
+        assert figures["nvml_process_peak_bytes"] is None
+        assert "another one" in str(figures["nvml_process_peak_bytes_reason"])
+
+
+@pytest.mark.cuda
+def test_on_a_real_gpu() -> None:
+    with Meter("cuda") as found:
+        found.begin()
+        x = torch.ones(1 << 20, device="cuda")
+        (x @ x).item()
+        figures = found.end()()
+        assert figures["step_seconds"] > 0  # type: ignore[operator]
+        assert figures["peak_bytes"] >= 4 << 20  # type: ignore[operator]
+        high = found.high_water()["nvml_process_peak_bytes"]
+        assert high is None or high >= 4 << 20  # type: ignore[operator]
