@@ -21,6 +21,7 @@ from revbench.report import (
     steps,
     tables,
     training,
+    training_figures,
 )
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
@@ -94,8 +95,9 @@ def _sections(evidence: Evidence) -> list[Section]:
         (
             "Training on real images",
             [
-                *training.training_figures(evidence),
+                *training_figures.training_figures(evidence),
                 training.training_table(evidence),
+                training.processes_table(evidence),
                 training.equivalence_table(evidence),
                 training.errors_table(evidence),
             ],

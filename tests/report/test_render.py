@@ -155,7 +155,7 @@ def test_files(run: Path) -> None:
     page = Page()
     page.feed(text)
     assert "script" not in page.tags
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3
     assert all(link.startswith("#") for link in page.links)  # opens offline
     assert not re.search(r"@import|url\(\s*['\"]?http", text)
     assert (run / "report.pdf").read_bytes().startswith(b"%PDF")

@@ -34,7 +34,7 @@ def trained(folder: Path, cases: dict[Case, float], *, drift: bool = False) -> R
                 series.add(line)
         ended = {
             "train_loss": 1.5, "train_error": 0.6, "validation_error": error, "step_seconds": 0.1, "waiting_share": 0.02,
-            "train_images": 100, "train_images_available": 100, "validation_images": 10,
+            "rank_step_seconds_min": 0.1, "train_images": 100, "train_images_available": 100, "validation_images": 10,
         }  # fmt: skip
         journal.add_row(make_row(case=case, probe="training", metrics=ended, samples={}, series=name))
     journal.close()
@@ -58,23 +58,60 @@ def test_published_and_ours_stand_in_columns_of_their_own(tmp_path: Path) -> Non
     found = tables(trained(tmp_path, dict(zip(members(), (0.25, 0.30, 0.31, 0.32), strict=True))))
     table = found["Classification error, % (Tables 3 and 4)"]
     assert table.columns == (
-        "Network", "CIFAR-10, paper", "CIFAR-100, paper", "ImageNet, paper", "CIFAR-10 (JPEG), stored",
-        "CIFAR-10 (JPEG), reconstructed",
+        "Network", "CIFAR-10, paper", "CIFAR-100, paper", "ImageNet, paper", "CIFAR-10 (JPEG), stored, 6 steps, batch 8",
+        "CIFAR-10 (JPEG), reconstructed, 6 steps, batch 8",
     )  # fmt: skip
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["ResNet-32"] == ["7.14", "29.95", "–", "25.00", "–"]
     assert rows["RevNet-38"] == ["7.24", "28.96", "–", "30.00", "31.00"]  # the null is no result of ours
     assert rows["RevNet-104"] == ["–", "–", "23.10", "–", "–"]
-    assert "CIFAR-10 (JPEG): 6 steps" in table.notes[0]
+    with_more_steps = {case.replace(training_steps=9, data_images=50): 0.2 for case in members()}
+    both = trained(tmp_path / "both", dict.fromkeys(members(), 0.25) | with_more_steps)
+    columns = tables(both)["Classification error, % (Tables 3 and 4)"].columns
+    assert columns[6:] == (  # never averaged with the other way
+        "CIFAR-10 (JPEG), stored, 9 steps, 50 images, batch 8", "CIFAR-10 (JPEG), reconstructed, 9 steps, 50 images, batch 8"
+    )  # fmt: skip
     assert found["Where each training run ended"].rows[0][-1] == "2.0%"
 
 
-def test_one_figure_a_pair_with_the_angle_where_it_was_measured(tmp_path: Path) -> None:
+def test_figures_3_and_4_of_a_pair_with_the_angle_where_it_was_measured(tmp_path: Path) -> None:
     cases = {case: 0.3 for seed in (0, 1) for case in members(seed)}
-    (figure,) = figures(trained(tmp_path / "with", cases, drift=True))
-    assert "1 null run that differ from it" in figure.notes[0].replace("runs", "run")
-    (plain,) = figures(trained(tmp_path / "without", cases))
-    assert len(figure.svg) > len(plain.svg)  # a panel more
+    third, fourth = figures(trained(tmp_path / "with", cases, drift=True))
+    assert third.title == "Training curves: ResNet-32 and RevNet-38 on CIFAR-10 (JPEG)"
+    assert fourth.title == "Training curves: RevNet-38, stored and reconstructed on CIFAR-10 (JPEG)"
+    for number, figure in ((3, third), (4, fourth)):
+        assert f"As Figure {number} of the paper." in figure.notes[0]
+        assert "the stored RevNet and 1 null run that differs from it" in figure.notes[0]
+    assert third.alternative == (
+        "ResNet-32 stored ends at validation error 30.0%; RevNet-38 reconstructed ends at validation error 30.0%"
+    )
+    _, plain = figures(trained(tmp_path / "without", cases))
+    assert len(fourth.svg) > len(plain.svg)  # a panel more
+    assert "Angle" not in plain.notes[0]
+
+
+def test_a_single_network_has_one_figure(tmp_path: Path) -> None:
+    (figure,) = figures(trained(tmp_path / "a", {BASE.replace(model="resnet-32"): 0.3}))
+    assert "Figure 3" in figure.notes[0]
+    assert "Shaded" not in figure.notes[0]
+    (figure,) = figures(trained(tmp_path / "b", {BASE: 0.3, BASE.replace(ulp=1): 0.3, BASE.replace(ulp=2): 0.4}))
+    assert "Figure 4" in figure.notes[0]
+    assert "2 null runs that differ from it" in figure.notes[0]
+
+
+def test_seeds_and_processes_are_told_apart(tmp_path: Path) -> None:
+    cases = {BASE.replace(seed=seed): 0.3 for seed in (0, 1)} | {BASE.replace(world_size=2, sync_batch_norm=True): 0.2}
+    found = tables(trained(tmp_path, cases))
+    assert [row[1] for row in found["Where each training run ended"].rows[:2]] == ["stored, seed 0", "stored, seed 1"]
+    (row,) = found["Trainings on several processes"].rows
+    assert row == ["RevNet-38", "stored", "2", "whole batch", "100 ms", *["–"] * 5]
+
+
+def test_the_crop_is_said(tmp_path: Path) -> None:
+    for recipe, words in (("cifar", "4 pixels of zeros"), ("imagenet", "torchvision's standard crop")):
+        found = tables(trained(tmp_path / recipe, {BASE.replace(recipe=recipe): 0.3}))["Where each training run ended"]
+        assert words in found.notes[1]
+        assert len(found.notes) == 2
 
 
 def test_few_seeds_claim_nothing(tmp_path: Path) -> None:
