@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,6 +183,8 @@ class Journal:
         os.close(self._file)
         if not self.run.rows and not any((self.folder / CHECKPOINTS).glob("*.pt")):
             (self.folder / ROWS).unlink(missing_ok=True)
+            if self.folder in self._made:
+                shutil.rmtree(self.folder / SERIES, ignore_errors=True)  # the beginning of a training, to be begun anew
             for made in self._made:
                 with contextlib.suppress(OSError):  # somebody put something there meanwhile
                     made.rmdir()

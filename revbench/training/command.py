@@ -18,7 +18,7 @@ from revbench.case import Case
 from revbench.errors import RunEnded, UserError, unknown
 from revbench.recipes import RECIPES, Recipe
 from revbench.report import Written, write_report
-from revbench.results.journal import Journal
+from revbench.results.journal import ROWS, Journal
 from revbench.results.schema import Row
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
@@ -132,16 +132,17 @@ def train_all(
             for other in server.environments:
                 journal.add_environment(other)
         try:
-            with _told_to_go():
-                rows = _train(cases, session, {**options, "data_path": source}, console)
+            try:
+                with _told_to_go():
+                    rows = _train(cases, session, {**options, "data_path": source}, console)
+            finally:
+                there = list(journal.run.rows)
+                journal.close()
         except KeyboardInterrupt:
-            print(f"interrupted; go on with --resume {folder}", file=sys.stderr)
+            print(f"interrupted; {_what_is_left(folder)}", file=sys.stderr)
             raise
         except RunEnded as error:
-            raise RunEnded(f"{error}; go on with --resume {folder}") from error
-        finally:
-            there = list(journal.run.rows)
-            journal.close()
+            raise RunEnded(f"{error}; {_what_is_left(folder)}") from error
     written = write_report([folder], folder)
     for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
         console.print(line, markup=False, soft_wrap=True)
@@ -166,6 +167,11 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
     if not console.is_terminal:
         console.print(board.table())
     return rows
+
+
+def _what_is_left(folder: Path) -> str:
+    kept = (folder / ROWS).is_file()
+    return f"go on with --resume {folder}" if kept else "it came to no checkpoint, and nothing is kept"
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from revbench.case import Case
@@ -15,6 +17,9 @@ from revbench.results.schema import Row
 from revbench.titles import strategy_of, title_of
 from revbench.units import human_bytes, human_degrees, human_seconds
 
+COLUMNS = ("", "done", "step", "loss", "error", "a step", "memory", "angle", "left", "validation")
+DISPENSABLE = ("done", "angle", "memory", "a step", "validation")
+_UNLIMITED = 10_000
 LINES = 10  # of each training, where the output is no terminal
 
 
@@ -62,28 +67,38 @@ class Board:
         self._rows[case] = row
 
     def table(self) -> Table:
-        """All members side by side."""
-        table = Table(box=None, pad_edge=False)
-        for name in ("", "step", "loss", "error", "a step", "memory", "angle", "left", "validation"):
-            table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-        for case in self._cases:
-            message, row = self._latest.get(case), self._rows.get(case)
-            cells = [_name(case)]
-            if row is not None and not row.ok:
-                cells += [row.status]
-            elif message is None:
-                cells += ["waits" if row is None else "was there"]
-            else:
-                left = (message["of"] - message["done"]) * (message["step_seconds"] or 0)
-                angle = message.get("angle_degrees")
-                cells += [
-                    f"{message['done']:,}/{message['of']:,}", _number(message["loss"], ".3f"), _number(message["error"], ".1%"),
-                    human_seconds(message["step_seconds"]), human_bytes(message["peak_bytes"]),
-                    human_degrees(angle) if angle is not None else "", human_seconds(left) if left else "",
-                ]  # fmt: skip
-            error = row.number("validation_error") if row is not None and row.ok else None
-            table.add_row(*cells, *[""] * (8 - len(cells)), "" if error is None else f"{error:.1%}")
+        """All members side by side; what a narrow console has no room for is left out, the least important first."""
+        names = list(COLUMNS)
+        for dispensable in (*DISPENSABLE, None):
+            table = Table(box=None, pad_edge=False)
+            for name in names:
+                table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+            for case in self._cases:
+                cells = self._cells(case)
+                table.add_row(*(cells.get(name, "") for name in names))
+            wanted = self._console.measure(table, options=self._console.options.update(max_width=_UNLIMITED)).maximum
+            if dispensable is None or wanted <= self._console.width:
+                break
+            names.remove(dispensable)
         return table
+
+    def _cells(self, case: Case) -> dict[str, RenderableType]:
+        message, row = self._latest.get(case), self._rows.get(case)
+        if row is not None and not row.ok:
+            return {"": _name(case), "step": row.status}
+        error = row.number("validation_error") if row is not None else None
+        validation = "" if error is None else f"{error:.1%}"
+        if message is None:
+            return {"": _name(case), "step": "waits" if row is None else "was there", "validation": validation}
+        done, of, angle = message["done"], message["of"], message["angle_degrees"]
+        return {
+            "": _name(case), "done": ProgressBar(total=of, completed=done, width=12), "step": f"{done:,}/{of:,}",
+            "loss": _number(message["loss"], ".3f"), "error": _number(message["error"], ".1%"),
+            "a step": human_seconds(message["step_seconds"]), "memory": human_bytes(message["peak_bytes"]),
+            "angle": human_degrees(angle) if angle is not None else "",
+            "left": str(timedelta(seconds=round((of - done) * message["step_seconds"]))) if done < of else "",
+            "validation": validation,
+        }  # fmt: skip
 
 
 def _name(case: Case) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.recipes import RECIPES
 from revbench.results.journal import read_run
 from revbench.training.command import _steps
+from revbench.training.display import Board
 from revbench.training.members import model_cases, pair_cases, pair_of
 from revbench.training.sources import count_training_images
-from tests.conftest import Cli, run_command
+from tests.conftest import ROOT, Cli, run_command
+from tests.results.rows import make_row
 
 BASE = Case(model="", batch_size=8, training_steps=4, data="digits")
 TRAIN = ("train", "revnet-38", "--steps", "4", "--batch-size", "4", "--evaluations", "2", "--checkpoint-every", "2")
@@ -122,3 +131,93 @@ def test_what_can_not_be(tmp_path: Path, cli: Cli, arguments: tuple[str, ...], s
     assert said in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def board(width: int, **message: object) -> str:
+    """What the board shows of a pair of which one member is done and one under way, on a console of this width."""
+    console = Console(width=width, force_terminal=True, color_system=None, record=True, file=io.StringIO())
+    cases = pair_cases(("resnet-32", "revnet-38"), BASE.replace(training_steps=80_000), nulls=1, seeds=[0])
+    found = Board(cases, console)
+    with found.shown():
+        done = {"done": 80_000, "of": 80_000, "loss": 0.2, "error": 0.03, "step_seconds": 0.3, "peak_bytes": 9e8}
+        found.progress(cases[0])(done)
+        found.ended(cases[0], make_row(case=cases[0], probe="training", metrics={"validation_error": 0.0724}))
+        step = found.progress(cases[1])
+        step({**done, "done": 30_999, "loss": 1.234, "angle_degrees": 0.11})
+        step({**done, "done": 31_000, "loss": 1.234, "step_seconds": 0.342, **message})
+        shown = found.table()
+    console.print(shown)
+    return console.export_text()
+
+
+def test_the_board_shows_all_members_side_by_side() -> None:
+    lines = [" ".join(line.split()) for line in board(120).splitlines()[-5:]]
+    assert lines[0] == "done step loss error a step memory angle left validation"
+    assert lines[1].endswith("80,000/80,000 0.200 3.0% 300 ms 858.3 MiB 7.2%")
+    assert lines[2].endswith("31,000/80,000 1.234 3.0% 342 ms 858.3 MiB 0.110° 4:39:18")  # the last angle stays
+    assert lines[3:] == ["RevNet-38 reconstructed waits", "RevNet-38 stored null 1 waits"]
+    assert "not finite" in board(120, loss=None)
+
+
+@pytest.mark.parametrize("width", [65, 80, 100])
+def test_a_narrow_board_leaves_columns_out_and_cuts_none(width: int) -> None:
+    lines = board(width).splitlines()[-5:]
+    assert "…" not in "".join(lines)
+    assert "4:39:18" in lines[2]
+    assert max(map(len, lines)) <= width
+
+
+def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Path) -> None:
+    arguments = ["train", "revnet-38", "--batch-size", "4", "--steps", "100000", "--checkpoint-every", "2"]
+    told = {
+        signal.SIGINT: (130, "interrupted"),
+        signal.SIGTERM: (3, "revbench: ended by SIGTERM (a time limit, or another process of this run died)"),
+    }  # fmt: skip
+    steps = []
+    for number, (code, words) in told.items():
+        again = "--resume" if steps else "--output"
+        command = [sys.executable, "-m", "revbench", *arguments, again, "out"]
+        # A shell that started the tests in the background may have them ignore the interrupt.
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        folder = tmp_path / "out" / "checkpoints"
+        deadline = time.monotonic() + 60
+        while not (found := list(folder.glob("*[0-9].pt"))) or (steps and found[0].stat().st_mtime == steps[-1]):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        steps.append(found[0].stat().st_mtime)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (code, f"{words}; go on with --resume out\n")
+        steps[-1] = found[0].stat().st_mtime
+    assert (tmp_path / "out" / "rows.jsonl").is_file()
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """Planted: files of more than 1 MiB can't be written, so the checkpoint of the second network can't."""
+    arguments = (
+        "train", "tests.training.test_loop:plain(size=32)", "revnet-38", "--strategy", "stored", "--batch-size", "4",
+        "--steps", "4", "--evaluations", "1", "--validation-images", "4", "--checkpoint-every", "2",
+    )  # fmt: skip
+    program = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20));"
+        f" sys.argv[1:] = {[*arguments, '--output', 'out']!r}; runpy.run_module('revbench', run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("revbench: can't write the checkpoint ")
+    assert done.stderr.endswith(": File too large; make room and resume\n")
+    (first,) = read_run(tmp_path / "out").rows
+    assert first.ok
+    assert not list((tmp_path / "out" / "checkpoints").glob("*"))  # nothing half-written
+    resumed = run_command(*arguments, "--resume", "out", cwd=tmp_path, module="revbench", PYTHONPATH=str(ROOT))
+    assert resumed.returncode == 0, resumed.stderr
+    rows = read_run(tmp_path / "out").rows
+    assert [row.ok for row in rows] == [True, True]
+    assert rows[0] == first
