@@ -44,7 +44,7 @@ def training_table(evidence: Evidence) -> Table | None:
         rows.append(
             [
                 title_of(case.model), strategy + (f", seed {case.seed}" if several_seeds else ""), case.data,
-                _images(evidence, case), str(case.batch_size), f"{case.training_steps:,}",
+                str(case.batch_size), f"{case.training_steps:,}",
                 evidence.failure(case, "training") or cell(evidence, case, "training", "train_loss", lambda v: f"{v:.3f}"),
                 cell(evidence, case, "training", "train_error", percent),
                 cell(evidence, case, "training", "validation_error", percent),
@@ -58,13 +58,14 @@ def training_table(evidence: Evidence) -> Table | None:
         f"Training figures are means over the last tenth of the steps. Memory: {memory}. Waiting: the share of the time that went"
         " into getting batches. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within"
         " its spread is not a difference of strategy.",
+        *dict.fromkeys(words for case in cases if (words := _images(evidence, case))),
         *dict.fromkeys(CROPS[RECIPES[case.recipe].crop] for case in cases),
     ]
     columns = (
-        "Network", "Strategy", "Data", "Images", "Batch", "Steps", "Training loss", "Training error", "Validation error", "Step",
+        "Network", "Strategy", "Data", "Batch", "Steps", "Training loss", "Training error", "Validation error", "Step",
         *(("Peak memory", "NVML") if cuda else ("Memory",)), "Waiting",
     )  # fmt: skip
-    return Table("Where each training run ended", columns, rows, 4, notes)
+    return Table("Where each training run ended", columns, rows, 3, notes)
 
 
 def _memory_metrics(cuda: bool) -> Sequence[str]:
@@ -104,9 +105,9 @@ def _images(evidence: Evidence, case: Case) -> str:
     names = ("train_images", "train_images_available", "validation_images")
     used, there, held_out = (evidence.value(case, "training", name) for name in names)
     if used is None or there is None or held_out is None:
-        return MISSING
+        return ""
     of = f" of {there.median:,.0f}" if there.median != used.median else ""
-    return f"{used.median:,.0f}{of}, {held_out.median:,.0f} to validate"
+    return f"{case.data}: {used.median:,.0f}{of} images to train on, {held_out.median:,.0f} to validate."
 
 
 def errors_table(evidence: Evidence) -> Table | None:

@@ -70,7 +70,8 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         if len(spread) > 1:
             _shade(left, spread, "loss", 1.0, window)
             _shade(right, spread, "error", 100.0, window)
-        left.set(title="Training cross-entropy", xlabel="step", ylabel="nats", ylim=(0, None))
+            _shade(right, spread, "validation_error", 100.0, 1)
+        left.set(title="Training cross-entropy", xlabel="step", ylabel="nats", ylim=(0, 1.04 * left.get_ylim()[1]))
         right.set(title="Error: dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
         left.legend(loc="best")
         svg = svg_of(figure)
@@ -113,16 +114,19 @@ def _column(columns: dict[str, list[Any]], name: str) -> Array:
 
 
 def _smooth(values: Array, window: int) -> Array:
-    """The mean of the last `window` values, of fewer at the beginning."""
-    total = np.cumsum(np.insert(values, 0, 0.0))
+    """The mean of the finite ones of the last `window` values, of fewer at the beginning; NaN where there is none."""
+    there = np.isfinite(values)
+    total = np.insert(np.cumsum(np.where(there, values, 0.0)), 0, 0.0)
+    count = np.insert(np.cumsum(there), 0, 0)
     index = np.arange(1, len(values) + 1)
     first = np.maximum(index - window, 0)
-    smoothed: Array = (total[index] - total[first]) / (index - first)
-    return smoothed
+    counted = count[index] - count[first]
+    return np.where(counted > 0, (total[index] - total[first]) / np.maximum(counted, 1), np.nan)
 
 
 def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor: float, window: int) -> None:
     length = min(len(columns["step"]) for columns in members)
     curves = np.stack([_smooth(_column(columns, name), window)[:length] for columns in members]) * factor
-    steps = _column(members[0], "step")[:length]
+    at = ~np.isnan(curves).any(0)  # validation has figures at some steps only
+    steps, curves = _column(members[0], "step")[:length][at], curves[:, at]
     axes.fill_between(steps, curves.min(0), curves.max(0), color=COLOURS["stored"], alpha=0.25, linewidth=0)

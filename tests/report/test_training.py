@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from revbench.case import Case
 from revbench.report.build import build_report
 from revbench.report.document import Figure, Report, Table
 from revbench.report.training import MARGIN, equivalence
+from revbench.report.training_figures import _smooth
 from revbench.results.journal import Journal
 from revbench.training.stream import COLUMNS, SeriesFile
 from tests.results.rows import ENVIRONMENT, make_row
@@ -110,8 +114,9 @@ def test_seeds_and_processes_are_told_apart(tmp_path: Path) -> None:
 def test_the_crop_is_said(tmp_path: Path) -> None:
     for recipe, words in (("cifar", "4 pixels of zeros"), ("imagenet", "torchvision's standard crop")):
         found = tables(trained(tmp_path / recipe, {BASE.replace(recipe=recipe): 0.3}))["Where each training run ended"]
-        assert words in found.notes[1]
-        assert len(found.notes) == 2
+        assert words in found.notes[2]
+        assert found.notes[1] == "CIFAR-10 (JPEG): 100 images to train on, 10 to validate."
+        assert len(found.notes) == 3
 
 
 def test_few_seeds_claim_nothing(tmp_path: Path) -> None:
@@ -149,3 +154,11 @@ def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path) -> None:
     journal.close()
     assert figures(build_report([tmp_path])) == []
     assert "angle_degrees" in COLUMNS
+
+
+@given(st.lists(st.floats(-10, 10) | st.just(math.nan), min_size=1, max_size=30), st.integers(1, 8))
+def test_running_means_pass_over_what_is_not_there(values: list[float], window: int) -> None:
+    found = _smooth(np.asarray(values), window)
+    for i, value in enumerate(found):
+        there = [v for v in values[max(i + 1 - window, 0) : i + 1] if not math.isnan(v)]
+        assert math.isnan(value) if not there else value == pytest.approx(sum(there) / len(there), abs=1e-9)
