@@ -203,6 +203,8 @@ class Case:
                 f"batch_size={self.batch_size} can't be split evenly among {self.world_size} processes;"
                 f" give a multiple of {self.world_size}"
             )
+        if self.sync_batch_norm and self.world_size == 1:
+            raise UserError("sync_batch_norm is of several processes (torchrun); leave it away")
         if self.accumulate > self.batch_size // self.world_size:
             raise UserError(
                 f"accumulate={self.accumulate} is more than the {self.batch_size // self.world_size} items of a process's batch"

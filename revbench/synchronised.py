@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -29,20 +28,21 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or not dist.is_initialized():
             return super().forward(input)
         axes = [0, *range(2, input.dim())]
-        own_variance, own_mean = torch.var_mean(input, axes, correction=0)
-        slots = input.new_zeros(dist.get_world_size(), 2, self.num_features)
+        x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input  # as PyTorch's kernels compute
+        own_variance, own_mean = torch.var_mean(x, axes, correction=0)
+        slots = x.new_zeros(dist.get_world_size(), 2, self.num_features)
         slots = slots.index_copy(
             0, torch.tensor([dist.get_rank()], device=input.device), torch.stack([own_mean, own_variance])[None]
         )
-        means, variances = all_reduce(slots).unbind(1)
+        means, variances = summed(slots).unbind(1)
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)
         self._follow(mean, variance, input.numel() // self.num_features * dist.get_world_size())
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        normalised: Tensor = (input - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
-        if not self.affine:
-            return normalised
-        return torch.addcmul(self.bias.view(shape), normalised, self.weight.view(shape))
+        out: Tensor = (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            out = torch.addcmul(self.bias.to(x.dtype).view(shape), out, self.weight.to(x.dtype).view(shape))
+        return out.to(input.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -50,8 +50,30 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return
         self.num_batches_tracked.add_(1)
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * (count / (count - 1)), momentum)
+        for running, now in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
+            running.lerp_(now.to(running.dtype), momentum)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, which is also its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; its gradient is that of the sum of all processes' losses."""
+    out: Tensor = _Sum.apply(x)
+    return out
 
 
 def synchronise_batch_norm(model: nn.Module, device: str) -> nn.Module:

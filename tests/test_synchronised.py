@@ -33,15 +33,36 @@ def test_two_halves_give_what_the_whole_gives(
     addends: list[Tensor] = []
     for rank in (0, 1):  # what each would add to the sum
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(synchronised, "all_reduce", lambda slots: addends.append(slots.detach()) or slots)
+        monkeypatch.setattr(synchronised, "summed", lambda slots: addends.append(slots.detach()) or slots)
         copy.deepcopy(ours)(x[4 * rank : 4 * rank + 4])
     for rank in (0, 1):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(synchronised, "all_reduce", lambda slots, rank=rank: slots + addends[1 - rank])
+        monkeypatch.setattr(synchronised, "summed", lambda slots, rank=rank: slots + addends[1 - rank])
         one = copy.deepcopy(ours)
         assert torch.allclose(one(x[4 * rank : 4 * rank + 4]), expected[4 * rank : 4 * rank + 4], rtol=1e-9, atol=1e-9)
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             assert torch.allclose(getattr(one, name).double(), getattr(whole, name).double(), rtol=1e-9), name
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_narrow_inputs_are_computed_in_float32(
+    monkeypatch: pytest.MonkeyPatch, narrow: torch.dtype, weights: torch.dtype
+) -> None:
+    """One process that plays both: twice its own statistics are those of its batch."""
+    x = torch.randn(64, 3, 4, 4, dtype=narrow)
+    plain, ours = nn.BatchNorm2d(3).to(weights), SynchronisedBatchNorm(3).to(weights)
+    exact = nn.BatchNorm2d(3).double()(x.double())
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(synchronised, "summed", lambda slots: slots)
+    out = ours(x)
+    assert out.dtype is narrow
+    assert (out.double() - exact).abs().max() <= (x.to(narrow).double().abs().max() * torch.finfo(narrow).eps)
+    assert ours.running_var.dtype is weights  # type: ignore[union-attr]
+    plain(x.to(weights))
+    assert torch.allclose(ours.running_mean.float(), plain.running_mean.float(), atol=1e-2)  # type: ignore[union-attr]
 
 
 def test_without_other_processes_it_is_batch_norm() -> None:
@@ -68,7 +89,7 @@ def test_every_batch_norm_is_replaced_and_keeps_its_tensors() -> None:
 
 
 def test_a_case_may_ask_for_it() -> None:
-    model = build_workload(Case(model="revnet-38", sync_batch_norm=True, strategy="reconstructed")).model
+    model = build_workload(Case(model="revnet-38", sync_batch_norm=True, world_size=2, strategy="reconstructed")).model
     plain = build_workload(Case(model="revnet-38")).model
     assert model.state_dict().keys() == plain.state_dict().keys()
     assert sum(isinstance(m, SynchronisedBatchNorm) for m in model.modules()) == sum(

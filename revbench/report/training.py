@@ -53,7 +53,12 @@ def training_table(evidence: Evidence) -> Table | None:
                 cell(evidence, case, "training", "waiting_share", percent),
             ]
         )  # fmt: skip
-    memory = "allocated by PyTorch, and NVML's high-water mark of the process" if cuda else "the process's resident set"
+    memory = (
+        "the most that PyTorch allocated in a step, images included, and NVML's high-water mark of the process, evaluation and"
+        " drift included"
+        if cuda
+        else "the process's resident set, with libraries, images, evaluation and drift"
+    )
     notes = [
         f"Training figures are means over the last tenth of the steps. Memory: {memory}. Waiting: the share of the time that went"
         " into getting batches. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within"
@@ -112,7 +117,7 @@ def _images(evidence: Evidence, case: Case) -> str:
 
 def errors_table(evidence: Evidence) -> Table | None:
     """Tables 3 and 4 of the paper, and our errors beside them: a column for each data set and way of training."""
-    ended: dict[tuple[str, str], list[float]] = {}
+    ended: dict[tuple[str, Case], list[float]] = {}
     for case in evidence.cases("training"):
         if case.model in CATALOGUE and not case.ulp and (found := evidence.value(case, "training", "validation_error")):
             ended.setdefault((case.model, _way(case)), []).append(found.median)
@@ -120,6 +125,7 @@ def errors_table(evidence: Evidence) -> Table | None:
         return None
     published = ("CIFAR-10", "CIFAR-100", "ImageNet")
     ours = list(dict.fromkeys(way for _, way in ended))
+    differing = [name for name in ("num_classes", *_UNNAMED) if len({getattr(way, name) for way in ours}) > 1]
     rows = []
     for model in CATALOGUE:
         if model in paper.ERRORS or any(trained == model for trained, _ in ended):
@@ -136,12 +142,24 @@ def errors_table(evidence: Evidence) -> Table | None:
         " crop). Ours: validation error at the end, mean over seeds, in columns of their own: other data, or fewer steps, are"
         f" not the paper's figure. {MISSING}: not trained, or not published."
     ]
-    columns = ("Network", *(f"{data}, paper" for data in published), *ours)
+    columns = ("Network", *(f"{data}, paper" for data in published), *(_in_words(way, differing) for way in ours))
     return Table("Classification error, % (Tables 3 and 4)", columns, rows, 1, notes)
 
 
-def _way(case: Case) -> str:
-    """On what and how a network was trained, in words: what makes two errors comparable."""
+_UNNAMED = (
+    "recipe", "image_size", "device", "memory_format", "compile", "accumulate", "clip_norm", "world_size", "sync_batch_norm",
+    "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic", "threads", "allocator",
+)  # fmt: skip
+
+
+def _way(case: Case) -> Case:
+    """On what and how a network was trained: what makes two errors comparable, and a mean over seeds one of something."""
+    known = CATALOGUE.get(case.model)
+    classes = case.num_classes or (known.num_classes if known else None)
+    return case.replace(model="", seed=0, num_classes=classes)
+
+
+def _in_words(case: Case, differing: Sequence[str]) -> str:
     words = [case.data, strategy_of(case), f"{case.training_steps:,} steps"]
     if case.data_images:
         words.append(f"{case.data_images:,} images")
@@ -149,6 +167,7 @@ def _way(case: Case) -> str:
         words.append(f"batch {case.batch_size}")
     if (arithmetic := arithmetic_of(case)) != "float32":
         words.append(arithmetic)
+    words += [f"{name}={getattr(case, name)}" for name in differing]
     return ", ".join(words)
 
 

@@ -173,8 +173,9 @@ class Journal:
     def remove_checkpoints(self, stem: str) -> None:
         """Of a training whose row is on disk: until then they are all there is of it."""
         folder = self.folder / CHECKPOINTS
-        for path in (folder / f"{stem}.pt", folder / f"{stem}.previous.pt"):
-            path.unlink(missing_ok=True)
+        for pattern in (f"{stem}.*pt", f".{stem}.*"):  # also what a kill left half-written
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another training's are there, or it was never made
             folder.rmdir()
 

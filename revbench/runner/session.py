@@ -29,7 +29,12 @@ class Session:
         self.environment = environment
         self._server = server
         self._environment_id = journal.add_environment(environment)
-        self._found: dict[Key, Row] = {row.key: row for row in journal.run.rows}
+        # A training that died is gone on with from its checkpoint; its row stays, and one that is ok stands beside it then.
+        self._found: dict[Key, Row] = {
+            row.key: row
+            for row in journal.run.rows
+            if row.probe != "training" or row.status not in ("crashed", "timeout")
+        }
         self.replayed = 0
 
     def measure(
@@ -90,13 +95,15 @@ class Session:
         for case in cases:
             case.check()
         known = [row for case in cases if (row := self._found.get((case.id, probe, repeat))) is not None]
+        stem = series_stem((cases[0].id, probe, repeat))
         if len(known) == len(cases):
+            if probe == "training":  # killed between the row and this
+                self.journal.remove_checkpoints(stem)
             self.replayed += len(known)
             return known
         check_device(cases[0].device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
         written: str | None = None
-        stem = series_stem((cases[0].id, probe, repeat))
         if probe == "training":  # writes its series as it goes, beside the rows
             options = {**(options or {}), "folder": str(self.journal.folder.resolve()), "stem": stem}
             written = f"{stem}.jsonl"

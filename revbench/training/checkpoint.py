@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from revbench.case import Case
 from revbench.errors import UserError, first_line
 from revbench.results.journal import write_atomically
 from revbench.workload import Workload
@@ -20,7 +21,7 @@ CHECKPOINT_VERSION = 2
 
 
 class Checkpoints:
-    """The last two checkpoints of one training: ``<stem>.pt`` and ``<stem>.previous.pt``.
+    """The last two checkpoints of one training: ``<stem>.pt`` and ``<stem>.previous.pt``; ``<stem>.fresh.pt`` is on its way.
 
     Args:
         folder: made if it is not there.
@@ -30,6 +31,8 @@ class Checkpoints:
     def __init__(self, folder: Path, stem: str) -> None:
         self._newest = folder / f"{stem}.pt"
         self._previous = folder / f"{stem}.previous.pt"
+        self._fresh = folder / f"{stem}.fresh.pt"
+        self._newest_is_broken = False
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write what `state_of` gave.
@@ -40,9 +43,11 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         try:
-            if self._newest.exists():
+            write_atomically(self._fresh, buffer.getvalue())
+            if self._newest.exists() and not self._newest_is_broken:  # else the one before is the only good one
                 os.replace(self._newest, self._previous)
-            write_atomically(self._newest, buffer.getvalue())
+            os.replace(self._fresh, self._newest)
+            self._newest_is_broken = False
         except OSError as error:
             raise UserError(
                 f"can't write the checkpoint {self._newest}: {error.strerror}; make room and resume"
@@ -55,7 +60,7 @@ class Checkpoints:
             The state, None if there is no checkpoint; and a word if the newest could not be read and the one before was taken.
 
         Raises:
-            UserError: none of the files can be read.
+            UserError: none of the files is a checkpoint, or one can't be opened.
         """
         broken = []
         for path in (self._newest, self._previous):
@@ -64,6 +69,7 @@ class Checkpoints:
             state = _read(path)
             if state is None:
                 broken.append(path)
+                self._newest_is_broken |= path == self._newest
             elif broken:
                 step = state.get("step")
                 return (
@@ -86,16 +92,22 @@ def state_of(workload: Workload, step: int, **more: Any) -> dict[str, Any]:
     Args:
         workload: what is trained.
         step: how many steps are done.
-        more: what else to keep: ``scaler``, ``random`` (of each process), ``data_sha256``.
+        more: what else to keep: ``scaler``, ``random`` (of each process), ``data_sha256``, ``options``.
     """
     return {
-        "version": CHECKPOINT_VERSION, "case_id": workload.case.id, "step": step, "model": workload.model.state_dict(),
+        "version": CHECKPOINT_VERSION, "case_id": _identity(workload.case), "step": step, "model": workload.model.state_dict(),
         "optimizer": workload.optimizer.state_dict(), **more,
     }  # fmt: skip
 
 
 def restore(
-    state: Mapping[str, Any], workload: Workload, *, scaler: torch.amp.GradScaler, rank: int, data_sha256: str
+    state: Mapping[str, Any],
+    workload: Workload,
+    *,
+    scaler: torch.amp.GradScaler,
+    rank: int,
+    data_sha256: str,
+    options: Mapping[str, Any],
 ) -> int:
     """Put weights, buffers, optimizer, loss scale and random generators of a training into a checkpoint's state.
 
@@ -104,34 +116,53 @@ def restore(
         workload, scaler: what is trained.
         rank: of this process, for its random generators.
         data_sha256: of the images that it is trained on.
+        options: with which its series was begun.
 
     Returns:
         The number of steps that were done.
 
     Raises:
-        UserError: it is of another case, version or data, or does not fit the network.
+        UserError: it is of another case, version, data or options, or does not fit the network.
     """
     if state.get("version") != CHECKPOINT_VERSION:
         found = state.get("version")
         raise UserError(
             f"a checkpoint of version {found!r}; this revbench reads version {CHECKPOINT_VERSION}; delete it to begin anew"
         )
-    if state.get("case_id") != workload.case.id:
-        raise UserError(f"the checkpoint is of {state.get('case_id')}, not of {workload.case.id}; name another folder")
+    case_id = _identity(workload.case)
+    if state.get("case_id") != case_id:
+        raise UserError(f"the checkpoint is of {state.get('case_id')}, not of {case_id}; name another folder")
     if state.get("data_sha256") != data_sha256:
         raise UserError(
-            f"the checkpoint of {workload.case.id} was made on other images; give the data that it began with, or another folder"
+            f"the checkpoint of {case_id} was made on other images; give the data that it began with, or another folder"
+        )
+    if state.get("options") != options:
+        raise UserError(
+            f"the training of {case_id} began with {_listed(state.get('options'))}, not {_listed(options)}; give the same again"
         )
     try:
         workload.model.load_state_dict(state["model"])
         workload.optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         _set_random_states(state["random"][rank])
-        return int(state["step"])
-    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        step = int(state["step"])
+        if not 0 < step < workload.case.training_steps:
+            raise ValueError(f"step {step} of {workload.case.training_steps}")
+        return step
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"the checkpoint of {workload.case.id} does not fit this network: {first_line(error)}; delete it to begin anew"
+            f"the checkpoint of {case_id} does not fit this network: {first_line(error)}; delete it to begin anew"
         ) from error
+
+
+def _identity(case: Case) -> str:
+    """A case's id, the same for every GPU: the processes of one training differ in theirs."""
+    return case.replace(device=case.device.partition(":")[0]).id
+
+
+def _listed(options: Any) -> str:
+    pairs = options.items() if isinstance(options, Mapping) else ()
+    return ", ".join(f"{name}={value}" for name, value in pairs) or "nothing"
 
 
 def random_states(device: str) -> dict[str, Any]:
@@ -151,7 +182,11 @@ def _set_random_states(states: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """The state in a file; None if it is none, is cut off, or holds anything but tensors and plain values."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"can't open the checkpoint {path}: {error.strerror}") from error
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a file that is cut off
         return None
     return state if isinstance(state, dict) else None

@@ -16,23 +16,24 @@ from rich.console import Console
 
 from revbench.case import Case
 from revbench.errors import RunEnded, UserError, unknown
+from revbench.models.catalogue import CATALOGUE
 from revbench.recipes import RECIPES, Recipe
 from revbench.report import Written, write_report
-from revbench.results.journal import ROWS, Journal
+from revbench.results.journal import CHECKPOINTS, ROWS, Journal, series_stem
 from revbench.results.schema import Row
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from revbench.training.display import Board
 from revbench.training.members import model_cases, pair_cases, pair_of, recipe_of
-from revbench.training.sources import DIGITS, count_classes, count_training_images, split_data_option
+from revbench.training.sources import DEFAULT_CLASSES, DIGITS, count_classes, count_training_images, split_data_option
 from revbench.training.torchrun import Leader, Place
 
-A_WEEK_SECONDS = 7 * 24 * 3600.0
+TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """All rows of the run folder, and the files of its report."""
+    """The row of each training, and the files of the report."""
 
     rows: Sequence[Row]
     written: Written
@@ -102,18 +103,18 @@ def train_all(
         raise UserError(f"recipe {name} crops image files, and the digits are none; give --data PATH or --recipe cifar")
     available = count_training_images(source)
     count = min(images or available, available)
-    batch_size = batch_size or RECIPES[name].batch_size
+    batch_size = RECIPES[name].batch_size if batch_size is None else batch_size
     base = Case(
         model="", data=label, recipe=name, batch_size=batch_size, data_images=count if count < available else 0,
         training_steps=_steps(RECIPES[name], steps, epochs, count, batch_size),
         world_size=1 if place is None else place.world_size, **fields,
     )  # fmt: skip
-    if (classes := count_classes(source)) != (1000 if name == "imagenet" else 10):
-        base = base.replace(num_classes=classes)
     if pair is not None:
         cases = pair_cases(pair_of(pair), base, nulls=nulls, seeds=seeds)
     else:
         cases = model_cases(models, strategies, base, seeds=seeds)
+    classes = count_classes(source)
+    cases = [case.replace(num_classes=classes) if classes != _classes_of(case.model) else case for case in cases]
     for case in cases:
         case.check()
     folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
@@ -126,6 +127,7 @@ def train_all(
             device = "cuda" if environment["accelerators"] else "cpu"
         check_device(device, environment)
         cases = [case.replace(device=device) for case in cases]
+        _check_checkpoints(folder, cases)
         journal = Journal(folder, resume=resume is not None)
         session = Session(journal, server, environment)
         if isinstance(server, Leader):
@@ -136,7 +138,6 @@ def train_all(
                 with _told_to_go():
                     rows = _train(cases, session, {**options, "data_path": source}, console)
             finally:
-                there = list(journal.run.rows)
                 journal.close()
         except KeyboardInterrupt:
             print(f"interrupted; {_what_is_left(folder)}", file=sys.stderr)
@@ -149,7 +150,7 @@ def train_all(
     for case, row in zip(cases, rows, strict=True):
         said = f"sha256 {row.metrics['weights_sha256']}" if row.ok else f"{row.status}: {row.message}"
         console.print(f"{case.id}  {said}", markup=False, soft_wrap=True)
-    return Ended(there, written)
+    return Ended(rows, written)
 
 
 def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], console: Console) -> list[Row]:
@@ -158,7 +159,7 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
     with board.shown():
         for case in cases:
             row = session.measure(
-                case, "training", options=options, timeout_seconds=A_WEEK_SECONDS, progress=board.progress(case)
+                case, "training", options=options, timeout_seconds=TEN_YEARS_SECONDS, progress=board.progress(case)
             )
             board.ended(case, row)
             rows.append(row)
@@ -167,6 +168,20 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
     if not console.is_terminal:
         console.print(board.table())
     return rows
+
+
+def _classes_of(model: str) -> int:
+    return CATALOGUE[model].num_classes if model in CATALOGUE else DEFAULT_CLASSES
+
+
+def _check_checkpoints(folder: Path, cases: Sequence[Case]) -> None:
+    """Raise a `UserError` if a folder holds a checkpoint of none of these trainings: it would be left lying there."""
+    stems = {series_stem((case.id, "training", 1)) for case in cases}
+    for path in sorted((folder / CHECKPOINTS).glob("[!.]*.pt")):
+        if path.name.partition(".")[0] not in stems:
+            raise UserError(
+                f"{path} is of another training than these; give the arguments with which it began, or name another folder"
+            )
 
 
 def _what_is_left(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 
 from revbench.errors import UserError, first_line
@@ -80,15 +81,16 @@ class ImageSet:
             image, label = self._dataset[self._indices[i]]
             return image.convert("RGB"), int(label)
         except Exception as error:  # PIL raises many kinds for a broken file
-            raise UserError(f"{self._name(i)} can't be read: {first_line(error)}; mend or remove it") from error
+            raise UserError(
+                f"{self._name(i)} can't be read: {first_line(error)}; put a good copy in its place, or remove it"
+            ) from error
 
     def sha256(self) -> str:
-        """A digest of the names and sizes of the files, relative to their class, and of their labels."""
+        """A digest of the names of the files (not of what is in them) and of their labels."""
         digest = sha256()
         files = getattr(self._dataset, "samples", None)
         for i in self._indices:
-            path, label = (Path(files[i][0]), files[i][1]) if files is not None else (None, self._dataset.targets[i])
-            name = f"{path.name} {path.stat().st_size}" if path is not None else str(i)
+            name, label = (Path(files[i][0]).name, files[i][1]) if files is not None else (i, self._dataset.targets[i])
             digest.update(f"{name} {label}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -187,13 +189,15 @@ def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
     from torchvision import datasets
 
     root = Path(os.environ.get("REVBENCH_DATA_ROOT", Path.home() / ".cache" / "revbench"))
-    makers: dict[str, Callable[[bool], Any]] = {
-        "cifar10": lambda train: datasets.CIFAR10(str(root), train=train, download=True),
-        "cifar100": lambda train: datasets.CIFAR100(str(root), train=train, download=True),
-        "imagenet": lambda train: datasets.ImageNet(str(root), split="train" if train else "val"),
-    }
     try:
-        return ImageSet(makers[name](True)), ImageSet(makers[name](False))
+        if name == "imagenet":
+            train, validation = (datasets.ImageNet(str(root), split=split) for split in ("train", "val"))
+        else:
+            kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{name}.lock"):  # one process of several downloads it
+                train, validation = (kind(str(root), train=train, download=True) for train in (True, False))
+        return ImageSet(train), ImageSet(validation)
     except Exception as error:  # torchvision and urllib raise many kinds
         raise UserError(
             f"data set {name!r} can't be had in {root}: {first_line(error)}; put it there by hand, or give a folder"

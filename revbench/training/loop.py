@@ -69,7 +69,7 @@ class Training:
             group["lr"] = self.recipe.learning_rate_at(step, case.training_steps)
         optimizer.zero_grad(set_to_none=True)
         found = torch.zeros(2, dtype=torch.float64, device=inputs.device)
-        parts = list(zip(inputs.chunk(case.accumulate), targets.chunk(case.accumulate), strict=True))
+        parts = list(zip(inputs.tensor_split(case.accumulate), targets.tensor_split(case.accumulate), strict=True))
         for i, (part, labels) in enumerate(parts):
             with self.ranks.local(self._model, last=i == len(parts) - 1):
                 with self.workload.autocast():
@@ -139,17 +139,24 @@ def measure_training(
     Returns:
         Metrics ``train_loss`` and ``train_error`` (means of the last tenth of the steps), ``validation_loss``,
         ``validation_error`` (fractions, at the end), ``step_seconds`` (median), ``peak_bytes`` (largest),
-        ``nvml_process_peak_bytes``, ``training_seconds``, ``waiting_share`` (of the time, spent on getting batches),
-        ``series_share`` (on writing the series), ``train_images``, ``train_images_available``, ``validation_images``,
-        ``data_sha256``, ``weights_sha256``, ``resumed_at_step`` and ``resume_note``; of several processes also
+        ``nvml_process_peak_bytes``, ``data_bytes`` (images in the device's memory); of this process, since it began or
+        went on: ``training_seconds``, ``waiting_share`` (of the time, spent on getting batches) and
+        ``series_share`` (on writing the series); ``train_images``, ``train_images_available``, ``validation_images``,
+        ``data_sha256``, ``weights_sha256``, ``resumed_at_step``, ``resume_note``, and ``drift_problem`` if a measurement
+        failed; of several processes also
         ``rank_step_seconds`` and ``rank_peak_bytes``, each ``_min``, ``_median`` and ``_max``, with samples by rank.
         Series: the columns of `revbench.training.stream.COLUMNS`.
 
     Raises:
-        UserError: data that can't be used, a checkpoint of another case, a folder that can't be written.
+        UserError: data that can't be used, a checkpoint of another case, a folder that can't be written, an optimizer that no
+            recipe has, another number of processes than the case says.
     """
     case = workload.case
+    if case.optimizer != "sgd":
+        raise UserError(f"optimizer={case.optimizer}: the recipes are the paper's, which trains with sgd")
     with joined(place, case.device) as ranks:
+        if case.world_size != ranks.share.world_size:
+            raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
         size = getattr(getattr(workload.model, "architecture", None), "image_size", None) or case.image_size or 32
         supply = open_supply(
             case, data_path, image_size=size, validation_limit=validation_images, loaders=loaders, share=ranks.share
@@ -158,10 +165,12 @@ def measure_training(
         checkpoints = Checkpoints(Path(folder or "") / CHECKPOINTS, stem) if folder and checkpoint_every else None
         state, note = ranks.from_first(checkpoints.newest() if checkpoints and ranks.first else (None, None))
         training, first = Training(workload, supply, ranks), 0
+        options = {"validation_images": validation_images, "evaluations": evaluations, "drift_every": drift_every}
         if state is not None:
             first = restore(
-                state, workload, scaler=training.scaler, rank=ranks.share.rank, data_sha256=supply.facts.sha256
-            )
+                state, workload, scaler=training.scaler, rank=ranks.share.rank, data_sha256=supply.facts.sha256,
+                options=options,
+            )  # fmt: skip
         watch = None
         if drift_every and ranks.first:
             watch = DriftMonitor(
@@ -171,7 +180,8 @@ def measure_training(
         with SeriesFile(path, keep=first) as series, Meter(case.device) as meter:
             shares = _run(
                 training, series, meter, first=first, evaluations=evaluations, watch=watch, checkpoints=checkpoints,
-                checkpoint_every=checkpoint_every, progress=progress if ranks.first else lambda _: None,
+                checkpoint_every=checkpoint_every, options=options,
+                progress=progress if ranks.first else lambda _: None,
             )  # fmt: skip
             columns = series.columns()
             own = {name: columns[name][first - case.training_steps :] for name in ("step_seconds", "peak_bytes")}
@@ -182,10 +192,11 @@ def measure_training(
     metrics: dict[str, Metric] = {
         "train_loss": _mean(columns["loss"][-last:]),
         "train_error": _mean(columns["error"][-last:]),
-        "validation_loss": columns["validation_loss"][-1],
+        "validation_loss": _mean(columns["validation_loss"][-1:]),
         "validation_error": columns["validation_error"][-1],
         "step_seconds": statistics.median(float(v) for v in columns["step_seconds"] if v is not None),
         "peak_bytes": max(v for v in columns["peak_bytes"] if v is not None),
+        "data_bytes": facts.device_bytes,
         **high_water,
         **shares,
         "train_images": facts.train_images,
@@ -196,6 +207,8 @@ def measure_training(
         "resumed_at_step": first,
         "resume_note": note,
     }
+    if watch is not None and (problems := [moment.problem for moment in watch.moments if moment.problem]):
+        metrics["drift_problem"] = problems[0]
     samples = {}
     if not ranks.alone:
         for name, values in zip(("rank_step_seconds", "rank_peak_bytes"), zip(*of_ranks, strict=True), strict=True):
@@ -217,6 +230,7 @@ def _run(
     watch: DriftMonitor | None,
     checkpoints: Checkpoints | None,
     checkpoint_every: int,
+    options: Mapping[str, Any],
     progress: Progress,
 ) -> dict[str, Metric]:
     """All steps from `first` on. The figures of a step are read when the next one is under way, so that a GPU never waits
@@ -266,7 +280,7 @@ def _run(
                 checkpoints.save(
                     state_of(
                         workload, done, scaler=training.scaler.state_dict(), random=random,
-                        data_sha256=training.supply.facts.sha256,
+                        data_sha256=training.supply.facts.sha256, options=dict(options),
                     )
                 )  # fmt: skip
     elapsed = time.perf_counter() - began
@@ -294,5 +308,5 @@ def _check_same_images(ranks: Ranks, facts: Facts) -> None:
 
 
 def _mean(values: list[Any]) -> float:
-    finite = [v for v in values if v is not None]
-    return float(sum(finite) / len(finite)) if finite else math.nan
+    """NaN if one of them was not finite: a training that diverged has no mean."""
+    return math.nan if None in values else statistics.fmean(values)

@@ -35,7 +35,8 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if self._cuda:
-            self._gpu = self._open.enter_context(Gpu.of_torch(torch.cuda.current_device()))
+            self._index = torch.cuda.current_device()  # another thread's may be another
+            self._gpu = self._open.enter_context(Gpu.of_torch(self._index))
             self._open.enter_context(Sampler(self._look, NVML_INTERVAL_SECONDS))
         return self
 
@@ -81,7 +82,7 @@ class Meter:
 
     def _look(self) -> int | float | None:
         assert self._gpu is not None
-        now = self._gpu.process_bytes(least=torch.cuda.memory_allocated())
+        now = self._gpu.process_bytes(least=torch.cuda.memory_allocated(self._index))
         if now.value is None:
             if self._nvml.value is None:
                 self._nvml = now

@@ -96,6 +96,11 @@ class Batches:
         self._order = Order(len(labels), batch_size, seed)
         self._batch_size, self._padding, self._flip, self._share = batch_size, padding, flip, share
 
+    @property
+    def bytes(self) -> int:
+        """What images and labels take in the device's memory."""
+        return self._padded.nbytes + self._labels.nbytes
+
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step (from 0), as far as it is this process's.
 

@@ -89,7 +89,5 @@ def joined(place: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]:
         "nccl" if device.startswith("cuda") else "gloo",
         store=PrefixStore(place["name"], store), rank=share.rank, world_size=share.world_size,
     )  # fmt: skip
-    try:
-        yield Ranks(share)
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(share)
+    dist.destroy_process_group()  # not after an error: NCCL would wait for the others, who wait for this process

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from revbench.errors import UserError
 
 DIGITS = "digits"
+DEFAULT_CLASSES = 10  # of a factory's network
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
 CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 TRAINING_IMAGES = {DIGITS: 1_438, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
@@ -56,8 +58,14 @@ def count_training_images(source: str) -> int:
     if source in TRAINING_IMAGES:
         return TRAINING_IMAGES[source]
     roots = split_folders(Path(source))
-    count = sum(file.suffix.lower() in IMAGE_SUFFIXES for file in roots[0].rglob("*"))
+    count = sum(_count_images(child) for child in roots[0].iterdir() if child.is_dir())
     return count if len(roots) == 2 else count - count // HELD_OUT
+
+
+def _count_images(folder: Path) -> int:
+    """As torchvision's ImageFolder finds them: also behind links to folders."""
+    names = (name for _, _, files in os.walk(folder, followlinks=True) for name in files)
+    return sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
 
 
 def check_images(folder: Path) -> None:
@@ -65,7 +73,7 @@ def check_images(folder: Path) -> None:
     roots = split_folders(folder)
     for root in roots:
         classes = sorted(c for c in root.iterdir() if c.is_dir())
-        counts = [sum(f.suffix.lower() in IMAGE_SUFFIXES for f in c.rglob("*")) for c in classes]
+        counts = [_count_images(c) for c in classes]
         if not sum(counts):
             raise UserError(f"data: {str(root)!r} holds no images; it needs a subfolder of images for each class")
         if 0 in counts:

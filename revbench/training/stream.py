@@ -10,6 +10,7 @@ from typing import Any
 from revbench.errors import UserError
 from revbench.probes.found import Metric, finite_or_null
 from revbench.results.journal import write_atomically
+from revbench.results.schema import is_figure
 
 COLUMNS = (
     "step", "loss", "error", "learning_rate", "step_seconds", "peak_bytes", "nvml_process_peak_bytes", "validation_loss",
@@ -93,5 +94,7 @@ def _read(path: Path) -> list[list[Metric]]:
         if number == 0 and line != list(COLUMNS):
             return []
         if number:
+            if not isinstance(line, list) or len(line) != len(COLUMNS) or not all(is_figure(value) for value in line):
+                break
             found.append(line)
     return found

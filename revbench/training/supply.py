@@ -33,6 +33,7 @@ class Facts:
         train_available: how many the whole training set holds.
         mean, deviation: of each channel between 0 and 1, by which images are normalised.
         sha256: a digest of the training images.
+        device_bytes: what the images take in the device's memory.
     """
 
     train_images: int
@@ -41,6 +42,7 @@ class Facts:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     sha256: str
+    device_bytes: int
 
 
 class Supply(Protocol):
@@ -91,6 +93,12 @@ class MemorySupply:
     """
 
     def __init__(self, case: Case, images: Images, share: Share = ALONE) -> None:
+        self._batches = Batches(
+            images.train_images.to(case.device), images.train_labels.to(case.device), batch_size=case.batch_size,
+            seed=case.seed, padding=RECIPES[case.recipe].padding, flip=images.flip, share=share,
+        )  # fmt: skip
+        own = slice(share.rank, None, share.world_size)
+        self._validation = [t[own].to(case.device) for t in (images.validation_images, images.validation_labels)]
         mean, deviation = _moments(images.train_images)
         self.facts = Facts(
             train_images=len(images.train_labels),
@@ -99,13 +107,8 @@ class MemorySupply:
             mean=mean,
             deviation=deviation,
             sha256=images.sha256(),
+            device_bytes=self._batches.bytes + sum(t.nbytes for t in self._validation),
         )
-        self._batches = Batches(
-            images.train_images.to(case.device), images.train_labels.to(case.device), batch_size=case.batch_size,
-            seed=case.seed, padding=RECIPES[case.recipe].padding, flip=images.flip, share=share,
-        )  # fmt: skip
-        own = slice(share.rank, None, share.world_size)
-        self._validation = [t[own].to(case.device) for t in (images.validation_images, images.validation_labels)]
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches from step `first` up to, without, step `last`."""
@@ -162,6 +165,7 @@ class FileSupply:
         self.facts = Facts(
             train_images=len(train), train_available=len(sets[0]), validation_images=len(validation),
             mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION, sha256=train.sha256(),
+            device_bytes=0,
         )  # fmt: skip
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
@@ -214,7 +218,7 @@ class _Cropped(Dataset[Any]):
         except UserError as error:
             return str(error)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: a GPU's is the training's
             return self._transform(image), label
 
 

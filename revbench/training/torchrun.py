@@ -13,7 +13,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -116,16 +116,16 @@ class Participant(WorkerServer):
                 )  # fmt: skip
             except UserError as error:
                 answer = {"status": "refused", "message": str(error)}
-            if answer["status"] == "crashed" and (over.is_set() or _lost_another(answer["message"])):
-                answer["status"] = "left"
-            told = {name: answer.get(name) for name in ("status", "message", "log_tail")}
-            self.store.set(f"outcome/{number}/{self.place.rank}", json.dumps(told))
-            if answer["status"] != "ok":
-                self.store.set(f"over/{number}", "failed")
-            elif self.place.rank == 0:
-                everywhere = self._ended_well_everywhere(number)
-                self.store.set(f"over/{number}", "done" if everywhere else "failed")
-                answer["status"] = "ok" if everywhere else "left"
+        if answer["status"] == "crashed" and (over.is_set() or _lost_another(answer["message"])):
+            answer["status"] = "left"
+        told = {name: answer.get(name) for name in ("status", "message", "log_tail")}
+        self.store.set(f"outcome/{number}/{self.place.rank}", json.dumps(told))
+        if answer["status"] != "ok":
+            self.store.set(f"over/{number}", "failed")
+        elif self.place.rank == 0:
+            everywhere = self._ended_well_everywhere(number)
+            self.store.set(f"over/{number}", "done" if everywhere else "failed")
+            answer["status"] = "ok" if everywhere else "left"
         return answer
 
     def measure_here(self, cases: Sequence[Case], probe: str, **settings: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Participant(WorkerServer):
     def _ended_well_everywhere(self, number: int) -> bool:
         keys = [f"outcome/{number}/{rank}" for rank in range(self.place.world_size)]
         try:
-            self.store.wait(keys, _AFTER_THE_END)
+            self.store.wait(keys, _MEETING)
         except RuntimeError:  # a process is gone
             return False
         return all(json.loads(self.store.get(key))["status"] == "ok" for key in keys)
@@ -146,18 +146,26 @@ class Participant(WorkerServer):
         store = self.place.store()  # a connection that waits can do nothing else
 
         def watch() -> None:
-            store.wait([f"over/{number}"], _FOREVER)
-            if store.get(f"over/{number}") == b"failed" and not ended.is_set():
-                over.set()
-                self.abandon()
+            try:
+                store.wait([f"over/{number}"], _FOREVER)
+                failed = store.get(f"over/{number}") == b"failed"
+            except RuntimeError:  # the store is gone, and with it the process that hosted it
+                failed = True
+            with at_the_end:
+                if failed and not ended.is_set():
+                    over.set()
+                    self.abandon()
 
-        ended = threading.Event()
+        ended, at_the_end = threading.Event(), threading.Lock()
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield
         finally:
-            ended.set()
+            with at_the_end:
+                ended.set()
+            if over.is_set():
+                self.close()  # the next task needs a server that lives
 
 
 class Leader(Participant):
@@ -210,8 +218,9 @@ class Leader(Participant):
             "cases": [case.to_json() for case in cases], "probe": probe, "options": asked,
             "timeout_seconds": timeout_seconds,
         }  # fmt: skip
-        self.store.set(f"task/{number}", json.dumps(task))
-        answer = self.take_part(number, cases, probe, asked, timeout_seconds=timeout_seconds, progress=progress)
+        with _store_is_there():
+            self.store.set(f"task/{number}", json.dumps(task))
+            answer = self.take_part(number, cases, probe, asked, timeout_seconds=timeout_seconds, progress=progress)
         if answer["status"] == "ok":
             ids = dict.fromkeys(environment["environment_id"] for environment in self.environments)
             for found in answer["found"]:
@@ -230,13 +239,10 @@ class Leader(Participant):
         self._send_the_others_home()
 
     def _send_the_others_home(self) -> None:
-        self.store.set(f"task/{next(self._numbers)}", "null")
-        if self.place.hosts:  # they must have read it before this process, and with it the store, ends
-            for rank in range(1, self.place.world_size):
-                try:
-                    self.store.wait([f"gone/{rank}"], timedelta(seconds=10))
-                except RuntimeError:
-                    return
+        with suppress(RuntimeError):  # of a store that is gone: then they are going, too
+            self.store.set(f"task/{next(self._numbers)}", "null")
+            if self.place.hosts:  # they must have read it before this process, and with it the store, ends
+                self.store.wait([f"gone/{rank}" for rank in range(1, self.place.world_size)], timedelta(seconds=10))
 
     def _wait(self, key: str, patience: timedelta) -> bytes:
         try:
@@ -286,6 +292,14 @@ def follow(place: Place) -> None:
                 server.take_part(number, here, task["probe"], task["options"], timeout_seconds=task["timeout_seconds"])
     except RuntimeError as error:  # of the store; torch.distributed's errors are RuntimeErrors
         raise RunEnded(f"process {place.rank}: another process of this run is gone ({type(error).__name__})") from error
+
+
+@contextmanager
+def _store_is_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch.distributed's errors are RuntimeErrors
+        raise RunEnded(f"the processes of this run lost their store ({type(error).__name__})") from error
 
 
 def check_command(place: Place, command: str | None) -> None:

@@ -70,6 +70,7 @@ def test_published_and_ours_stand_in_columns_of_their_own(tmp_path: Path) -> Non
     assert rows["RevNet-38"] == ["7.24", "28.96", "–", "30.00", "31.00"]  # the null is no result of ours
     assert rows["RevNet-104"] == ["–", "–", "23.10", "–", "–"]
     with_more_steps = {case.replace(training_steps=9, data_images=50): 0.2 for case in members()}
+    assert "accumulate" not in table.columns[-1]
     both = trained(tmp_path / "both", dict.fromkeys(members(), 0.25) | with_more_steps)
     columns = tables(both)["Classification error, % (Tables 3 and 4)"].columns
     assert columns[6:] == (  # never averaged with the other way
@@ -109,6 +110,13 @@ def test_seeds_and_processes_are_told_apart(tmp_path: Path) -> None:
     assert [row[1] for row in found["Where each training run ended"].rows[:2]] == ["stored, seed 0", "stored, seed 1"]
     (row,) = found["Trainings on several processes"].rows
     assert row == ["RevNet-38", "stored", "2", "whole batch", "100 ms", *["–"] * 5]
+
+
+def test_unlike_trainings_are_never_averaged(tmp_path: Path) -> None:
+    cases = {BASE: 0.3, BASE.replace(seed=1): 0.4, BASE.replace(accumulate=2): 0.1}
+    table = tables(trained(tmp_path, cases))["Classification error, % (Tables 3 and 4)"]
+    assert [column.rpartition(", ")[2] for column in table.columns[4:]] == ["accumulate=1", "accumulate=2"]
+    assert next(row for row in table.rows if row[0] == "RevNet-38")[4:] == ["35.00", "10.00"]
 
 
 def test_the_crop_is_said(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -54,7 +55,7 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def kill_worker(process: Process) -> None:
+def kill_worker(process: subprocess.Popen[Any]) -> None:
     """Kill the worker of a process (the child of its child, the server) as the kernel would."""
     (server,) = psutil.Process(process.pid).children()
     (worker,) = server.children()

@@ -76,13 +76,14 @@ def test_a_killed_training_ends_with_the_same_bits(
 
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
+MORE = {"scaler": SCALER.state_dict(), "random": [random_states("cpu")], "data_sha256": "abc", "options": {"a": 1}}
 
 
 def state(step: int, case: Case = CASE) -> dict[str, Any]:
     """As of a training of `case` after so many steps; its weights are those of a seed of this number."""
     made = build_workload(case.replace(seed=step))
     workload = Workload(case, made.model, made.make_batch, made.loss, made.optimizer)
-    return state_of(workload, step, scaler=SCALER.state_dict(), random=[random_states("cpu")], data_sha256="abc")
+    return state_of(workload, step, **MORE)
 
 
 def checkpoint(folder: Path, *steps: int) -> Checkpoints:
@@ -92,9 +93,13 @@ def checkpoint(folder: Path, *steps: int) -> Checkpoints:
     return found
 
 
-def put_back(found: dict[str, Any] | None, workload: Workload, data_sha256: str = "abc") -> int:
+def put_back(
+    found: dict[str, Any] | None, workload: Workload, data_sha256: str = "abc", options: dict[str, int] | None = None
+) -> int:
     assert found is not None
-    return restore(found, workload, scaler=SCALER, rank=0, data_sha256=data_sha256)
+    return restore(
+        found, workload, scaler=SCALER, rank=0, data_sha256=data_sha256, options={"a": 1} if options is None else options
+    )  # fmt: skip
 
 
 def test_the_one_before_takes_the_place_of_a_broken_one(tmp_path: Path) -> None:
@@ -133,11 +138,50 @@ def test_a_checkpoint_of_something_else() -> None:
         ({"version": 99}, r"of version 99; this revbench reads version \d+; delete it to begin anew"),
         ({"model": without_bias}, r"does not fit this network: .*; delete it to begin anew"),
         ({"random": []}, r"does not fit this network: .*; delete it to begin anew"),
+        ({"optimizer": [1]}, r"does not fit this network: .*; delete it to begin anew"),
+        ({"step": CASE.training_steps}, r"does not fit this network: step 12 of 12; delete it to begin anew"),
     ):
         with pytest.raises(UserError, match=said):
             put_back({**good, **changed}, workload)
     with pytest.raises(UserError, match="was made on other images; give the data that it began with"):
         put_back(good, workload, data_sha256="abd")
+    with pytest.raises(UserError, match=r"began with a=1, not a=2; give the same again"):
+        put_back(good, workload, options={"a": 2})
+
+
+def test_every_process_takes_the_checkpoint_of_the_first_on_its_own_gpu() -> None:
+    made = build_workload(CASE)
+    first, second = (
+        Workload(CASE.replace(device=device), made.model, made.make_batch, made.loss, made.optimizer)
+        for device in ("cuda", "cuda:1")
+    )
+    assert put_back(state_of(first, 3, **MORE), second) == 3
+
+
+def test_a_broken_checkpoint_never_takes_the_place_of_a_good_one(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 3, 6)
+    newest = tmp_path / "training.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    found = Checkpoints(tmp_path, "training")
+    assert found.newest()[0]["step"] == 3  # type: ignore[index]
+    found.save(state(5))
+    newest.write_bytes(b"broken again")
+    read, _ = Checkpoints(tmp_path, "training").newest()
+    assert read is not None
+    assert read["step"] == 3
+
+
+def test_a_checkpoint_that_can_not_be_opened_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = checkpoint(tmp_path, 3)
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(UserError, match=r"can't open the checkpoint .*training.pt: Permission denied"):
+        found.newest()
 
 
 def test_the_loss_scale_of_float16_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -207,6 +251,16 @@ class TestSeries:
                 series.add({"step": 1, "loss": 2.0})
             with contextlib.suppress(OSError):
                 series._file.close()
+
+    @pytest.mark.parametrize("strange", ["5", "[1, 2]", '["a"]', "[]", "{}"])
+    def test_strange_lines_end_what_is_kept(self, tmp_path: Path, strange: str) -> None:
+        path = tmp_path / "x.jsonl"
+        with SeriesFile(path) as series:
+            series.add({"step": 1, "loss": 2.0})
+        with path.open("a") as file:
+            file.write(strange + "\n")
+        with SeriesFile(path, keep=2) as series:
+            assert series.columns()["loss"] == [2.0]
 
     def test_a_file_of_another_version_is_begun_anew(self, tmp_path: Path) -> None:
         path = tmp_path / "x.jsonl"

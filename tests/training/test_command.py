@@ -24,6 +24,7 @@ from revbench.training.members import model_cases, pair_cases, pair_of
 from revbench.training.sources import count_training_images
 from tests.conftest import ROOT, Cli, run_command
 from tests.results.rows import make_row
+from tests.training.processes import kill_worker
 
 BASE = Case(model="", batch_size=8, training_steps=4, data="digits")
 TRAIN = ("train", "revnet-38", "--steps", "4", "--batch-size", "4", "--evaluations", "2", "--checkpoint-every", "2")
@@ -98,7 +99,7 @@ def test_a_run_and_its_digest(tmp_path: Path) -> None:
     assert series["step"] == [1, 2, 3, 4]
     assert [angle is not None for angle in series["angle_degrees"]] == [True, False, True, False]
     assert all(value is not None and value > 0 for value in series["peak_bytes"])
-    assert "Training curves: RevNet-38 on digits" in (tmp_path / "out" / "report.md").read_text()
+    assert "Training curves: RevNet-38, reconstructed on digits" in (tmp_path / "out" / "report.md").read_text()
     resumed = run_command(*TRAIN, "--resume", "out", "--json", cwd=tmp_path, module="revbench")
     found = json.loads(resumed.stdout)
     assert [one["metrics"]["weights_sha256"] for one in found["rows"]] == [
@@ -194,6 +195,29 @@ def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Pat
         assert (process.returncode, said) == (code, f"{words}; go on with --resume out\n")
         steps[-1] = found[0].stat().st_mtime
     assert (tmp_path / "out" / "rows.jsonl").is_file()
+
+
+def test_a_training_whose_worker_died_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    arguments = [
+        "train", "revnet-38", "--batch-size", "4", "--steps", "20", "--evaluations", "1", "--validation-images", "4",
+        "--checkpoint-every", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "revbench", *arguments, "--output", "out"], cwd=tmp_path)
+    while not list((tmp_path / "out" / "checkpoints").glob("*[0-9].pt")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    kill_worker(process)
+    assert process.wait(timeout=60) == 3
+    said = run_command(*arguments[:4], "--steps", "41", "--resume", "out", cwd=tmp_path, module="revbench").stderr
+    assert "is of another training than these; give the arguments with which it began" in said
+    resumed = run_command(*arguments, "--resume", "out", cwd=tmp_path, module="revbench")
+    assert resumed.returncode == 0, resumed.stderr
+    died, whole = read_run(tmp_path / "out").rows
+    assert (died.status, died.message) == ("crashed", "the worker ended by signal SIGKILL without a result")
+    assert died.key == whole.key
+    assert whole.metrics["resumed_at_step"] != 0
+    assert read_run(tmp_path / "out").series(whole)["step"] == list(range(1, 21))
+    assert not (tmp_path / "out" / "checkpoints").exists()
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:

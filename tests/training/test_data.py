@@ -9,7 +9,7 @@ from PIL import Image
 
 from revbench.errors import UserError
 from revbench.training.data import load_images
-from revbench.training.sources import count_classes, split_data_option
+from revbench.training.sources import count_classes, count_training_images, split_data_option
 
 
 def make_folder(root: Path, classes: int = 3, images: int = 10, size: tuple[int, int] = (32, 32)) -> Path:
@@ -65,6 +65,16 @@ def test_bad_folders(tmp_path: Path) -> None:
     (broken / "class0" / "0.png").write_bytes(b"not a png")
     with pytest.raises(UserError, match="can't be read"):
         load_images(str(broken), image_size=32, train_limit=30)
+
+
+def test_links_to_folders_of_images_count(tmp_path: Path) -> None:
+    whole = make_folder(tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    for name in ("class0", "class2"):
+        (tmp_path / "part" / name).symlink_to(whole / name)
+    (tmp_path / "part" / "loose.png").write_bytes((whole / "class0" / "0.png").read_bytes())
+    assert count_training_images(str(tmp_path / "part")) == 16
+    assert len(load_images(str(tmp_path / "part"), image_size=8).train_labels) == 16
 
 
 def test_classes_mean_the_same_in_both_parts(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from revbench.case import Case
+from revbench.errors import UserError
 from revbench.probes.found import Found
 from revbench.training.data import load_images
-from revbench.training.loop import Training, measure_training
+from revbench.training.loop import Training, _mean, measure_training
 from revbench.training.ranks import Ranks
 from revbench.training.supply import MemorySupply
 from revbench.workload import build_workload
@@ -108,6 +109,33 @@ def test_fifty_steps_on_real_images_agree_in_float64() -> None:
         for strategy in ("stored", "reconstructed")
     )
     assert ours == pytest.approx(stored, abs=1e-6)
+
+
+def test_a_training_that_diverged_has_no_mean() -> None:
+    assert _mean([1.0, 2.0]) == 1.5
+    assert math.isnan(_mean([1.0, None]))
+
+
+def test_a_batch_goes_through_in_as_many_parts_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASE.replace(model="tests.training.test_loop:plain", batch_size=6, accumulate=4, training_steps=1)
+    workload = build_workload(case)
+    sizes: list[int] = []
+    workload.model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    measure_training(workload, progress=lambda _: None, evaluations=1, validation_images=10)
+    assert sizes[:4] == [2, 2, 1, 1]
+    assert sizes[4:] == [10]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": "adamw"}, "optimizer=adamw: the recipes are the paper's, which trains with sgd"),
+        ({"world_size": 2}, "world_size=2, but 1 trains here; use torchrun"),
+    ],
+)
+def test_what_can_not_be_trained(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        train(**changes)
 
 
 def plain(size: int = 16) -> nn.Module:

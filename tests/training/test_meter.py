@@ -56,7 +56,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     listed: list[Any] = [SimpleNamespace(pid=7, usedGpuMemory=1000)]
     for name, answer in (
         ("Event", FakeEvent), ("current_device", lambda: 0), ("reset_peak_memory_stats", lambda: None),
-        ("max_memory_allocated", lambda: 500), ("memory_allocated", lambda: 400),
+        ("max_memory_allocated", lambda: 500), ("memory_allocated", lambda index: 400),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, answer)
     fake = FakeNvml(processes=lambda: list(listed))

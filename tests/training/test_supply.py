@@ -100,7 +100,8 @@ def test_a_corrupt_file_is_named_when_its_turn_comes(folder: Path, tmp_path: Pat
     whole = (bad / "a" / "3.jpg").read_bytes()
     (bad / "a" / "3.jpg").write_bytes(whole[: len(whole) // 2])
     supply = files(bad, loaders=loaders)
-    with pytest.raises(UserError, match=r"image .*/a/3\.jpg can't be read: .*; mend or remove it") as caught:
+    said = r"image .*/a/3\.jpg can't be read: .*; put a good copy in its place, or remove it"
+    with pytest.raises(UserError, match=said) as caught:
         list(itertools.chain(supply.batches(0, 5), supply.validation()))
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"image .*/a/3\.jpg can't be read"):

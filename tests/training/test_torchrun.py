@@ -139,6 +139,16 @@ def test_a_process_that_dies_as_a_whole_ends_all(tmp_path: Path) -> None:
     assert not psutil.wait_procs(family, timeout=10)[1]  # nobody is left behind
 
 
+@pytest.mark.slow
+def test_without_an_agent_a_follower_ends_when_the_first_process_is_gone(tmp_path: Path) -> None:
+    with started(*ENDLESS, cwd=tmp_path) as processes:
+        wait_for_a_checkpoint(tmp_path / "out")
+        processes[0].kill()
+        code, _, said = ends(processes[1], timeout=60)
+    assert code == 3
+    assert said.startswith("revbench: process 1: another process of this run is gone")
+
+
 def test_a_mistake_is_said_once(tmp_path: Path) -> None:
     with started("train", "revnet-38", "--batch-size", "3", cwd=tmp_path) as processes:
         assert ends(processes[0]) == (
