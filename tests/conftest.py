@@ -58,6 +58,15 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return call
 
 
+def interruptible(module: str, *arguments: str) -> list[str]:
+    """``python -m module arguments``, which Ctrl-C reaches also where a shell lets its background jobs ignore it."""
+    program = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f" sys.argv[1:] = {list(arguments)!r}; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-c", program]
+
+
 def run_command(
     *arguments: str, cwd: Path, timeout: float = 240, module: str = "pytest", **environment: str
 ) -> subprocess.CompletedProcess[str]:

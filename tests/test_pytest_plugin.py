@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from revbench.results.journal import ROWS, read_run
-from tests.conftest import ROOT, run_command
+from tests.conftest import ROOT, interruptible, run_command
 
 ONE = ("-k", "parameters and revnet-38 and not num_classes")
 HOSTILE = {
@@ -216,10 +216,8 @@ def test_a_wrong_case_in_a_users_suite_fails_its_test_in_one_line(tmp_path: Path
 def start(folder: Path, out: Path) -> subprocess.Popen[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--benchmark", "-k", "parameters", f"--revbench-output={out}"], cwd=folder,
+        interruptible("pytest", "--benchmark", "-k", "parameters", f"--revbench-output={out}"), cwd=folder,
         env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        # A shell without job control lets its background jobs ignore Ctrl-C, and so would all that they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )  # fmt: skip
 
 
@@ -232,7 +230,7 @@ def wait_for_rows(out: Path, count: int) -> None:
     raise AssertionError("no rows in time")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.Signals) -> None:
     out = tmp_path / "out"
     process = start(tmp_path, out)

@@ -21,7 +21,8 @@ def before(context: typer.Context) -> None:
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return  # without importing what torchrun needs
-    from revbench.training.torchrun import Place, check_command, follow
+    from revbench.training.place import Place
+    from revbench.training.torchrun import check_command, follow
 
     place = Place.from_environment()
     if place is not None:

@@ -77,16 +77,18 @@ def run(
         )
     cases = [(case.replace(**asked) if case.strategy == "reconstructed" else case).check() for case in found]
     folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
-    with WorkerServer() as server:
-        environment = server.environment()
-        if device == "auto":
-            device = "cuda" if environment["accelerators"] else "cpu"
-        check_device(device, environment)
-        cases = [case.replace(device=device) for case in cases]
-        for case in {case.model: case for case in cases if ":" in case.model}.values():
-            server.measure([case], "parameters")  # a factory that can't be built is found before anything is written
-        journal = Journal(folder, resume=resume is not None)
-        try:
+    journal = Journal(folder, resume=resume is not None)
+    try:
+        with WorkerServer() as server:
+            environment = server.environment()
+            if device == "auto":
+                device = "cuda" if environment["accelerators"] else "cpu"
+            check_device(device, environment)
+            cases = [case.replace(device=device) for case in cases]
+            for case in {case.model: case for case in cases if ":" in case.model}.values():
+                server.measure(
+                    [case], "parameters"
+                )  # a factory that can't be built is found before anything is written
             session = Session(journal, server, environment)
             for repeat in range(1, repeats + 1):
                 for name in probe or DEFAULT_PROBES:
@@ -95,13 +97,13 @@ def run(
                         row = session.measure(case, name, repeat=repeat, options=options)
                         if not as_json:
                             print(f"{name:<8} {describe(case):<58} {figures(row)}", flush=True)
-        except KeyboardInterrupt:
-            print(f"interrupted; go on with --resume {folder}", file=sys.stderr)
-            raise
-        finally:
-            rows = list(journal.run.rows)
-            journal.close()
-            written = write_report([folder], folder) if rows else None
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with --resume {folder}", file=sys.stderr)
+        raise
+    finally:
+        rows = list(journal.run.rows)
+        journal.close()
+        written = write_report([folder], folder) if rows else None
     assert written is not None
     if as_json:
         print(json.dumps({"rows": [row.to_json() for row in rows], "files": [str(path) for path in written.paths]}))

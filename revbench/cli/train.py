@@ -59,7 +59,7 @@ def train(
     On several GPUs or machines: torchrun --nproc-per-node=N -m revbench train ...
     """
     from revbench.training.command import train_all
-    from revbench.training.torchrun import Place
+    from revbench.training.place import Place
 
     ended = train_all(
         models or (), pair, strategy or (), nulls=nulls, seeds=range(seed, seed + seeds), recipe=recipe, steps=steps,

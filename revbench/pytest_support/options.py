@@ -48,7 +48,7 @@ class Invocation:
 
 
 def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
-    """Check the options, find the device and open the run folder, in this order, so that a mistake leaves no trace.
+    """Check the options, open the run folder and find the device; a mistake is told at once and leaves no trace.
 
     Args:
         option: pytest's parsed options.
@@ -76,6 +76,7 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         raise UserError("--revbench-resume names the run folder already; leave --revbench-output away")
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
     folder = Path(resume or output or Path("reports") / name)
+    journal = Journal(folder, resume=bool(resume))
     server = WorkerServer()
     try:
         environment = server.environment()
@@ -83,9 +84,9 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         if device == "auto":
             device = "cuda" if environment["accelerators"] else "cpu"
         check_device(device, environment)
-        journal = Journal(folder, resume=bool(resume))
     except BaseException:
         server.close()
+        journal.close()  # leaves no trace of a run without rows
         raise
     plan = Plan(
         tier=option.revbench_tier,

@@ -65,7 +65,7 @@ def _number_figures(sections: Sequence[Section]) -> list[Section]:
 
 
 def _sections(evidence: Evidence) -> list[Section]:
-    sentences = steps.findings(evidence)
+    sentences = [*steps.findings(evidence), *training.findings(evidence)]
     layout: list[tuple[str, list[Block | None]]] = [
         ("In short", [*sentences]),
         ("Memory", [steps.memory_table(evidence), *step_memory.memory_figures(evidence)]),

@@ -11,7 +11,7 @@ from revbench import paper
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.recipes import RECIPES
-from revbench.report.document import MISSING, Table
+from revbench.report.document import MISSING, Paragraph, Table
 from revbench.report.evidence import Evidence
 from revbench.report.figures import is_resnet
 from revbench.report.steps import cell
@@ -171,17 +171,54 @@ def _in_words(case: Case, differing: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-def equivalence_table(evidence: Evidence) -> Table | None:
-    """Whether stored and reconstructed end at the same error: an equivalence test over seeds, or why there is none."""
+def findings(evidence: Evidence) -> list[Paragraph]:
+    """One sentence for each RevNet that was trained both ways: where it ended, beside its nulls, and what that shows."""
+    found = []
+    for case, by_seed in _errors_by_seed(evidence).items():
+        both = [errors for errors in by_seed.values() if {"stored", "reconstructed"} <= errors.keys()]
+        if not both:
+            continue
+        reconstructed, stored = (
+            statistics.fmean(e[strategy] for e in both) for strategy in ("reconstructed", "stored")
+        )
+        words = (
+            f"{title_of(case.model)}, trained for {case.training_steps:,} steps on {case.data}, ends at a validation error of"
+            f" {reconstructed:.1%} reconstructed and {stored:.1%} stored"
+        )
+        if len(both) > 1:
+            words += f" (means over {len(both)} seeds)"
+        nulls = [error for errors in both for name, error in errors.items() if name.startswith("null")]
+        if nulls and len(both) == 1:
+            apart = f"{min(nulls):.1%} to {max(nulls):.1%}" if len(nulls) > 1 else f"{nulls[0]:.1%}"
+            words += f"; stored, but for one unit in the last place of one weight, at {apart}"
+        verdict = equivalence([errors["reconstructed"] - errors["stored"] for errors in both])[2]
+        if len(both) < ENOUGH_SEEDS:
+            words += f"; a claim that the two are the same takes {ENOUGH_SEEDS} seeds"
+        elif verdict == "yes":
+            words += f"; the two are the same within {100 * MARGIN:.0f} point"
+        else:
+            words += f"; that the two are the same within {100 * MARGIN:.0f} point is not shown"
+        found.append(Paragraph(f"{words}."))
+    return found
+
+
+def _errors_by_seed(evidence: Evidence) -> dict[Case, dict[int, dict[str, float]]]:
+    """Final validation errors of each RevNet that was trained, by seed, then by ``stored``, ``reconstructed`` or ``null N``."""
     groups: dict[Case, dict[int, dict[str, float]]] = {}
     for case in evidence.cases("training"):
-        of_a_pair = case.ulp == 0 and not is_resnet(case) and case.strategy in ("stored", "reconstructed")
+        of_a_pair = not is_resnet(case) and case.strategy in ("stored", "reconstructed")
         if of_a_pair and (found := evidence.value(case, "training", "validation_error")):
-            by_seed = groups.setdefault(case.stored().replace(seed=0), {})
-            by_seed.setdefault(case.seed, {})[case.strategy] = found.median
+            by_seed = groups.setdefault(case.stored().replace(seed=0, ulp=0), {})
+            by_seed.setdefault(case.seed, {})[f"null {case.ulp}" if case.ulp else case.strategy] = found.median
+    return groups
+
+
+def equivalence_table(evidence: Evidence) -> Table | None:
+    """Whether stored and reconstructed end at the same error: an equivalence test over seeds, or why there is none."""
     rows = []
-    for case, by_seed in groups.items():
-        differences = [e["reconstructed"] - e["stored"] for e in by_seed.values() if len(e) == 2]
+    for case, by_seed in _errors_by_seed(evidence).items():
+        both = [errors for errors in by_seed.values() if {"stored", "reconstructed"} <= errors.keys()]
+        differences = [errors["reconstructed"] - errors["stored"] for errors in both]
         if differences:
             rows.append([title_of(case.model), case.data, str(len(differences)), *equivalence(differences)])
     if not rows:

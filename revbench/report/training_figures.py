@@ -82,7 +82,10 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
     if window > 1:
         notes.append(f"Training curves are running means over {window} steps.")
     if angles:
-        notes.append("Angle: to the gradient of stored in float64 with the same weights, of part of the batch.")
+        notes.append(
+            "Angle: to the gradient of stored in float64 with the same weights, of part of the batch; dotted: the most that"
+            " rounding alone can make of it, so that what stands above are flipped ReLU units."
+        )
     if len(spread) > 1:
         twins = f"{len(nulls)} null run{'s' if len(nulls) > 1 else ''}"
         notes.append(
@@ -101,7 +104,11 @@ def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
     for case, columns in members:
         values = _column(columns, "angle_degrees")
         at = ~np.isnan(values) & (values > 0)
-        axes.plot(_column(columns, "step")[at], values[at], "-o", color=_colour(case), linewidth=1.2, markersize=2.5)
+        steps, colour = _column(columns, "step")[at], _colour(case)
+        axes.plot(steps, values[at], "-o", color=colour, linewidth=1.2, markersize=2.5)
+        if "smooth_relative_error" in columns:  # sin of the largest angle between g and g + e is |e| / |g|
+            smooth = np.degrees(np.arcsin(np.clip(_column(columns, "smooth_relative_error")[at], 0, 1)))
+            axes.plot(steps, smooth, ":", color=colour, linewidth=1.2)
     axes.set(title="Angle to the float64 gradient", xlabel="step", ylabel="degrees", yscale="log")
 
 

@@ -25,8 +25,9 @@ from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from revbench.training.display import Board
 from revbench.training.members import model_cases, pair_cases, pair_of, recipe_of
+from revbench.training.place import Place
 from revbench.training.sources import DEFAULT_CLASSES, DIGITS, count_classes, count_training_images, split_data_option
-from revbench.training.torchrun import Leader, Place
+from revbench.training.torchrun import Leader
 
 TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600.0
 
@@ -121,29 +122,27 @@ def train_all(
     console = Console(quiet=quiet, highlight=False)
     if not console.is_terminal:
         console.width = 120
-    with WorkerServer() if place is None else Leader(place) as server:
-        environment = server.environment()
-        if device == "auto":
-            device = "cuda" if environment["accelerators"] else "cpu"
-        check_device(device, environment)
-        cases = [case.replace(device=device) for case in cases]
-        _check_checkpoints(folder, cases)
-        journal = Journal(folder, resume=resume is not None)
-        session = Session(journal, server, environment)
-        if isinstance(server, Leader):
-            for other in server.environments:
-                journal.add_environment(other)
+    journal = Journal(folder, resume=resume is not None)
+    try:
         try:
-            try:
-                with _told_to_go():
-                    rows = _train(cases, session, {**options, "data_path": source}, console)
-            finally:
-                journal.close()
-        except KeyboardInterrupt:
-            print(f"interrupted; {_what_is_left(folder)}", file=sys.stderr)
-            raise
-        except RunEnded as error:
-            raise RunEnded(f"{error}; {_what_is_left(folder)}") from error
+            with _told_to_go(), WorkerServer() if place is None else Leader(place) as server:
+                environment = server.environment()
+                if device == "auto":
+                    device = "cuda" if environment["accelerators"] else "cpu"
+                check_device(device, environment)
+                cases = [case.replace(device=device) for case in cases]
+                _check_checkpoints(folder, cases)
+                session = Session(journal, server, environment)
+                for other in server.environments if isinstance(server, Leader) else ():
+                    journal.add_environment(other)
+                rows = _train(cases, session, {**options, "data_path": source}, console)
+        finally:
+            journal.close()
+    except KeyboardInterrupt:
+        print(f"interrupted; {_what_is_left(folder)}", file=sys.stderr)
+        raise
+    except RunEnded as error:
+        raise RunEnded(f"{error}; {_what_is_left(folder)}") from error
     written = write_report([folder], folder)
     for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
         console.print(line, markup=False, soft_wrap=True)

@@ -6,101 +6,27 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
 from revbench.probes.found import Found, Metric, Progress, finite_or_null
-from revbench.recipes import RECIPES
 from revbench.results.journal import CHECKPOINTS, SERIES
 from revbench.training.checkpoint import Checkpoints, random_states, restore, state_of, weights_sha256
 from revbench.training.meter import Meter
 from revbench.training.ranks import Ranks, joined
 from revbench.training.sources import DIGITS
+from revbench.training.steps import Training
 from revbench.training.stream import SeriesFile
-from revbench.training.supply import Facts, Supply, open_supply
+from revbench.training.supply import Facts, open_supply
 from revbench.workload import Workload
 
 Line = dict[str, Metric]
 SHOWN = ("loss", "error", "step_seconds", "peak_bytes", "angle_degrees")
-
-
-class Training:
-    """One network and the images that it is trained on, alone or together with other processes.
-
-    Args:
-        workload: what to train; its own batches are not used.
-        supply: this process's share of the images.
-        ranks: the processes that train together.
-    """
-
-    def __init__(self, workload: Workload, supply: Supply, ranks: Ranks) -> None:
-        case = workload.case
-        self.workload, self.supply, self.ranks = workload, supply, ranks
-        self.recipe = RECIPES[case.recipe]
-        self.scaler = torch.amp.GradScaler(case.device.partition(":")[0], enabled=case.autocast == "float16")
-        self._model = ranks.wrap(workload.model, case.device)
-        dtype = torch.float64 if case.dtype == "float64" else torch.float32
-        self._mean, self._deviation = (
-            torch.tensor(values, dtype=dtype, device=case.device).view(1, 3, 1, 1)
-            for values in (supply.facts.mean, supply.facts.deviation)
-        )
-
-    def normalise(self, raw: Tensor) -> Any:
-        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set."""
-        return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
-
-    def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
-        """One training step.
-
-        This process's part of the batch is gone through in ``accumulate`` parts, whose gradients add up to that of their mean;
-        batch norm sees each part by itself.
-
-        Returns:
-            float64 ``(2,)`` on the device, not waited for: loss and number of wrong answers of the whole batch.
-        """
-        case, optimizer = self.workload.case, self.workload.optimizer
-        for group in optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate_at(step, case.training_steps)
-        optimizer.zero_grad(set_to_none=True)
-        found = torch.zeros(2, dtype=torch.float64, device=inputs.device)
-        parts = list(zip(inputs.tensor_split(case.accumulate), targets.tensor_split(case.accumulate), strict=True))
-        for i, (part, labels) in enumerate(parts):
-            with self.ranks.local(self._model, last=i == len(parts) - 1):
-                with self.workload.autocast():
-                    outputs = self._model(part)
-                    loss = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
-                self.scaler.scale(loss).backward()
-            found += torch.stack([loss.detach().double(), (outputs.detach().argmax(1) != labels).sum().double()])
-        if case.clip_norm:
-            self.scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(self.workload.model.parameters(), case.clip_norm)
-        self.scaler.step(optimizer)
-        self.scaler.update()
-        found[0] /= self.ranks.share.world_size
-        return self.ranks.sum(found)
-
-    @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after."""
-        model: nn.Module = self.workload.model
-        self.ranks.copy_buffers(model)
-        model.eval()
-        found = torch.zeros(3, dtype=torch.float64, device=self._mean.device)
-        for raw, targets in self.supply.validation():
-            with self.workload.autocast():
-                outputs = model(self.normalise(raw))
-                loss = self.workload.loss(outputs, targets).double() * len(targets)
-            wrong = (outputs.argmax(1) != targets).sum().double()
-            found += torch.stack([loss, wrong, torch.full_like(wrong, len(targets))])
-        model.train()
-        loss_sum, wrong_count, count = self.ranks.sum(found).tolist()
-        return loss_sum / count, wrong_count / count
 
 
 def measure_training(
@@ -187,33 +113,23 @@ def measure_training(
             own = {name: columns[name][first - case.training_steps :] for name in ("step_seconds", "peak_bytes")}
             of_ranks = ranks.of_all((statistics.median(own["step_seconds"]), max(own["peak_bytes"])))
             high_water = meter.high_water()
-    facts = supply.facts
-    last = max(case.training_steps // 10, 1)
-    metrics: dict[str, Metric] = {
-        "train_loss": _mean(columns["loss"][-last:]),
-        "train_error": _mean(columns["error"][-last:]),
-        "validation_loss": _mean(columns["validation_loss"][-1:]),
-        "validation_error": columns["validation_error"][-1],
-        "step_seconds": statistics.median(float(v) for v in columns["step_seconds"] if v is not None),
-        "peak_bytes": max(v for v in columns["peak_bytes"] if v is not None),
-        "data_bytes": facts.device_bytes,
+    metrics = {
+        **_ends(columns, case.training_steps),
         **high_water,
         **shares,
-        "train_images": facts.train_images,
-        "train_images_available": facts.train_available,
-        "validation_images": facts.validation_images,
-        "data_sha256": facts.sha256,
+        **_of_data(supply.facts),
         "weights_sha256": weights_sha256(workload.model),
         "resumed_at_step": first,
         "resume_note": note,
     }
     if watch is not None and (problems := [moment.problem for moment in watch.moments if moment.problem]):
         metrics["drift_problem"] = problems[0]
-    samples = {}
-    if not ranks.alone:
-        for name, values in zip(("rank_step_seconds", "rank_peak_bytes"), zip(*of_ranks, strict=True), strict=True):
-            samples[name] = list(values)
-            metrics |= {f"{name}_{how}": f(values) for how, f in _SUMMARIES.items()}
+    samples = (
+        {}
+        if ranks.alone
+        else dict(zip(("rank_step_seconds", "rank_peak_bytes"), zip(*of_ranks, strict=True), strict=True))
+    )
+    metrics |= {f"{name}_{how}": f(values) for name, values in samples.items() for how, f in _SUMMARIES.items()}
     return Found(metrics, samples, series=columns if path is None else {})
 
 
@@ -287,6 +203,24 @@ def _run(
     return {"training_seconds": elapsed, "waiting_share": waited / elapsed, "series_share": wrote / elapsed}
 
 
+def _ends(columns: Mapping[str, Sequence[Any]], steps: int) -> Line:
+    """What the columns of a series come to."""
+    last = max(steps // 10, 1)
+    seconds, peaks = ([v for v in columns[name] if v is not None] for name in ("step_seconds", "peak_bytes"))
+    return {
+        "train_loss": _mean(columns["loss"][-last:]), "train_error": _mean(columns["error"][-last:]),
+        "validation_loss": _mean(columns["validation_loss"][-1:]), "validation_error": columns["validation_error"][-1],
+        "step_seconds": statistics.median(seconds), "peak_bytes": max(peaks),
+    }  # fmt: skip
+
+
+def _of_data(facts: Facts) -> Line:
+    return {
+        "train_images": facts.train_images, "train_images_available": facts.train_available,
+        "validation_images": facts.validation_images, "data_bytes": facts.device_bytes, "data_sha256": facts.sha256,
+    }  # fmt: skip
+
+
 def _reader(
     line: Line, totals: Tensor, batch_size: int, figures: Callable[[], dict[str, Metric]]
 ) -> Callable[[], Line]:
@@ -307,6 +241,6 @@ def _check_same_images(ranks: Ranks, facts: Facts) -> None:
             raise UserError(f"process {rank} finds other images than process 0; give every machine the same data")
 
 
-def _mean(values: list[Any]) -> float:
+def _mean(values: Sequence[Any]) -> float:
     """NaN if one of them was not finite: a training that diverged has no mean."""
     return math.nan if None in values else statistics.fmean(values)

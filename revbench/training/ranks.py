@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,8 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
 from revbench.training.order import ALONE, Share
-
-MEETING_SECONDS = 600.0  # until the last process must have come
+from revbench.training.place import MEETING
 
 
 class Ranks:
@@ -83,7 +81,7 @@ def joined(place: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]:
         return
     share = Share(place["rank"], place["world_size"])
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        place["host"], place["port"], is_master=False, timeout=timedelta(seconds=MEETING_SECONDS)
+        place["host"], place["port"], is_master=False, timeout=MEETING
     )
     dist.init_process_group(
         "nccl" if device.startswith("cuda") else "gloo",

@@ -8,81 +8,21 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from revbench.case import Case
 from revbench.errors import RunEnded, UserError
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
+from revbench.training.place import MEETING, Place
 
 _FOREVER = timedelta(days=30)
-_MEETING = timedelta(minutes=10)
 _AFTER_THE_END = timedelta(seconds=60)  # in which a process tells how it ended, once another has
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands among those that ``torchrun`` started.
-
-    Attributes:
-        rank: from 0; the process of rank 0 leads.
-        world_size: number of processes.
-        local_rank: among those of this machine; its GPU.
-        host, port: of the store where all meet.
-        hosts: whether this process must provide the store.
-        attempt: counts torchrun's restarts.
-    """
-
-    rank: int
-    world_size: int
-    local_rank: int
-    host: str
-    port: int
-    hosts: bool
-    attempt: str
-
-    @classmethod
-    def from_environment(cls) -> Place | None:
-        """What torchrun's variables say; None in a process that is alone.
-
-        Raises:
-            UserError: they say nothing that can be.
-        """
-        if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
-            return None
-        try:
-            rank, size, local, port = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
-            host = os.environ["MASTER_ADDR"]
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"RANK and WORLD_SIZE are set, but not all of torchrun's variables ({error}); use torchrun"
-            ) from error
-        hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        return cls(rank, size, local, host, port, hosts, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-    def store(self, *, first: bool = False) -> Any:
-        """A connection to the store; the first one of the process that hosts it opens it."""
-        import torch.distributed as dist
-        from torch.distributed.distributed_c10d import PrefixStore
-
-        store = dist.TCPStore(  # type: ignore[attr-defined]
-            self.host, self.port, is_master=first and self.hosts, wait_for_workers=False, timeout=_MEETING
-        )
-        return PrefixStore(f"revbench/{self.attempt}", store)
-
-    def of_worker(self, number: int) -> dict[str, Any]:
-        """What a worker needs to meet the others; see `revbench.training.ranks.joined`."""
-        return {
-            "rank": self.rank, "world_size": self.world_size, "host": self.host, "port": self.port,
-            "name": f"revbench/{self.attempt}/workers/{number}",
-        }  # fmt: skip
 
 
 class Participant(WorkerServer):
@@ -135,7 +75,7 @@ class Participant(WorkerServer):
     def _ended_well_everywhere(self, number: int) -> bool:
         keys = [f"outcome/{number}/{rank}" for rank in range(self.place.world_size)]
         try:
-            self.store.wait(keys, _MEETING)
+            self.store.wait(keys, MEETING)
         except RuntimeError:  # a process is gone
             return False
         return all(json.loads(self.store.get(key))["status"] == "ok" for key in keys)
@@ -185,7 +125,7 @@ class Leader(Participant):
         found = super().environment()
         self.environments = [found]
         for rank in range(1, self.place.world_size):
-            told = json.loads(self._wait(f"environment/{rank}", _MEETING))
+            told = json.loads(self._wait(f"environment/{rank}", MEETING))
             if "refused" in told:
                 raise UserError(f"process {rank}: {told['refused']}")
             there = len(told["environment"]["accelerators"])

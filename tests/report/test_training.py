@@ -14,7 +14,7 @@ from scipy import stats
 
 from revbench.case import Case
 from revbench.report.build import build_report
-from revbench.report.document import Figure, Report, Table
+from revbench.report.document import Figure, Paragraph, Report, Table
 from revbench.report.training import MARGIN, equivalence
 from revbench.report.training_figures import _smooth
 from revbench.results.journal import Journal
@@ -110,6 +110,25 @@ def test_seeds_and_processes_are_told_apart(tmp_path: Path) -> None:
     assert [row[1] for row in found["Where each training run ended"].rows[:2]] == ["stored, seed 0", "stored, seed 1"]
     (row,) = found["Trainings on several processes"].rows
     assert row == ["RevNet-38", "stored", "2", "whole batch", "100 ms", *["–"] * 5]
+
+
+def in_short(report: Report) -> list[str]:
+    return [b.text for s in report.sections for b in s.blocks if isinstance(b, Paragraph)]
+
+
+def test_a_sentence_says_where_a_pair_ended(tmp_path: Path) -> None:
+    errors = dict(zip(members(), (0.25, 0.30, 0.31, 0.32), strict=True)) | {BASE.replace(ulp=2): 0.29}
+    assert in_short(trained(tmp_path / "one", errors)) == [
+        "RevNet-38, trained for 6 steps on CIFAR-10 (JPEG), ends at a validation error of 31.0% reconstructed and 30.0% stored;"
+        " stored, but for one unit in the last place of one weight, at 29.0% to 32.0%; a claim that the two are the same takes"
+        " 5 seeds."
+    ]
+    for name, apart, verdict in (("same", 0.001, "the two are the same within"), ("far", 0.1, "is not shown")):
+        cases = {case: 0.3 + apart * (case.strategy != "stored") for seed in range(5) for case in members(seed)}
+        (words,) = in_short(trained(tmp_path / name, cases))
+        assert "(means over 5 seeds)" in words
+        assert verdict in words
+    assert in_short(trained(tmp_path / "stored", {BASE: 0.3})) == []
 
 
 def test_unlike_trainings_are_never_averaged(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from rich.console import Console
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.recipes import RECIPES
-from revbench.results.journal import read_run
-from revbench.training.command import _steps
+from revbench.results.journal import read_run, series_stem
+from revbench.training.command import _check_checkpoints, _steps
 from revbench.training.display import Board
 from revbench.training.members import model_cases, pair_cases, pair_of
 from revbench.training.sources import count_training_images
-from tests.conftest import ROOT, Cli, run_command
+from tests.conftest import ROOT, Cli, interruptible, run_command
 from tests.results.rows import make_row
 from tests.training.processes import kill_worker
 
@@ -177,12 +177,8 @@ def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Pat
     steps = []
     for number, (code, words) in told.items():
         again = "--resume" if steps else "--output"
-        command = [sys.executable, "-m", "revbench", *arguments, again, "out"]
-        # A shell that started the tests in the background may have them ignore the interrupt.
-        process = subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+        command = interruptible("revbench", *arguments, again, "out")
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         folder = tmp_path / "out" / "checkpoints"
         deadline = time.monotonic() + 60
         while not (found := list(folder.glob("*[0-9].pt"))) or (steps and found[0].stat().st_mtime == steps[-1]):
@@ -208,8 +204,6 @@ def test_a_training_whose_worker_died_goes_on_from_its_checkpoint(tmp_path: Path
         time.sleep(0.02)
     kill_worker(process)
     assert process.wait(timeout=60) == 3
-    said = run_command(*arguments[:4], "--steps", "41", "--resume", "out", cwd=tmp_path, module="revbench").stderr
-    assert "is of another training than these; give the arguments with which it began" in said
     resumed = run_command(*arguments, "--resume", "out", cwd=tmp_path, module="revbench")
     assert resumed.returncode == 0, resumed.stderr
     died, whole = read_run(tmp_path / "out").rows
@@ -220,6 +214,17 @@ def test_a_training_whose_worker_died_goes_on_from_its_checkpoint(tmp_path: Path
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
+def test_a_checkpoint_of_none_of_these_trainings_is_not_left_lying(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    mine, other = BASE.replace(model="revnet-38"), BASE.replace(model="revnet-38", training_steps=5)
+    for kind in ("", ".previous"):
+        (tmp_path / "checkpoints" / f"{series_stem((mine.id, 'training', 1))}{kind}.pt").touch()
+    _check_checkpoints(tmp_path, [mine, other])
+    with pytest.raises(UserError, match="is of another training than these; give the arguments with which it began"):
+        _check_checkpoints(tmp_path, [other])
+
+
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     """Planted: files of more than 1 MiB can't be written, so the checkpoint of the second network can't."""
     arguments = (

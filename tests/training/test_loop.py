@@ -11,8 +11,9 @@ from revbench.case import Case
 from revbench.errors import UserError
 from revbench.probes.found import Found
 from revbench.training.data import load_images
-from revbench.training.loop import Training, _mean, measure_training
+from revbench.training.loop import _mean, measure_training
 from revbench.training.ranks import Ranks
+from revbench.training.steps import Training
 from revbench.training.supply import MemorySupply
 from revbench.workload import build_workload
 

@@ -17,7 +17,8 @@ from revbench.errors import UserError
 from revbench.results.journal import Run, read_run
 from revbench.results.schema import Row
 from revbench.training.loop import measure_training
-from revbench.training.torchrun import Place, check_command
+from revbench.training.place import Place
+from revbench.training.torchrun import check_command
 from revbench.workload import build_workload
 from tests.conftest import ROOT
 from tests.training.processes import ends, kill_worker, started

@@ -1,0 +1,86 @@
+"""One step of a training, and one evaluation: the maths of it, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revbench.recipes import RECIPES
+from revbench.training.ranks import Ranks
+from revbench.training.supply import Supply
+from revbench.workload import Workload
+
+
+class Training:
+    """One network and the images that it is trained on, alone or together with other processes.
+
+    Args:
+        workload: what to train; its own batches are not used.
+        supply: this process's share of the images.
+        ranks: the processes that train together.
+    """
+
+    def __init__(self, workload: Workload, supply: Supply, ranks: Ranks) -> None:
+        case = workload.case
+        self.workload, self.supply, self.ranks = workload, supply, ranks
+        self.recipe = RECIPES[case.recipe]
+        self.scaler = torch.amp.GradScaler(case.device.partition(":")[0], enabled=case.autocast == "float16")
+        self._model = ranks.wrap(workload.model, case.device)
+        dtype = torch.float64 if case.dtype == "float64" else torch.float32
+        self._mean, self._deviation = (
+            torch.tensor(values, dtype=dtype, device=case.device).view(1, 3, 1, 1)
+            for values in (supply.facts.mean, supply.facts.deviation)
+        )
+
+    def normalise(self, raw: Tensor) -> Any:
+        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set."""
+        return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
+
+    def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+        """One training step.
+
+        This process's part of the batch is gone through in ``accumulate`` parts, whose gradients add up to that of their mean;
+        batch norm sees each part by itself.
+
+        Returns:
+            float64 ``(2,)`` on the device, not waited for: loss and number of wrong answers of the whole batch.
+        """
+        case, optimizer = self.workload.case, self.workload.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate_at(step, case.training_steps)
+        optimizer.zero_grad(set_to_none=True)
+        found = torch.zeros(2, dtype=torch.float64, device=inputs.device)
+        parts = list(zip(inputs.tensor_split(case.accumulate), targets.tensor_split(case.accumulate), strict=True))
+        for i, (part, labels) in enumerate(parts):
+            with self.ranks.local(self._model, last=i == len(parts) - 1):
+                with self.workload.autocast():
+                    outputs = self._model(part)
+                    loss = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
+                self.scaler.scale(loss).backward()
+            found += torch.stack([loss.detach().double(), (outputs.detach().argmax(1) != labels).sum().double()])
+        if case.clip_norm:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(self.workload.model.parameters(), case.clip_norm)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        found[0] /= self.ranks.share.world_size
+        return self.ranks.sum(found)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after."""
+        model: nn.Module = self.workload.model
+        self.ranks.copy_buffers(model)
+        model.eval()
+        found = torch.zeros(3, dtype=torch.float64, device=self._mean.device)
+        for raw, targets in self.supply.validation():
+            with self.workload.autocast():
+                outputs = model(self.normalise(raw))
+                loss = self.workload.loss(outputs, targets).double() * len(targets)
+            wrong = (outputs.argmax(1) != targets).sum().double()
+            found += torch.stack([loss, wrong, torch.full_like(wrong, len(targets))])
+        model.train()
+        loss_sum, wrong_count, count = self.ranks.sum(found).tolist()
+        return loss_sum / count, wrong_count / count
