@@ -107,12 +107,13 @@ def tables(report: Report) -> dict[str, Table]:
 
 def test_the_sentence_says_what_the_rows_say(run: Path) -> None:
     report = build_report([run])
-    (sentence,) = [b.text for b in report.sections[0].blocks if isinstance(b, Paragraph)]
+    sentence, training = [b.text for b in report.sections[0].blocks if isinstance(b, Paragraph)]
     assert "2.0 MiB" in sentence
     assert "8.0 MiB (4.0 × less)" in sentence
     assert "1.50 × the time" in sentence
     assert "1.33 × the floating-point operations" in sentence
     assert "0.200° from the float64 one (stored: 0.100°)" in sentence
+    assert training.startswith("RevNet-38, trained for")
 
 
 def test_time_is_the_median_over_launches_with_its_spread(run: Path) -> None:
