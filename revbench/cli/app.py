@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -17,8 +19,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.callback()
 def before(context: typer.Context) -> None:
     """In a process that follows, do what it is told, whatever the command line says."""
-    import os
-
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return  # without importing what torchrun needs
     from revbench.training.place import Place
@@ -26,7 +26,7 @@ def before(context: typer.Context) -> None:
 
     place = Place.from_environment()
     if place is not None:
-        check_command(place, context.invoked_subcommand)
-        if place.rank > 0:
+        check_command(context.invoked_subcommand)
+        if place.rank > 0 and "--help" not in sys.argv:  # after showing its help the first one would hand out nothing
             follow(place)
             raise typer.Exit(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +51,7 @@ def run(
     """Measure models under their strategies and write a report."""
     from revbench.pytest_support.display import describe, figures
     from revbench.report import write_report
-    from revbench.results.journal import Journal
+    from revbench.results.journal import Journal, run_folder
     from revbench.runner.client import WorkerServer
     from revbench.runner.session import Session, check_device
 
@@ -61,8 +60,7 @@ def run(
             raise unknown("probe", name, (*DEFAULT_PROBES, *OTHER_PROBES))
     if repeats < 1:
         raise UserError(f"--repeats={repeats} must be at least 1")
-    if resume is not None and output is not None:
-        raise UserError("--resume names the run folder already; leave --output away")
+    folder = run_folder(resume, output)
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
@@ -76,7 +74,6 @@ def run(
             "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
         )
     cases = [(case.replace(**asked) if case.strategy == "reconstructed" else case).check() for case in found]
-    folder = resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
     journal = Journal(folder, resume=resume is not None)
     try:
         with WorkerServer() as server:

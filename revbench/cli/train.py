@@ -15,7 +15,10 @@ from revbench.cli.app import Json, app
 def train(
     models: Annotated[list[str] | None, typer.Argument(help="Catalogue names, or package.module:factory.")] = None,
     pair: Annotated[str | None, typer.Option(help="A pair of the paper by its number: 38, 110, 164 or 104.")] = None,
-    strategy: Annotated[list[str] | None, typer.Option(help="For single models; may be repeated.")] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(help="For single models; may be repeated. Default: reconstructed, of a ResNet stored."),
+    ] = None,
     nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last place.")] = 1,
     seeds: Annotated[int, typer.Option(help="Trainings of each, on other weights and batches.")] = 1,
     seed: Annotated[int, typer.Option(help="The first.")] = 0,
@@ -35,7 +38,8 @@ def train(
     images: Annotated[int | None, typer.Option(help="Train on so many of them. Default: all.")] = None,
     validation_images: Annotated[int, typer.Option(help="Evaluate on so many; 0: all.")] = 0,
     loaders: Annotated[
-        int | None, typer.Option(help="Processes that read image files ahead, under the recipe imagenet.")
+        int | None,
+        typer.Option(help="Under imagenet, processes that read files ahead. Default: the free cores, at most 8."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
@@ -60,11 +64,11 @@ def train(
     """
     from revbench.training.command import train_all
     from revbench.training.place import Place
+    from revbench.training.request import Request
 
-    ended = train_all(
-        models or (), pair, strategy or (), nulls=nulls, seeds=range(seed, seed + seeds), recipe=recipe, steps=steps,
-        epochs=epochs, batch_size=batch_size, data=data, images=images, device=device, output=output, resume=resume,
-        quiet=as_json,
+    request = Request(
+        models=models or (), pair=pair, strategies=strategy or (), nulls=nulls, seed=seed, seeds=seeds, recipe=recipe,
+        steps=steps, epochs=epochs, batch_size=batch_size, data=data, images=images,
         fields={
             "dtype": dtype, "autocast": autocast, "compile": compile_pieces, "clip_norm": clip,
             "memory_format": "channels_last" if channels_last else "contiguous", "accumulate": accumulate,
@@ -74,8 +78,9 @@ def train(
             "validation_images": validation_images, "loaders": loaders, "evaluations": evaluations, "drift_every": drift_every,
             "checkpoint_every": checkpoint_every,
         },
-        place=Place.from_environment(),
     )  # fmt: skip
+    place = Place.from_environment()
+    ended = train_all(request, device=device, output=output, resume=resume, quiet=as_json, place=place)
     if as_json:
         files = [str(path) for path in ended.written.paths]
         print(json.dumps({"rows": [row.to_json() for row in ended.rows], "files": files}))

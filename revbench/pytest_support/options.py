@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from revbench.errors import UserError, unknown
-from revbench.results.journal import Journal
+from revbench.results.journal import Journal, run_folder
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from revbench.tiers import TIERS, Plan
@@ -71,12 +69,8 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
     time_options = _time_options(option, arguments)
     data, data_path = split_data_option(option.revbench_data)
-    resume, output = option.revbench_resume, option.revbench_output
-    if resume and output:
-        raise UserError("--revbench-resume names the run folder already; leave --revbench-output away")
-    name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
-    folder = Path(resume or output or Path("reports") / name)
-    journal = Journal(folder, resume=bool(resume))
+    resume = option.revbench_resume
+    journal = Journal(run_folder(resume, option.revbench_output, prefix="--revbench-"), resume=bool(resume))
     server = WorkerServer()
     try:
         environment = server.environment()

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,10 @@ class Journal:
             ) from error
         return name
 
+    def has_checkpoint(self, stem: str) -> bool:
+        """Whether a training left something to go on with."""
+        return any((self.folder / CHECKPOINTS / f"{stem}{kind}.pt").is_file() for kind in ("", ".previous"))
+
     def remove_checkpoints(self, stem: str) -> None:
         """Of a training whose row is on disk: until then they are all there is of it."""
         folder = self.folder / CHECKPOINTS
@@ -228,6 +233,21 @@ def series_stem(key: Key) -> str:
     case_id, probe, repeat = key
     words = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
     return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}"
+
+
+def run_folder(resume: str | Path | None, output: str | Path | None, *, prefix: str = "--") -> Path:
+    """The folder of a run: one to go on with, the one that is asked for, or a new one named by the time (UTC).
+
+    Args:
+        resume, output: what the user gave for either.
+        prefix: of the two options.
+
+    Raises:
+        UserError: both are given.
+    """
+    if resume and output:
+        raise UserError(f"{prefix}resume names the run folder already; leave {prefix}output away")
+    return Path(resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ"))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

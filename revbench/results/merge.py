@@ -28,6 +28,8 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Run:
     """
     if len(folders) < 2:
         raise UserError("give two or more run folders to merge")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run folder is given twice; name each once")
     runs = [read_run(folder) for folder in folders]
     seen: dict[tuple[str, Key], Path] = {}
     for run in runs:

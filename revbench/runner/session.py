@@ -29,12 +29,7 @@ class Session:
         self.environment = environment
         self._server = server
         self._environment_id = journal.add_environment(environment)
-        # A training that died is gone on with from its checkpoint; its row stays, and one that is ok stands beside it then.
-        self._found: dict[Key, Row] = {
-            row.key: row
-            for row in journal.run.rows
-            if row.probe != "training" or row.status not in ("crashed", "timeout")
-        }
+        self._found: dict[Key, Row] = {row.key: row for row in journal.run.rows}
         self.replayed = 0
 
     def measure(
@@ -94,10 +89,13 @@ class Session:
     ) -> list[Row]:
         for case in cases:
             case.check()
-        known = [row for case in cases if (row := self._found.get((case.id, probe, repeat))) is not None]
         stem = series_stem((cases[0].id, probe, repeat))
+        died = self._found.get((cases[0].id, probe, repeat)) if probe == "training" else None
+        if died is not None and not died.ok and self.journal.has_checkpoint(stem):
+            del self._found[died.key]  # it is gone on with; its row stays, and another one stands beside it then
+        known = [row for case in cases if (row := self._found.get((case.id, probe, repeat))) is not None]
         if len(known) == len(cases):
-            if probe == "training":  # killed between the row and this
+            if probe == "training" and known[0].ok:  # killed between the row and this
                 self.journal.remove_checkpoints(stem)
             self.replayed += len(known)
             return known

@@ -92,7 +92,7 @@ def state_of(workload: Workload, step: int, **more: Any) -> dict[str, Any]:
     Args:
         workload: what is trained.
         step: how many steps are done.
-        more: what else to keep: ``scaler``, ``random`` (of each process), ``data_sha256``, ``options``.
+        more: what else to keep: ``scaler``, ``random`` (of each process), ``data``, ``options``.
     """
     return {
         "version": CHECKPOINT_VERSION, "case_id": _identity(workload.case), "step": step, "model": workload.model.state_dict(),
@@ -106,7 +106,7 @@ def restore(
     *,
     scaler: torch.amp.GradScaler,
     rank: int,
-    data_sha256: str,
+    data: str,
     options: Mapping[str, Any],
 ) -> int:
     """Put weights, buffers, optimizer, loss scale and random generators of a training into a checkpoint's state.
@@ -115,7 +115,7 @@ def restore(
         state: of the checkpoint.
         workload, scaler: what is trained.
         rank: of this process, for its random generators.
-        data_sha256: of the images that it is trained on.
+        data: digests of the images that it is trained on and validated with.
         options: with which its series was begun.
 
     Returns:
@@ -132,7 +132,7 @@ def restore(
     case_id = _identity(workload.case)
     if state.get("case_id") != case_id:
         raise UserError(f"the checkpoint is of {state.get('case_id')}, not of {case_id}; name another folder")
-    if state.get("data_sha256") != data_sha256:
+    if state.get("data") != data:
         raise UserError(
             f"the checkpoint of {case_id} was made on other images; give the data that it began with, or another folder"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -38,10 +39,12 @@ class Images:
     flip: bool
     train_available: int
 
-    def sha256(self) -> str:
-        """A digest of the training images and their labels."""
-        digest = sha256(self.train_images.numpy().tobytes())
-        digest.update(self.train_labels.numpy().tobytes())
+    def sha256(self, *, validation: bool = False) -> str:
+        """A digest of the training images, or of those to validate, and their labels."""
+        images = self.validation_images if validation else self.train_images
+        labels = self.validation_labels if validation else self.train_labels
+        digest = sha256(images.numpy().tobytes())
+        digest.update(labels.numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -190,12 +193,13 @@ def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
 
     root = Path(os.environ.get("REVBENCH_DATA_ROOT", Path.home() / ".cache" / "revbench"))
     try:
-        if name == "imagenet":
-            train, validation = (datasets.ImageNet(str(root), split=split) for split in ("train", "val"))
-        else:
-            kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock"):  # one process of several downloads it
+        root.mkdir(parents=True, exist_ok=True)
+        # One process of several downloads or unpacks it; where nothing can be written it must be there already.
+        with FileLock(root / f".{name}.lock") if os.access(root, os.W_OK) else nullcontext():
+            if name == "imagenet":
+                train, validation = (datasets.ImageNet(str(root), split=split) for split in ("train", "val"))
+            else:
+                kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
                 train, validation = (kind(str(root), train=train, download=True) for train in (True, False))
         return ImageSet(train), ImageSet(validation)
     except Exception as error:  # torchvision and urllib raise many kinds

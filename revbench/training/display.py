@@ -19,7 +19,7 @@ from revbench.units import human_bytes, human_degrees, human_seconds
 
 COLUMNS = ("", "done", "step", "loss", "error", "a step", "memory", "angle", "left", "validation")
 DISPENSABLE = ("done", "angle", "memory", "a step", "validation")
-_UNLIMITED = 10_000
+_UNLIMITED = 10_000  # wider than any table
 LINES = 10  # of each training, where the output is no terminal
 
 

@@ -94,7 +94,7 @@ def measure_training(
         options = {"validation_images": validation_images, "evaluations": evaluations, "drift_every": drift_every}
         if state is not None:
             first = restore(
-                state, workload, scaler=training.scaler, rank=ranks.share.rank, data_sha256=supply.facts.sha256,
+                state, workload, scaler=training.scaler, rank=ranks.share.rank, data=supply.facts.identity,
                 options=options,
             )  # fmt: skip
         watch = None
@@ -110,6 +110,9 @@ def measure_training(
                 progress=progress if ranks.first else lambda _: None,
             )  # fmt: skip
             columns = series.columns()
+            if path is not None and series.lost:
+                note = f"{note}; " if note else ""
+                note += f"{series.lost} of the series' first {first} lines are lost"
             own = {name: columns[name][first - case.training_steps :] for name in ("step_seconds", "peak_bytes")}
             of_ranks = ranks.of_all((statistics.median(own["step_seconds"]), max(own["peak_bytes"])))
             high_water = meter.high_water()
@@ -196,7 +199,7 @@ def _run(
                 checkpoints.save(
                     state_of(
                         workload, done, scaler=training.scaler.state_dict(), random=random,
-                        data_sha256=training.supply.facts.sha256, options=dict(options),
+                        data=training.supply.facts.identity, options=dict(options),
                     )
                 )  # fmt: skip
     elapsed = time.perf_counter() - began
@@ -235,7 +238,7 @@ def _reader(
 
 
 def _check_same_images(ranks: Ranks, facts: Facts) -> None:
-    digests = ranks.of_all(facts.sha256)
+    digests = ranks.of_all(facts.identity)
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
             raise UserError(f"process {rank} finds other images than process 0; give every machine the same data")

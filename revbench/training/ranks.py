@@ -21,6 +21,8 @@ class Ranks:
 
     Attributes:
         share: of every batch.
+        alone: there are no others.
+        first: this process writes.
     """
 
     def __init__(self, share: Share = ALONE) -> None:

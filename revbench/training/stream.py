@@ -25,6 +25,9 @@ class SeriesFile:
         path: of the file, written line by line; None keeps the lines in memory alone.
         keep: lines of an earlier process that are kept: those up to its checkpoint; what came after is written anew.
 
+    Attributes:
+        lost: lines that should have been kept but were not there.
+
     Raises:
         UserError: it can't be written.
     """
@@ -33,11 +36,13 @@ class SeriesFile:
         self._path = path
         self._lines: list[list[Metric]] = []
         self._file: Any = None
+        self.lost = 0
         if path is None:
             return
         try:
             if keep and path.is_file():
                 self._lines = _read(path)[:keep]
+            self.lost = keep - len(self._lines)
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in (COLUMNS, *self._lines)))
             self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:

@@ -32,7 +32,8 @@ class Facts:
         train_images, validation_images: how many are used.
         train_available: how many the whole training set holds.
         mean, deviation: of each channel between 0 and 1, by which images are normalised.
-        sha256: a digest of the training images.
+        sha256: a digest of the training images: of their pixels and labels, or of the files' names and labels.
+        validation_sha256: the same of the images to validate.
         device_bytes: what the images take in the device's memory.
     """
 
@@ -42,7 +43,13 @@ class Facts:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     sha256: str
+    validation_sha256: str
     device_bytes: int
+
+    @property
+    def identity(self) -> str:
+        """Equal for all processes of a training, and before and after a resume."""
+        return f"{self.sha256} {self.validation_sha256}"
 
 
 class Supply(Protocol):
@@ -107,6 +114,7 @@ class MemorySupply:
             mean=mean,
             deviation=deviation,
             sha256=images.sha256(),
+            validation_sha256=images.sha256(validation=True),
             device_bytes=self._batches.bytes + sum(t.nbytes for t in self._validation),
         )
 
@@ -165,6 +173,7 @@ class FileSupply:
         self.facts = Facts(
             train_images=len(train), train_available=len(sets[0]), validation_images=len(validation),
             mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION, sha256=train.sha256(),
+            validation_sha256=validation.sha256(),
             device_bytes=0,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -50,8 +51,8 @@ class Participant(WorkerServer):
         over = threading.Event()
         with self._watched(number, over):
             try:
-                answer = self.measure_here(
-                    cases, probe, options={**options, "place": self.place.of_worker(number)},
+                answer = WorkerServer.measure(
+                    self, cases, probe, options={**options, "place": self.place.of_worker(number)},
                     timeout_seconds=timeout_seconds, progress=progress,
                 )  # fmt: skip
             except UserError as error:
@@ -68,17 +69,18 @@ class Participant(WorkerServer):
             answer["status"] = "ok" if everywhere else "left"
         return answer
 
-    def measure_here(self, cases: Sequence[Case], probe: str, **settings: Any) -> dict[str, Any]:
-        """Run a probe in a worker of this process alone."""
-        return super().measure(cases, probe, **settings)
+    def come(self, keys: Sequence[str], patience: timedelta) -> bool:
+        """Wait until all of these are in the store, so that a signal is heard; whether they came in time."""
+        deadline = time.monotonic() + patience.total_seconds()
+        while not self.store.check(list(keys)):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
 
     def _ended_well_everywhere(self, number: int) -> bool:
         keys = [f"outcome/{number}/{rank}" for rank in range(self.place.world_size)]
-        try:
-            self.store.wait(keys, MEETING)
-        except RuntimeError:  # a process is gone
-            return False
-        return all(json.loads(self.store.get(key))["status"] == "ok" for key in keys)
+        return self.come(keys, MEETING) and all(json.loads(self.store.get(key))["status"] == "ok" for key in keys)
 
     @contextmanager
     def _watched(self, number: int, over: threading.Event) -> Iterator[None]:
@@ -120,22 +122,27 @@ class Leader(Participant):
         """The fingerprint of this machine; those of all processes go to `environments`.
 
         Raises:
-            UserError: a process has no GPU of its own although this one has.
+            UserError: PyTorch can't be used on the machine of one of them.
         """
         found = super().environment()
-        self.environments = [found]
+        self.environments, self._local_ranks = [found], [self.place.local_rank]
         for rank in range(1, self.place.world_size):
             told = json.loads(self._wait(f"environment/{rank}", MEETING))
             if "refused" in told:
                 raise UserError(f"process {rank}: {told['refused']}")
-            there = len(told["environment"]["accelerators"])
-            if found["accelerators"] and told["local_rank"] >= there:
-                raise UserError(
-                    f"process {rank} is number {told['local_rank'] + 1} of its machine, which has {there} GPUs;"
-                    " start as many processes a machine as it has GPUs"
-                )
             self.environments.append(told["environment"])
+            self._local_ranks.append(told["local_rank"])
         return found
+
+    def check_gpus(self) -> None:
+        """Raise a `UserError` if a process has no GPU of its own."""
+        for rank, (environment, local_rank) in enumerate(zip(self.environments, self._local_ranks, strict=True)):
+            there = len(environment["accelerators"])
+            if local_rank >= there:
+                raise UserError(
+                    f"process {rank} is number {local_rank + 1} of its machine, which has {there} GPUs;"
+                    " start as many processes a machine as it has GPUs, or use --device cpu"
+                )
 
     def measure(
         self,
@@ -182,14 +189,13 @@ class Leader(Participant):
         with suppress(RuntimeError):  # of a store that is gone: then they are going, too
             self.store.set(f"task/{next(self._numbers)}", "null")
             if self.place.hosts:  # they must have read it before this process, and with it the store, ends
-                self.store.wait([f"gone/{rank}" for rank in range(1, self.place.world_size)], timedelta(seconds=10))
+                self.come([f"gone/{rank}" for rank in range(1, self.place.world_size)], timedelta(seconds=10))
 
     def _wait(self, key: str, patience: timedelta) -> bytes:
-        try:
-            self.store.wait([key], patience)
+        with _store_is_there():
+            if not self.come([key], patience):
+                raise RunEnded(f"a process of this run does not answer ({key}); see what torchrun says of it")
             value: bytes = self.store.get(key)
-        except RuntimeError as error:
-            raise RunEnded(f"a process of this run does not answer ({key}); see what torchrun says of it") from error
         return value
 
     def _cause(self, number: int) -> tuple[int, dict[str, Any]]:
@@ -198,7 +204,7 @@ class Leader(Participant):
         for rank in range(self.place.world_size):
             try:
                 outcomes[rank] = json.loads(self._wait(f"outcome/{number}/{rank}", _AFTER_THE_END))
-            except RunEnded:
+            except RunEnded:  # also if torchrun, which noticed the same, tells this process to go meanwhile
                 return rank, {"status": "crashed", "message": "it does not answer any more"}
         failed = {rank: outcome for rank, outcome in outcomes.items() if outcome["status"] != "ok"}
         first_hand = {rank: outcome for rank, outcome in failed.items() if outcome["status"] != "left"}
@@ -242,8 +248,8 @@ def _store_is_there() -> Iterator[None]:
         raise RunEnded(f"the processes of this run lost their store ({type(error).__name__})") from error
 
 
-def check_command(place: Place, command: str | None) -> None:
-    """Raise a `UserError` for a command that several processes would only do several times."""
+def check_command(command: str | None) -> None:
+    """Raise a `UserError` for every command but ``train``: several processes would only do it several times."""
     if command != "train":
         raise UserError(f"`revbench {command}` runs in one process; only `revbench train` is for torchrun")
 

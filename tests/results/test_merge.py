@@ -46,6 +46,8 @@ def test_what_can_not_be_merged(tmp_path: Path) -> None:
         merge_runs([one, other], tmp_path / "all")
     with pytest.raises(UserError, match="two or more"):
         merge_runs([one], tmp_path / "all")
+    with pytest.raises(UserError, match="a run folder is given twice"):
+        merge_runs([one, tmp_path / "other" / ".." / "one"], tmp_path / "all")
     with pytest.raises(UserError, match="holds a run already"):
         merge_runs([one, write(tmp_path / "third", "c" * 12, A)], other)
     rows = other / ROWS

@@ -3,14 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import revbench
+from revbench.case import Case
 from revbench.errors import UserError
-from revbench.results.journal import Journal, read_run
+from revbench.results.journal import Journal, read_run, series_stem
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
+from tests.results.rows import ENVIRONMENT
 
 
 def test_measure_returns_and_writes_rows(tmp_path: Path) -> None:
@@ -94,3 +97,41 @@ def test_an_unguarded_script_works(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["464890"]
+
+
+class Answers:
+    """A server that answers what it is told to."""
+
+    def __init__(self, *statuses: str) -> None:
+        self.statuses = list(statuses)
+
+    def measure(self, cases: list[Case], probe: str, **settings: Any) -> dict[str, Any]:
+        status = self.statuses.pop(0)
+        found = [{"metrics": {"weights_sha256": "abc"}}]
+        return {"status": status, "found": found} if status == "ok" else {"status": status, "message": "so it was"}
+
+
+@pytest.mark.parametrize("status", ["oom", "timeout", "crashed"])
+@pytest.mark.parametrize("left_a_checkpoint", [True, False])
+def test_a_training_that_died_is_gone_on_with_if_it_left_a_checkpoint(
+    tmp_path: Path, status: str, left_a_checkpoint: bool
+) -> None:
+    case = Case(model="revnet-38", data="digits", training_steps=5)
+    checkpoint = tmp_path / "checkpoints" / f"{series_stem((case.id, 'training', 1))}.pt"
+    journal = Journal(tmp_path)
+    first = Session(journal, Answers(status), ENVIRONMENT).measure(case, "training")  # type: ignore[arg-type]
+    assert first.status == status
+    journal.close()
+    if left_a_checkpoint:
+        checkpoint.parent.mkdir()
+        checkpoint.touch()
+    journal = Journal(tmp_path, resume=True)
+    second = Session(journal, Answers("ok"), ENVIRONMENT).measure(case, "training")  # type: ignore[arg-type]
+    journal.close()
+    assert [row.status for row in read_run(tmp_path).rows] == [status, "ok"][: 1 + left_a_checkpoint]
+    assert second.ok == left_a_checkpoint
+    assert not checkpoint.exists()
+    journal = Journal(tmp_path, resume=True)
+    third = Session(journal, Answers(), ENVIRONMENT).measure(case, "training")  # type: ignore[arg-type]
+    journal.close()
+    assert third == second  # measured no more

@@ -7,8 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ def started(*arguments: str, cwd: Path, world_size: int = 2) -> Iterator[list[Pr
         for process in processes:
             process.kill()
             process.communicate()
+
+
+@contextmanager
+def running(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[Process]:
+    """One process, whose complaints can be read; it is not left behind."""
+    process = subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_a_checkpoint(folder: Path, newer_than: float = 0.0) -> float:
+    """Until the run of this folder has one; returns when it was written."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for path in (folder / "checkpoints").glob("*[0-9].pt"):
+            with suppress(FileNotFoundError):  # it is just being replaced
+                if (written := path.stat().st_mtime) > newer_than:
+                    return written
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint in time")
 
 
 def ends(process: Process, timeout: float = 90) -> tuple[int, str, str]:

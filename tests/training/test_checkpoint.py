@@ -76,7 +76,7 @@ def test_a_killed_training_ends_with_the_same_bits(
 
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
-MORE = {"scaler": SCALER.state_dict(), "random": [random_states("cpu")], "data_sha256": "abc", "options": {"a": 1}}
+MORE = {"scaler": SCALER.state_dict(), "random": [random_states("cpu")], "data": "abc", "options": {"a": 1}}
 
 
 def state(step: int, case: Case = CASE) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def checkpoint(folder: Path, *steps: int) -> Checkpoints:
 
 
 def put_back(
-    found: dict[str, Any] | None, workload: Workload, data_sha256: str = "abc", options: dict[str, int] | None = None
+    found: dict[str, Any] | None, workload: Workload, data: str = "abc", options: dict[str, int] | None = None
 ) -> int:
     assert found is not None
     return restore(
-        found, workload, scaler=SCALER, rank=0, data_sha256=data_sha256, options={"a": 1} if options is None else options
+        found, workload, scaler=SCALER, rank=0, data=data, options={"a": 1} if options is None else options
     )  # fmt: skip
 
 
@@ -125,6 +125,17 @@ def test_between_two_renames(tmp_path: Path) -> None:
     assert (read["step"], word) == (3, None)
 
 
+def test_lines_that_are_lost_are_said(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(CASE, tmp_path, stops_at=4)
+    (tmp_path / "series" / "training.jsonl").unlink()
+    workload = build_workload(CASE)
+    found = measure_training(
+        workload, progress=lambda _: None, checkpoint_every=3, evaluations=2, folder=str(tmp_path)
+    )  # fmt: skip
+    assert found.metrics["resume_note"] == "3 of the series' first 3 lines are lost"
+
+
 def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "none", "training").newest() == (None, None)
 
@@ -144,7 +155,7 @@ def test_a_checkpoint_of_something_else() -> None:
         with pytest.raises(UserError, match=said):
             put_back({**good, **changed}, workload)
     with pytest.raises(UserError, match="was made on other images; give the data that it began with"):
-        put_back(good, workload, data_sha256="abd")
+        put_back(good, workload, data="abd")
     with pytest.raises(UserError, match=r"began with a=1, not a=2; give the same again"):
         put_back(good, workload, options={"a": 2})
 
@@ -266,6 +277,7 @@ class TestSeries:
         path = tmp_path / "x.jsonl"
         path.write_text('["step", "something"]\n[1, 2]\n')
         with SeriesFile(path, keep=1) as series:
+            assert series.lost == 1
             assert series.columns() == {name: [] for name in COLUMNS}
 
     def test_a_folder_that_can_not_be_written(self, tmp_path: Path) -> None:

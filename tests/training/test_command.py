@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,14 @@ from rich.console import Console
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.recipes import RECIPES
 from revbench.results.journal import read_run, series_stem
-from revbench.training.command import _check_checkpoints, _steps
+from revbench.training.command import _check_checkpoints
 from revbench.training.display import Board
 from revbench.training.members import model_cases, pair_cases, pair_of
 from revbench.training.sources import count_training_images
 from tests.conftest import ROOT, Cli, interruptible, run_command
 from tests.results.rows import make_row
-from tests.training.processes import kill_worker
+from tests.training.processes import ends, kill_worker, running, wait_for_a_checkpoint
 
 BASE = Case(model="", batch_size=8, training_steps=4, data="digits")
 TRAIN = ("train", "revnet-38", "--steps", "4", "--batch-size", "4", "--evaluations", "2", "--checkpoint-every", "2")
@@ -58,19 +56,6 @@ def test_single_models() -> None:
     assert [c.strategy for c in found] == ["stored", "reconstructed"]
     with pytest.raises(UserError, match="unknown strategy 'kept'"):
         model_cases(["revnet-38"], ["kept"], BASE, seeds=[0])
-
-
-def test_steps_and_epochs() -> None:
-    cifar = RECIPES["cifar"]
-    assert _steps(cifar, None, None, 50_000, 100) == 80_000
-    assert _steps(RECIPES["imagenet"], None, None, 50_000, 100) == 600_000
-    assert _steps(cifar, 7, None, 50_000, 100) == 7
-    assert _steps(cifar, None, 2.5, 50_000, 100) == 1250
-    assert _steps(cifar, None, 0.001, 100, 100) == 1
-    with pytest.raises(UserError, match="not both"):
-        _steps(cifar, 1, 1.0, 100, 10)
-    with pytest.raises(UserError, match="--epochs=nan must be more than 0"):
-        _steps(cifar, None, float("nan"), 100, 10)
 
 
 def test_training_images_are_counted(tmp_path: Path) -> None:
@@ -174,43 +159,34 @@ def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Pat
         signal.SIGINT: (130, "interrupted"),
         signal.SIGTERM: (3, "revbench: ended by SIGTERM (a time limit, or another process of this run died)"),
     }  # fmt: skip
-    steps = []
+    written = 0.0
     for number, (code, words) in told.items():
-        again = "--resume" if steps else "--output"
-        command = interruptible("revbench", *arguments, again, "out")
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        folder = tmp_path / "out" / "checkpoints"
-        deadline = time.monotonic() + 60
-        while not (found := list(folder.glob("*[0-9].pt"))) or (steps and found[0].stat().st_mtime == steps[-1]):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.05)
-        steps.append(found[0].stat().st_mtime)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        assert (process.returncode, said) == (code, f"{words}; go on with --resume out\n")
-        steps[-1] = found[0].stat().st_mtime
+        command = interruptible("revbench", *arguments, "--resume" if written else "--output", "out")
+        with running(command, cwd=tmp_path) as process:
+            wait_for_a_checkpoint(tmp_path / "out", newer_than=written)
+            process.send_signal(number)
+            found = ends(process)
+        assert (found[0], found[2]) == (code, f"{words}; go on with --resume out\n")
+        written = wait_for_a_checkpoint(tmp_path / "out")
     assert (tmp_path / "out" / "rows.jsonl").is_file()
 
 
 def test_a_training_whose_worker_died_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     arguments = [
-        "train", "revnet-38", "--batch-size", "4", "--steps", "20", "--evaluations", "1", "--validation-images", "4",
+        "train", "revnet-38", "--batch-size", "4", "--steps", "60", "--evaluations", "1", "--validation-images", "4",
         "--checkpoint-every", "2",
     ]  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "revbench", *arguments, "--output", "out"], cwd=tmp_path)
-    while not list((tmp_path / "out" / "checkpoints").glob("*[0-9].pt")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    kill_worker(process)
-    assert process.wait(timeout=60) == 3
+    with running([sys.executable, "-m", "revbench", *arguments, "--output", "out"], cwd=tmp_path) as process:
+        wait_for_a_checkpoint(tmp_path / "out")
+        kill_worker(process)
+        assert ends(process)[0] == 3
     resumed = run_command(*arguments, "--resume", "out", cwd=tmp_path, module="revbench")
     assert resumed.returncode == 0, resumed.stderr
     died, whole = read_run(tmp_path / "out").rows
     assert (died.status, died.message) == ("crashed", "the worker ended by signal SIGKILL without a result")
     assert died.key == whole.key
     assert whole.metrics["resumed_at_step"] != 0
-    assert read_run(tmp_path / "out").series(whole)["step"] == list(range(1, 21))
+    assert read_run(tmp_path / "out").series(whole)["step"] == list(range(1, 61))
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
