@@ -73,6 +73,7 @@ def test_the_next_depth_does_not_fit() -> None:
     assert peaks[0] <= 0.9 * 40 * MIB < peaks[1]
 
 
+@pytest.mark.slow
 def test_depths_beyond_prediction_are_extrapolated() -> None:
     fit = deepest(CHAIN.replace(strategy="reconstructed"), 50 * MIB)
     assert not fit.checked

@@ -171,6 +171,7 @@ def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Pat
     assert (tmp_path / "out" / "rows.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_a_training_whose_worker_died_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     arguments = [
         "train", "revnet-38", "--batch-size", "4", "--steps", "60", "--evaluations", "1", "--validation-images", "4",
