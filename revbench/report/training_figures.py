@@ -79,6 +79,9 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
     names = " and ".join(dict.fromkeys(title_of(case.model) for case, _ in members))
     what = names if number == 3 else f"{names}, {' and '.join(dict.fromkeys(case.strategy for case, _ in members))}"
     notes = [f"{first.data}, {circumstances(first)}. As Figure {number} of the paper."]
+    seeds = {case.seed for case in evidence.cases("training") if case.replace(seed=0) == first.replace(seed=0)}
+    if len(seeds) > 1:
+        notes.append(f"The first of {len(seeds)} seeds.")
     if window > 1:
         notes.append(f"Training curves are running means over {window} steps.")
     if angles:

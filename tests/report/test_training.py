@@ -85,7 +85,7 @@ def test_figures_3_and_4_of_a_pair_with_the_angle_where_it_was_measured(tmp_path
     assert third.title == "Training curves: ResNet-32 and RevNet-38 on CIFAR-10 (JPEG)"
     assert fourth.title == "Training curves: RevNet-38, stored and reconstructed on CIFAR-10 (JPEG)"
     for number, figure in ((3, third), (4, fourth)):
-        assert f"As Figure {number} of the paper." in figure.notes[0]
+        assert f"As Figure {number} of the paper. The first of 2 seeds." in figure.notes[0]
         assert "the stored RevNet and 1 null run that differs from it" in figure.notes[0]
     assert third.alternative == (
         "ResNet-32 stored ends at validation error 30.0%; RevNet-38 reconstructed ends at validation error 30.0%"
@@ -99,6 +99,7 @@ def test_a_single_network_has_one_figure(tmp_path: Path) -> None:
     (figure,) = figures(trained(tmp_path / "a", {BASE.replace(model="resnet-32"): 0.3}))
     assert "Figure 3" in figure.notes[0]
     assert "Shaded" not in figure.notes[0]
+    assert "seeds" not in figure.notes[0]
     (figure,) = figures(trained(tmp_path / "b", {BASE: 0.3, BASE.replace(ulp=1): 0.3, BASE.replace(ulp=2): 0.4}))
     assert "Figure 4" in figure.notes[0]
     assert "2 null runs that differ from it" in figure.notes[0]
