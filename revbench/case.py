@@ -13,6 +13,10 @@ from revbench import words
 from revbench.errors import UserError, unknown
 from revbench.recipes import RECIPES
 
+# Of the images and labels that a factory's network gets, where a case does not say.
+DEFAULT_IMAGE_SIZE = 32
+DEFAULT_CLASSES = 10
+
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": words.ALL_STRATEGIES,
     "nonreversible": words.NONREVERSIBLE,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from revbench.case import Case, parse_factory
 from revbench.models.catalogue import CATALOGUE
+from revbench.training.members import pair_cases
 from revbench.training.sources import DIGITS, TRAINING_IMAGES
 from revbench.words import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
 
@@ -235,9 +236,7 @@ def training_cases(plan: Plan) -> list[Case]:
             training_steps=plan.size.training_steps, num_classes=None if plan.num_classes == 10 else plan.num_classes,
             data_images=limit if limit < plan.images else 0,
         )  # fmt: skip
-        revnet = case.replace(model=CATALOGUE[resnet].pair)
-        nulls = [revnet.replace(ulp=i + 1) for i in range(plan.size.nulls)]
-        cases += [case, revnet, revnet.replace(strategy="reconstructed"), *nulls]
+        cases += pair_cases((resnet, CATALOGUE[resnet].pair), case, nulls=plan.size.nulls, seeds=[case.seed])
     return cases
 
 

@@ -49,4 +49,6 @@ def circumstances(case: Case, *, batch: bool = True) -> str:
         words.append(f"autocast {case.autocast}")
     if case.compile:
         words.append("compiled")
+    if case.world_size > 1:
+        words.append(f"{case.world_size} processes")
     return ", ".join(words)

@@ -22,16 +22,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import cross_entropy
 
 from revbench.backprop import StrategyModule, compile_pieces
-from revbench.case import Case, parse_factory
+from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, parse_factory
 from revbench.errors import UserError
+from revbench.models.synchronised import synchronise_batch_norm
 from revbench.recipes import RECIPES
-from revbench.synchronised import synchronise_batch_norm
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]
-
-DEFAULT_IMAGE_SIZE = 32
-DEFAULT_CLASSES = 10
 
 
 @dataclass(frozen=True)

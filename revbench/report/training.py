@@ -20,9 +20,8 @@ from revbench.units import human_bytes, human_seconds
 
 ENOUGH_SEEDS = 5  # for a claim that two errors are the same
 MARGIN = 0.01  # of validation error: less than this is called the same
-
-
-CROPS = {
+# How a recipe's images are cropped, in words.
+_CROPS = {
     "padded": "Images are cropped at random out of themselves with 4 pixels of zeros around, and mirrored half of the time"
     " where a mirrored image has the same label.",
     "resized": "Images are cropped by torchvision's standard crop for ImageNet (RandomResizedCrop, flip; to validate, the"
@@ -64,7 +63,7 @@ def training_table(evidence: Evidence) -> Table | None:
         " into getting batches. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within"
         " its spread is not a difference of strategy.",
         *dict.fromkeys(words for case in cases if (words := _images(evidence, case))),
-        *dict.fromkeys(CROPS[RECIPES[case.recipe].crop] for case in cases),
+        *dict.fromkeys(_CROPS[RECIPES[case.recipe].crop] for case in cases),
     ]
     columns = (
         "Network", "Strategy", "Data", "Batch", "Steps", "Training loss", "Training error", "Validation error", "Step",
@@ -125,7 +124,7 @@ def errors_table(evidence: Evidence) -> Table | None:
         return None
     published = ("CIFAR-10", "CIFAR-100", "ImageNet")
     ours = list(dict.fromkeys(way for _, way in ended))
-    differing = [name for name in ("num_classes", *_UNNAMED) if len({getattr(way, name) for way in ours}) > 1]
+    differing = [name for name in _UNNAMED if len({getattr(way, name) for way in ours}) > 1]
     rows = []
     for model in CATALOGUE:
         if model in paper.ERRORS or any(trained == model for trained, _ in ended):
@@ -146,8 +145,10 @@ def errors_table(evidence: Evidence) -> Table | None:
     return Table("Classification error, % (Tables 3 and 4)", columns, rows, 1, notes)
 
 
+# Fields of a case that a column's head names only where columns differ in them.
 _UNNAMED = (
-    "recipe", "image_size", "device", "memory_format", "compile", "accumulate", "clip_norm", "world_size", "sync_batch_norm",
+    "num_classes", "recipe", "image_size", "device", "memory_format", "compile", "accumulate", "clip_norm", "world_size",
+    "sync_batch_norm",
     "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic", "threads", "allocator",
 )  # fmt: skip
 
@@ -174,27 +175,21 @@ def _in_words(case: Case, differing: Sequence[str]) -> str:
 def findings(evidence: Evidence) -> list[Paragraph]:
     """One sentence for each RevNet that was trained both ways: where it ended, beside its nulls, and what that shows."""
     found = []
-    for case, by_seed in _errors_by_seed(evidence).items():
-        both = [errors for errors in by_seed.values() if {"stored", "reconstructed"} <= errors.keys()]
-        if not both:
-            continue
-        reconstructed, stored = (
-            statistics.fmean(e[strategy] for e in both) for strategy in ("reconstructed", "stored")
-        )
+    for case, seeds in _trained_both_ways(evidence).items():
+        reconstructed, stored = (statistics.fmean(e[name] for e in seeds) for name in ("reconstructed", "stored"))
         words = (
             f"{title_of(case.model)}, trained for {case.training_steps:,} steps on {case.data}, ends at a validation error of"
             f" {reconstructed:.1%} reconstructed and {stored:.1%} stored"
         )
-        if len(both) > 1:
-            words += f" (means over {len(both)} seeds)"
-        nulls = [error for errors in both for name, error in errors.items() if name.startswith("null")]
-        if nulls and len(both) == 1:
+        nulls = [error for name, error in seeds[0].items() if name.startswith("null")]
+        if len(seeds) > 1:
+            words += f" (means over {len(seeds)} seeds)"
+        elif nulls:
             apart = f"{min(nulls):.1%} to {max(nulls):.1%}" if len(nulls) > 1 else f"{nulls[0]:.1%}"
             words += f"; stored, but for one unit in the last place of one weight, at {apart}"
-        verdict = equivalence([errors["reconstructed"] - errors["stored"] for errors in both])[2]
-        if len(both) < ENOUGH_SEEDS:
+        if len(seeds) < ENOUGH_SEEDS:
             words += f"; a claim that the two are the same takes {ENOUGH_SEEDS} seeds"
-        elif verdict == "yes":
+        elif equivalence(_differences(seeds))[2] == "yes":
             words += f"; the two are the same within {100 * MARGIN:.0f} point"
         else:
             words += f"; that the two are the same within {100 * MARGIN:.0f} point is not shown"
@@ -202,25 +197,33 @@ def findings(evidence: Evidence) -> list[Paragraph]:
     return found
 
 
-def _errors_by_seed(evidence: Evidence) -> dict[Case, dict[int, dict[str, float]]]:
-    """Final validation errors of each RevNet that was trained, by seed, then by ``stored``, ``reconstructed`` or ``null N``."""
+def _trained_both_ways(evidence: Evidence) -> dict[Case, list[dict[str, float]]]:
+    """Of each RevNet and each seed that was trained stored and reconstructed: validation errors at the end, by
+    ``stored``, ``reconstructed`` and ``null N``.
+    """
     groups: dict[Case, dict[int, dict[str, float]]] = {}
     for case in evidence.cases("training"):
         of_a_pair = not is_resnet(case) and case.strategy in ("stored", "reconstructed")
         if of_a_pair and (found := evidence.value(case, "training", "validation_error")):
             by_seed = groups.setdefault(case.stored().replace(seed=0, ulp=0), {})
             by_seed.setdefault(case.seed, {})[f"null {case.ulp}" if case.ulp else case.strategy] = found.median
-    return groups
+    both = {
+        case: [errors for errors in by_seed.values() if {"stored", "reconstructed"} <= errors.keys()]
+        for case, by_seed in groups.items()
+    }
+    return {case: seeds for case, seeds in both.items() if seeds}
+
+
+def _differences(seeds: Sequence[dict[str, float]]) -> list[float]:
+    return [errors["reconstructed"] - errors["stored"] for errors in seeds]
 
 
 def equivalence_table(evidence: Evidence) -> Table | None:
     """Whether stored and reconstructed end at the same error: an equivalence test over seeds, or why there is none."""
-    rows = []
-    for case, by_seed in _errors_by_seed(evidence).items():
-        both = [errors for errors in by_seed.values() if {"stored", "reconstructed"} <= errors.keys()]
-        differences = [errors["reconstructed"] - errors["stored"] for errors in both]
-        if differences:
-            rows.append([title_of(case.model), case.data, str(len(differences)), *equivalence(differences)])
+    rows = [
+        [title_of(case.model), case.data, str(len(seeds)), *equivalence(_differences(seeds))]
+        for case, seeds in _trained_both_ways(evidence).items()
+    ]
     if not rows:
         return None
     notes = [

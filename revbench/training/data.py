@@ -62,6 +62,7 @@ class ImageSet:
     def __init__(self, dataset: Any, indices: Sequence[int] | None = None) -> None:
         self._dataset = dataset
         self._indices = range(len(dataset)) if indices is None else indices
+        self._files: Any = getattr(dataset, "samples", None)  # paths and labels, where it is made of files
         self.classes: Sequence[str] = dataset.classes
 
     def __len__(self) -> int:
@@ -91,16 +92,15 @@ class ImageSet:
     def sha256(self) -> str:
         """A digest of the names of the files (not of what is in them) and of their labels."""
         digest = sha256()
-        files = getattr(self._dataset, "samples", None)
         for i in self._indices:
-            name, label = (Path(files[i][0]).name, files[i][1]) if files is not None else (i, self._dataset.targets[i])
+            path, label = self._files[i] if self._files is not None else (str(i), self._dataset.targets[i])
+            name = Path(path).name
             digest.update(f"{name} {label}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def _name(self, i: int) -> str:
-        files = getattr(self._dataset, "samples", None)
         index = self._indices[i]
-        return f"image {files[index][0] if files is not None else index}"
+        return f"image {self._files[index][0] if self._files is not None else index}"
 
 
 def load_images(source: str, *, image_size: int, train_limit: int = 0, validation_limit: int = 0) -> Images:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from revbench.case import DEFAULT_IMAGE_SIZE
 from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
 from revbench.probes.found import Found, Metric, Progress, finite_or_null
@@ -83,7 +84,8 @@ def measure_training(
     with joined(place, case.device) as ranks:
         if case.world_size != ranks.share.world_size:
             raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
-        size = getattr(getattr(workload.model, "architecture", None), "image_size", None) or case.image_size or 32
+        size = getattr(getattr(workload.model, "architecture", None), "image_size", None)
+        size = size or case.image_size or DEFAULT_IMAGE_SIZE
         supply = open_supply(
             case, data_path, image_size=size, validation_limit=validation_images, loaders=loaders, share=ranks.share
         )
@@ -127,11 +129,8 @@ def measure_training(
     }
     if watch is not None and (problems := [moment.problem for moment in watch.moments if moment.problem]):
         metrics["drift_problem"] = problems[0]
-    samples = (
-        {}
-        if ranks.alone
-        else dict(zip(("rank_step_seconds", "rank_peak_bytes"), zip(*of_ranks, strict=True), strict=True))
-    )
+    names: tuple[str, ...] = () if ranks.alone else ("rank_step_seconds", "rank_peak_bytes")
+    samples = {name: [figures[i] for figures in of_ranks] for i, name in enumerate(names)}
     metrics |= {f"{name}_{how}": f(values) for name, values in samples.items() for how, f in _SUMMARIES.items()}
     return Found(metrics, samples, series=columns if path is None else {})
 
@@ -185,13 +184,8 @@ def _run(
             now = time.perf_counter()
             series.add(whole_line)
             wrote += time.perf_counter() - now
-            progress(
-                {
-                    "done": whole_line["step"],
-                    "of": steps,
-                    **{name: finite_or_null(whole_line.get(name)) for name in SHOWN},
-                }
-            )
+            shown = {name: finite_or_null(whole_line.get(name)) for name in SHOWN}
+            progress({"done": whole_line["step"], "of": steps, **shown})
         if save:
             random = ranks.of_all(random_states(workload.case.device))
             if checkpoints is not None and ranks.first:
@@ -199,7 +193,7 @@ def _run(
                 checkpoints.save(
                     state_of(
                         workload, done, scaler=training.scaler.state_dict(), random=random,
-                        data=training.supply.facts.identity, options=dict(options),
+                        data=training.supply.facts.identity, options=options,
                     )
                 )  # fmt: skip
     elapsed = time.perf_counter() - began

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from revbench.case import Case
+from revbench.case import DEFAULT_CLASSES, Case
 from revbench.errors import UserError, unknown
 from revbench.models.catalogue import CATALOGUE
 from revbench.recipes import RECIPES, Recipe
 from revbench.training.members import model_cases, pair_cases, pair_of, recipe_of
-from revbench.training.sources import DEFAULT_CLASSES, DIGITS, count_classes, count_training_images, split_data_option
+from revbench.training.sources import DIGITS, count_classes, count_training_images, split_data_option
 
 
 @dataclass(frozen=True, kw_only=True)

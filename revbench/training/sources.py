@@ -8,7 +8,6 @@ from pathlib import Path
 from revbench.errors import UserError
 
 DIGITS = "digits"
-DEFAULT_CLASSES = 10  # of a factory's network
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
 CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 TRAINING_IMAGES = {DIGITS: 1_438, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}

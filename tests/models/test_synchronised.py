@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from revbench import synchronised
 from revbench.case import Case
-from revbench.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
+from revbench.models import synchronised
+from revbench.models.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
 from revbench.workload import build_workload
 
 
