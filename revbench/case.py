@@ -56,7 +56,8 @@ class Case:
         cudnn_benchmark: let cuDNN choose its algorithms by timing them.
         deterministic: `torch.use_deterministic_algorithms`.
         allocator: glibc's malloc on the CPU: ``pinned`` (memory is not given back to the system, so a
-            step takes no page faults) or ``default``.
+            step takes no page faults) or ``default`` (blocks above 128 KiB are given back at once: glibc's
+            documented thresholds, held fast, since by itself it moves them with what a process freed before).
         threads: of one operation on the CPU; PyTorch's own choice if 0.
         compile: `torch.compile` on each F, G and unit.
         kept_half_blocks: under ``reconstructed``, half blocks at the end of each reversible chain that keep their

@@ -107,8 +107,7 @@ def apply_settings(case: Case) -> None:
         UserError: a CUDA device is asked for that is not there.
         NotImplementedError: the device lacks the memory or the arithmetic.
     """
-    if case.allocator == "pinned":
-        pin_malloc()
+    set_malloc(case.allocator)
     import torch
 
     if case.threads:
@@ -154,20 +153,27 @@ def check_arithmetic(case: Case) -> None:
             raise NotImplementedError(f"this PyTorch has no autocast to {case.autocast} on the CPU")
 
 
-def pin_malloc() -> bool:
-    """Tell glibc to keep freed memory, so that a step takes no page faults; by `mallopt`, since a variable of the
-    environment would come too late for a forked process.
+# What `mallopt` is told, by its parameters' numbers in malloc.h. The default values are those of mallopt(3), held fast: glibc
+# moves its own thresholds with the largest block that was ever freed, in a forked worker also one that its server freed.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+_MALLOC: Mapping[str, Mapping[int, int]] = {
+    "pinned": {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 256 << 20},
+    "default": {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 128 << 10, _TRIM_THRESHOLD: 128 << 10, _TOP_PAD: 128 << 10},
+}
+
+
+def set_malloc(allocator: str) -> bool:
+    """Tell glibc what to do with freed memory; by `mallopt`, since a variable of the environment would come too late for a
+    forked process.
+
+    Args:
+        allocator: ``pinned`` keeps it, so that a step takes no page faults; ``default`` gives blocks above 128 KiB back.
 
     Returns:
         Whether this C library knows `mallopt`.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
-    return all(
-        mallopt(option, value) == 1 for option, value in ((mmap_max, 0), (trim_threshold, -1), (top_pad, 256 << 20))
-    )
+    return mallopt is not None and all(mallopt(option, value) == 1 for option, value in _MALLOC[allocator].items())
 
 
 def classify(error: BaseException) -> str:
