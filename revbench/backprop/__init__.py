@@ -3,6 +3,7 @@
 from revbench.backprop.certificate import Certificate, Difference
 from revbench.backprop.chain import ReversibleBlock, ReversibleChain, pieces_of, propagate, reversible
 from revbench.backprop.compiling import compile_pieces
+from revbench.backprop.plain import plain_container
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
 from revbench.backprop.strategies import StrategyModule
@@ -16,6 +17,7 @@ __all__ = [
     "compile_pieces",
     "is_recomputing",
     "pieces_of",
+    "plain_container",
     "propagate",
     "reversible",
     "segment",

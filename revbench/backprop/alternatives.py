@@ -7,22 +7,30 @@ or errors is PyTorch's. `torch.utils.checkpoint` updates batch norm's running va
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from revbench.backprop.arguments import ChainArguments
 from revbench.words import Strategy
 
 State = tuple[Tensor, ...]
+_Given = Sequence[Mapping[str, Any]]  # the keyword arguments of each unit
 
 # The share of what `stored` keeps that the compiler may keep (torch._functorch.config.activation_memory_budget): half,
 # since 1 is its default, by which it keeps what is not free to compute again, and 0 is a checkpoint around everything.
 ACTIVATION_MEMORY_BUDGET = 0.5
 
 
-def run_alternative(strategy: Strategy, units: Sequence[nn.Module], state: State, owner: nn.Module) -> State:
+def run_alternative(
+    strategy: Strategy,
+    units: Sequence[nn.Module],
+    state: State,
+    owner: nn.Module,
+    arguments: ChainArguments | None = None,
+) -> State:
     """Run units one after the other under one of PyTorch's own ways.
 
     Args:
@@ -34,26 +42,28 @@ def run_alternative(strategy: Strategy, units: Sequence[nn.Module], state: State
         units: from a state to a state.
         state: the tensors that enter the first unit.
         owner: what the compiled graph is kept with.
+        arguments: what each F and G of a chain is called with beside its half.
 
     Raises:
         NotImplementedError: ``torch_offload`` on the CPU, whose activations are in the host's memory already.
     """
+    own = [arguments.of_block(i) if arguments else {} for i in range(len(units))]
     if strategy == "torch_offload":
         if state[0].device.type == "cpu":
             raise NotImplementedError("torch_offload moves activations to the host's memory; on the CPU they are there")
         with torch.autograd.graph.save_on_cpu(pin_memory=True):
-            return _run(units, state)
+            return _run(units, state, own)
     if strategy == "torch_budget":
         compiled = owner.__dict__.get("_budgeted")
         if compiled is None or compiled.units != tuple(units):
             compiled = owner.__dict__["_budgeted"] = _Budgeted(units)
-        result: State = compiled(state)
+        result: State = compiled(state, own)
         return result
     from torch.utils.checkpoint import checkpoint, noop_context_fn
 
     contexts = _selective_contexts if strategy == "torch_selective" else noop_context_fn
-    for unit in units:
-        outputs = checkpoint(unit, *state, use_reentrant=False, context_fn=contexts)
+    for unit, given in zip(units, own, strict=True):
+        outputs = checkpoint(unit, *state, use_reentrant=False, context_fn=contexts, **given)
         state = outputs if isinstance(outputs, tuple) else (outputs,)
     return state
 
@@ -63,13 +73,13 @@ class _Budgeted:
 
     def __init__(self, units: Sequence[nn.Module]) -> None:
         self.units = tuple(units)
-        self._run: Callable[[State], State] = torch.compile(functools.partial(_run, self.units), dynamic=False)
+        self._run: Callable[[State, _Given], State] = torch.compile(functools.partial(_run, self.units), dynamic=False)
 
-    def __call__(self, state: State) -> State:
+    def __call__(self, state: State, given: _Given) -> State:
         import torch._functorch.config as settings
 
         with settings.patch(activation_memory_budget=ACTIVATION_MEMORY_BUDGET):
-            return self._run(state)
+            return self._run(state, given)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         return None
@@ -90,8 +100,8 @@ def _selective_contexts() -> Any:
     return create_selective_checkpoint_contexts(policy)
 
 
-def _run(units: Sequence[nn.Module], state: State) -> State:
-    for unit in units:
-        outputs = unit(*state)
+def _run(units: Sequence[nn.Module], state: State, given: _Given) -> State:
+    for unit, own in zip(units, given, strict=True):
+        outputs = unit(*state, **own)
         state = outputs if isinstance(outputs, tuple) else (outputs,)
     return state

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revbench.backprop import segments
 from revbench.backprop.alternatives import run_alternative
+from revbench.backprop.arguments import Arguments, ChainArguments, OfEachBlock
 from revbench.backprop.certificate import Witness
 from revbench.backprop.half_step import reconstructed
+from revbench.backprop.inputs import dense, transformed
+from revbench.backprop.plain import plain_container
 from revbench.backprop.strategies import StrategyModule
 from revbench.backprop.stream import FloatStream
 from revbench.errors import UserError
 from revbench.words import STRATEGIES, TORCH_STRATEGIES, Nonreversible, Strategy
 
 State = tuple[Tensor, ...]
+Halves = Tensor | tuple[Tensor, Tensor]
 
 
+_Call = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+@plain_container
 class ReversibleBlock(nn.Module):
     """Additive coupling ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6).
 
@@ -33,16 +42,25 @@ class ReversibleBlock(nn.Module):
         self.f = f
         self.g = g
 
-    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """``(y1, y2)``, of the halves' shape."""
-        y1 = x1 + self.f(x2)
-        return y1, x2 + self.g(y1)
+    def forward(
+        self, x1: Tensor, x2: Tensor, *, f_arguments: _Call = ((), {}), g_arguments: _Call = ((), {})
+    ) -> tuple[Tensor, Tensor]:
+        """``(y1, y2)``, of the halves' shape.
+
+        Args:
+            x1, x2: the halves.
+            f_arguments, g_arguments: what F and G are called with after their half: arguments, keyword arguments.
+        """
+        y1 = x1 + self.f(x2, *f_arguments[0], **f_arguments[1])
+        return y1, x2 + self.g(y1, *g_arguments[0], **g_arguments[1])
 
     @torch.no_grad()
-    def inverse(self, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """``x2 = y2 - G(y1)``, ``x1 = y1 - F(x2)`` (equation 7), without gradient."""
-        x2 = y2 - self.g(y1)
-        return y1 - self.f(x2), x2
+    def inverse(
+        self, y1: Tensor, y2: Tensor, *, f_arguments: _Call = ((), {}), g_arguments: _Call = ((), {})
+    ) -> tuple[Tensor, Tensor]:
+        """``x2 = y2 - G(y1)``, ``x1 = y1 - F(x2)`` (equation 7), without gradient; arguments as of `forward`."""
+        x2 = y2 - self.g(y1, *g_arguments[0], **g_arguments[1])
+        return y1 - self.f(x2, *f_arguments[0], **f_arguments[1]), x2
 
 
 def is_reversible(unit: nn.Module) -> bool:
@@ -85,6 +103,7 @@ def propagate(
     nonreversible: Nonreversible = "kept",
     kept_half_blocks: int = 0,
     witness: Witness | None = None,
+    arguments: ChainArguments | None = None,
 ) -> State:
     """Run units one after the other so that backward works by the given strategy.
 
@@ -99,6 +118,7 @@ def propagate(
         kept_half_blocks: under `reconstructed`, half blocks at the end of each run of reversible blocks that keep
             their activations.
         witness: under `reconstructed`, sees the activations.
+        arguments: what each F and G is called with beside its half, if all units are `ReversibleBlock`.
 
     Returns:
         The tensors that leave the last unit.
@@ -106,14 +126,16 @@ def propagate(
     stream = FloatStream()
     if any(is_reversible(unit) for unit in units):
         state = tuple(stream.enter(half) for half in state)
-    if strategy == "stored" or not torch.is_grad_enabled():
-        return _run(units, state)
-    if strategy == "checkpointed":
-        return segments.checkpointed(units, state)
-    if strategy == "recursive":
-        return segments.recursive(units, state)
+    if strategy == "stored" or not torch.is_grad_enabled() or transformed(state):
+        return _run(units, state, arguments)
     if strategy in TORCH_STRATEGIES:
-        return run_alternative(strategy, units, state, owner)
+        return run_alternative(strategy, units, state, owner, arguments)
+    own = [Arguments((), arguments.of_block(i)) for i in range(len(units))] if arguments else None
+    state = tuple(map(dense, state))
+    if strategy == "checkpointed":
+        return segments.checkpointed(units, state, own)
+    if strategy == "recursive":
+        return segments.recursive(units, state, own)
     start = 0
     while start < len(units):
         stop = start
@@ -122,21 +144,22 @@ def propagate(
         if stop > start:
             pairs = _pairs(units[start:stop], start)
             halves = reconstructed(
-                pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, witness=witness
-            )
+                pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, witness=witness,
+                arguments=arguments,
+            )  # fmt: skip
             state = tuple(halves)
         else:
             stop += 1
             unit = units[start]
             recompute = nonreversible == "recomputed"
-            state = segments.segment([unit], state, first_unit=start) if recompute else _run([unit], state)
+            state = segments.segment([unit], state, first_unit=start) if recompute else _run([unit], state, None)
         start = stop
     return state
 
 
-def _run(units: Iterable[nn.Module], state: State) -> State:
-    for unit in units:
-        outputs = unit(*state)
+def _run(units: Iterable[nn.Module], state: State, arguments: ChainArguments | None) -> State:
+    for i, unit in enumerate(units):
+        outputs = unit(*state, **arguments.of_block(i)) if arguments else unit(*state)
         state = outputs if isinstance(outputs, tuple) else (outputs,)
     return state
 
@@ -149,59 +172,93 @@ class ReversibleChain(StrategyModule):
         self.blocks = nn.ModuleList(ReversibleBlock(f, g) for f, g in pairs)
         self.split_dim = split_dim
 
-    def forward(self, x: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Halves,
+        *args: Any,
+        f_kwargs: OfEachBlock = None,
+        g_kwargs: OfEachBlock = None,
+        **kwargs: Any,
+    ) -> Halves:
         """Run the chain.
 
         Args:
             x: one tensor, whose size along `split_dim` is even, or a pair of halves as a tuple.
+            args, kwargs: what every F and every G is called with after its half: masks, contexts, positions. Tensors among
+                them that need gradient get theirs; tuples, lists and dicts may be nested.
+            f_kwargs, g_kwargs: further keyword arguments for each F or each G: a dict, or a list with one for each block.
 
         Returns:
-            The same kind, of the same shape.
+            The same kind as `x`, of the same shape.
 
         Raises:
-            ValueError: halves of unlike shape, dtype or device, or an odd size along `split_dim`.
+            TypeError: `x` is neither a tensor nor a pair of tensors.
+            ValueError: halves of unlike shape, dtype or device, an odd size along `split_dim`, no such dimension.
         """
-        if isinstance(x, Tensor):
-            if x.shape[self.split_dim] % 2:
-                raise ValueError(
-                    f"size {x.shape[self.split_dim]} of dimension {self.split_dim} is odd: it can't be split in halves"
-                )
-            x1, x2 = x.chunk(2, self.split_dim)
-            join_dim = self.split_dim
-        else:
-            x1, x2 = x
-            join_dim = None
-        if (x1.shape, x1.dtype, x1.device) != (x2.shape, x2.dtype, x2.device):
-            raise ValueError(
-                f"the halves differ: {tuple(x1.shape)} {x1.dtype} {x1.device} and {tuple(x2.shape)} {x2.dtype} {x2.device}"
-            )
+        x1, x2 = self._halves(x)
+        join_dim = self.split_dim if isinstance(x, Tensor) else None
+        arguments = ChainArguments(args, kwargs, f_kwargs, g_kwargs, len(self.blocks))
         reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
-        reconstruct = reconstruct and all(map(is_reversible, self.blocks))
+        reconstruct = reconstruct and all(map(is_reversible, self.blocks)) and not transformed((x1, x2))
         if reconstruct and join_dim is not None:
             stream = FloatStream()
             joined = reconstructed(
-                _pairs(self.blocks), stream.enter(x1), stream.enter(x2), stream=stream, join_dim=join_dim,
-                kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(),
+                _pairs(self.blocks), dense(stream.enter(x1)), dense(stream.enter(x2)), stream=stream, join_dim=join_dim,
+                kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), arguments=arguments,
             )  # fmt: skip
             assert isinstance(joined, Tensor)
             return joined
         y1, y2 = propagate(
             list(self.blocks), (x1, x2), owner=self, strategy=self.strategy, kept_half_blocks=self.kept_half_blocks,
-            witness=self._next_witness(),
+            witness=self._next_witness(), arguments=arguments,
         )  # fmt: skip
         return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
+
+    def _halves(self, x: Any) -> tuple[Tensor, Tensor]:
+        if isinstance(x, Tensor):
+            if not -x.dim() <= self.split_dim < x.dim():
+                raise ValueError(
+                    f"a tensor of shape {tuple(x.shape)} has no dimension {self.split_dim} to be split along; give the chain"
+                    " another split_dim, or a pair of halves"
+                )
+            if x.shape[self.split_dim] % 2:
+                raise ValueError(
+                    f"size {x.shape[self.split_dim]} of dimension {self.split_dim} is odd: it can't be split in halves"
+                )
+            x1, x2 = x.chunk(2, self.split_dim)
+        elif isinstance(x, (tuple, list)) and len(x) == 2 and all(isinstance(half, Tensor) for half in x):
+            x1, x2 = x
+        else:
+            kinds = f"{type(x).__name__} of {len(x)}" if isinstance(x, (tuple, list)) else type(x).__name__
+            raise TypeError(f"a reversible chain takes one tensor or a pair of tensors as a tuple, not {kinds}")
+        if (x1.shape, x1.dtype, x1.device) != (x2.shape, x2.dtype, x2.device):
+            raise ValueError(
+                f"the halves differ: {tuple(x1.shape)} {x1.dtype} {x1.device} and {tuple(x2.shape)} {x2.dtype} {x2.device}"
+            )
+        return x1, x2
 
     def pieces(self) -> list[nn.Module]:
         """F and G of each block."""
         return pieces_of(self.blocks)
 
     @torch.no_grad()
-    def inverse(self, y: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
-        """The input that gives `y`, to rounding, without gradient; in `eval()` for blocks with batch norm."""
-        y1, y2 = y.chunk(2, self.split_dim) if isinstance(y, Tensor) else y
-        for block in reversed(self.blocks):
+    def inverse(
+        self,
+        y: Halves,
+        *args: Any,
+        f_kwargs: OfEachBlock = None,
+        g_kwargs: OfEachBlock = None,
+        **kwargs: Any,
+    ) -> Halves:
+        """The input that gives `y`, to rounding, without gradient; in `eval()` for blocks with batch norm.
+
+        Arguments and errors as of `forward`.
+        """
+        y1, y2 = self._halves(y)
+        arguments = ChainArguments(args, kwargs, f_kwargs, g_kwargs, len(self.blocks))
+        for i, block in reversed(list(enumerate(self.blocks))):
             assert isinstance(block, ReversibleBlock)
-            y1, y2 = block.inverse(y1, y2)
+            y1, y2 = block.inverse(y1, y2, **arguments.of_block(i))
         return torch.cat((y1, y2), self.split_dim) if isinstance(y, Tensor) else (y1, y2)
 
 
@@ -225,7 +282,8 @@ def reversible(
             in the module's ``certificate`` after backward.
 
     Returns:
-        A module called with one tensor, or with a pair ``(x1, x2)`` as one tuple; it returns the same kind.
+        A module called with one tensor, or with a pair ``(x1, x2)`` as one tuple; it returns the same kind. What else it
+        is called with goes to every F and G: ``chain(x, mask=mask)`` calls ``F(x2, mask=mask)``.
 
     Raises:
         UserError: an unknown strategy, or an F or G that is not a module (its parameters must be known).

@@ -13,6 +13,7 @@ half step, and what autograd's backward of that graph allocates.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import get_gradient_edge
 
+from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, ChainArguments
 from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.ownership import memory_is_ours, try_out_gradients
-from revbench.backprop.recording import Recording, refuse_strangers
+from revbench.backprop.plain import functions_are_pytorchs
+from revbench.backprop.recording import Recording
+from revbench.backprop.strangers import refuse_strangers
 from revbench.backprop.stream import FloatStream
 
 NO_SECOND_DERIVATIVE = (
@@ -83,19 +87,17 @@ class _Tape:
 
 class _HalfStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, recording: Recording, a: Tensor, b: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, tape: _Tape, recording: Recording, a: Tensor, b: Tensor, *others: Tensor) -> Tensor:
+        """``b + m(a)``; `others` are the parameters of m, then the tensors of its arguments."""
         ctx.set_materialize_grads(False)
         if tape.witness is not None:
             tape.witness.note(recording.name, b)
-        if any(ctx.needs_input_grad) or recording.plain:
-            value = recording.first(a)
-        else:  # no node is made of this step: the last moment to see a tensor that needs gradient and is not known
-            with torch.enable_grad():
-                value = recording.first(a.detach())
-            if isinstance(value, Tensor) and value.requires_grad:
-                refuse_strangers([get_gradient_edge(value)], (), recording.name)
+        arguments = others[len(recording.parameters) :]
+        _, _, needs_a, _, *needs_others = ctx.needs_input_grad
+        value = recording.first(a, *arguments, needs=(needs_a, *needs_others[len(recording.parameters) :]))
         out = _add(tape.stream, recording.name, b, value)
         ctx.strides = a.stride(), b.stride()
+        ctx.save_for_backward(*arguments)
         ctx.tape, ctx.recording, ctx.index = tape, recording, tape.length
         if tape.first_with_gradient is None and any(ctx.needs_input_grad):
             tape.first_with_gradient = tape.length
@@ -108,24 +110,20 @@ class _HalfStep(torch.autograd.Function):
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="reconstructed"))
         tape: _Tape = ctx.tape
         recording: Recording = ctx.recording
-        _, _, needs_a, needs_b, *needs_parameters = ctx.needs_input_grad
-        differentiate = grad_out is not None and (needs_a or any(needs_parameters))
+        _, _, needs_a, needs_b, *needs_others = ctx.needs_input_grad
+        needs_parameters = needs_others[: len(recording.parameters)]
+        needs = (needs_a, *needs_others[len(recording.parameters) :])
+        differentiate = grad_out is not None and (needs_a or any(needs_others))
         last = ctx.index == tape.first_with_gradient
         a = tape.pair()[0]  # and no name for `out`, which `undo` must be able to free
-        if not recording.plain and a.stride() != ctx.strides[0]:  # a layout that this function was not shown
+        if last:
+            tape.end()
+        if a.stride() != ctx.strides[0]:  # a layout that this function was not shown
             a = torch.empty_strided(a.shape, ctx.strides[0], dtype=a.dtype, device=a.device).copy_(a)
-        grad_a: Tensor | None = None
-        grads: dict[int, Tensor | None] = {}
+        of_inputs: list[Tensor | None] = [None] * len(needs)
+        of_parameters: list[Tensor | None] = [None] * len(needs_parameters)
         if differentiate or not last:
-            with recording.again() as aliases, torch.set_grad_enabled(differentiate):
-                leaf = a.detach().requires_grad_(needs_a and differentiate)
-                # A view, because some observers (FlopCounterMode) want a tensor that has a history.
-                value = recording.module(leaf.view_as(leaf))
-            wanted = {
-                id(p): aliases[id(p)] for p, need in zip(recording.parameters, needs_parameters, strict=True) if need
-            }
-            if needs_a:
-                wanted[id(leaf)] = leaf
+            value, leaves, aliases = recording.run_again((a, *ctx.saved_tensors), differentiate=differentiate)
             # An edge instead of the value: the value is not needed once the half step is undone.
             edge = get_gradient_edge(value) if value.requires_grad else None
             value = value.detach()
@@ -137,17 +135,20 @@ class _HalfStep(torch.autograd.Function):
             if edge is not None and differentiate:
                 assert grad_out is not None
                 if not recording.plain:
-                    refuse_strangers([edge], [leaf, *aliases.values()], recording.name)
-                found = torch.autograd.grad([edge], list(wanted.values()), grad_out.to(dtype), allow_unused=True)
-                grads = dict(zip(wanted, found, strict=True))
-                grad_a = grads.get(id(leaf))
+                    refuse_strangers([edge], [*leaves, *aliases.values()], recording)
+                wanted = [leaf for leaf, need in zip(leaves, needs, strict=True) if need]
+                wanted += [
+                    aliases[id(p)] for p, need in zip(recording.parameters, needs_parameters, strict=True) if need
+                ]
+                del leaves, aliases
+                found = iter(torch.autograd.grad([edge], wanted, grad_out.to(dtype), allow_unused=True))
+                of_inputs = [next(found) if need else None for need in needs]
+                of_parameters = [next(found) if need else None for need in needs_parameters]
             if tape.witness is not None and not last:
-                tape.witness.compare(
-                    recording.name, tape.pair()[0], weighed, lambda: recording.once_more(a, differentiate)
-                )
-        if last:
-            tape.end()
-        return (None, None, grad_a, grad_out if needs_b else None, *(grads.get(id(p)) for p in recording.parameters))
+                again = functools.partial(recording.once_more, (a, *ctx.saved_tensors), differentiate=differentiate)
+                tape.witness.compare(recording.name, tape.pair()[0], weighed, again)
+        of_a, *of_arguments = of_inputs
+        return None, None, of_a, grad_out if needs_b else None, *of_parameters, *of_arguments
 
 
 def _add(stream: FloatStream, name: str, b: Tensor, value: Any) -> Tensor:
@@ -178,7 +179,7 @@ def _refuse_what_is_not_finite(recordings: Sequence[Recording], a: Tensor, b: Te
     for recording in recordings:
         finite = {"is given": _all_finite(a), "is added to": _all_finite(b)}
         if all(finite.values()):
-            a, b = stream.add(b, recording.once_more(a)), a
+            a, b = stream.add(b, recording.once_more((a, *recording.arguments.tensors))), a
             finite["returned"] = _all_finite(a)
         for what, well in finite.items():
             if not well:
@@ -244,6 +245,7 @@ def reconstructed(
     join_dim: int | None = None,
     kept_half_blocks: int = 0,
     witness: Witness | None = None,
+    arguments: ChainArguments | None = None,
 ) -> tuple[Tensor, Tensor] | Tensor:
     """Run additive coupling blocks, keeping only their last pair for backward.
 
@@ -255,6 +257,7 @@ def reconstructed(
         join_dim: return one tensor, the halves joined along this dimension.
         kept_half_blocks: the last so many half steps keep their activations, and are not run again.
         witness: sees the activations, and the reconstructed ones.
+        arguments: what each F and G is called with beside its half.
 
     Returns:
         ``(y1, y2)``, or one tensor if `join_dim` is given.
@@ -267,14 +270,21 @@ def reconstructed(
     """
     tape = _Tape(stream, witness)
     functions = [
-        (m, f"block {i}'s {x}") for i, pair in enumerate(pairs, first_block) for m, x in zip(pair, "FG", strict=True)
+        (module, f"block {first_block + i}'s {'FG'[which]}", arguments.of(i, which) if arguments else None)
+        for i, pair in enumerate(pairs)
+        for which, module in enumerate(pair)
     ]
     # Half step by half step ``a, b <- b + m(a), a``: F takes x2 and adds to x1, G takes that and adds to x2.
     a, b = x2, x1
     kept = min(kept_half_blocks, len(functions))
-    recordings = [Recording(module, name) for module, name in functions[: len(functions) - kept]]
+    whole = functions_are_pytorchs()
+    recordings = [
+        Recording(module, name, pytorch_is_whole=whole, arguments=Arguments(*given) if given else NO_ARGUMENTS)
+        for module, name, given in functions[: len(functions) - kept]
+    ]
     for recording in recordings:
-        a, b = _HalfStep.apply(tape, recording, a, b, *recording.parameters), a
+        others = (*recording.parameters, *recording.arguments.tensors)
+        a, b = _HalfStep.apply(tape, recording, a, b, *others), a
     look = (a.device.type == "cpu" or witness is not None) and not isinstance(a, FakeTensor)
     if look and recordings and not _all_finite(a.detach(), b.detach()):
         _refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
@@ -283,6 +293,7 @@ def reconstructed(
         return joined
     if recordings:
         b, a = _End.apply(tape, b, a)
-    for module, name in functions[len(functions) - kept :]:
-        a, b = _add(stream, name, b, module(a)), a
+    for module, name, given in functions[len(functions) - kept :]:
+        args, kwargs = given or ((), {})
+        a, b = _add(stream, name, b, module(a, *args, **kwargs)), a
     return (b, a) if join_dim is None else torch.cat((b, a), join_dim)

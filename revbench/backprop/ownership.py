@@ -23,7 +23,10 @@ _thread = threading.local()
 def _memory_holders(tensor: Tensor) -> int:
     if not (type(tensor) is Tensor or isinstance(tensor, FakeTensor)) or tensor.layout is not torch.strided:
         return _UNCOUNTABLE  # what lies inside a wrapper, its own count does not tell
-    storage = tensor.untyped_storage()
+    try:
+        storage = tensor.untyped_storage()
+    except NotImplementedError:  # a batch of gradients at once (`is_grads_batched`)
+        return _UNCOUNTABLE
     if not storage.resizable():  # NumPy's, or another library's, which counts its own holders
         return _UNCOUNTABLE
     return torch._C._storage_Use_Count(storage._cdata)

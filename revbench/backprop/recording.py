@@ -2,16 +2,14 @@
 
 What a second call would see or change differently from the first, and what is done about it:
 
-- random numbers: the generators' states are kept if the first call drew from them, and put back
-  around the second, so that dropout masks are equal and the global state is untouched;
-- buffers (batch-norm statistics, counters, anything): the second call works on copies of the values from before
-  the first call, and the copies are dropped; batch norms themselves reuse what the first call computed
-  (`revbench.backprop.replay`);
-- ``train()`` or ``eval()`` called in between: the flags of the first call are put back;
-- autocast: the first call's setting is entered again, without the weight cache (a cached cast made
-  without gradient would be taken by a later call that wants one);
-- parameters: the second call sees detached aliases, so that hooks on the caller's parameters fire
-  once, when autograd accumulates the gradient, and not also inside the recomputation.
+- what the modules hold (parameters, buffers, attributes, layers, hooks, ``train()`` or ``eval()``): the second call finds what
+  the first found, in shadows of the modules that are dropped after it (`revbench.backprop.module_state`); batch norms
+  reuse what the first call computed (`revbench.backprop.replay`). Parameters are detached aliases, so that hooks on the
+  caller's fire once, when autograd accumulates the gradient, and not also inside the recomputation;
+- random numbers: the same are drawn again, and the global generators are where they would be (`…random_states`);
+- autocast, default dtype, modes of torch functions: entered again (`…surroundings`);
+- grad mode: the first call builds a graph, as under `stored`, which is dropped at once: the recomputation needs as much
+  memory again later. Functions that are known not to look (`…plain`) are spared that.
 
 While a module runs again it is changed for all to see: one thread at a time may run or back-propagate it.
 """
@@ -19,39 +17,22 @@ While a module runs again it is changed for all to see: one thread at a time may
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
 from torch.nn.modules import module as every_module
-from torch.nn.utils import parametrize
 
-from revbench.backprop.random_states import differ, put_back, random_states, state_of
+from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
+from revbench.backprop.module_state import ModuleState
+from revbench.backprop.plain import is_plain, may_draw
+from revbench.backprop.random_states import Draws
 from revbench.backprop.replay import Savings
+from revbench.backprop.strangers import refuse_left, refuse_strangers
+from revbench.backprop.surroundings import Surroundings
 
-# Numbers in a buffer that is kept whether it seems changed or not: batch norm's kernels change running values
-# without raising their version. A larger one that no version says is changed is taken to be only read.
-_SMALL = 4096
-# Files of torch.nn.modules whose layers draw no random numbers, but for these; comparing the generators' states
-# takes longer than a small convolution.
-_NEVER_DRAW = frozenset(
-    (
-        "activation",
-        "batchnorm",
-        "container",
-        "conv",
-        "flatten",
-        "instancenorm",
-        "linear",
-        "normalization",
-        "padding",
-        "pooling",
-    )
-)
-_DRAW = (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 _thread = threading.local()
 
 
@@ -98,79 +79,93 @@ class Recording:
     Args:
         module: the module to be run twice.
         name: how errors call it, e.g. ``block 3's G``.
+        pytorch_is_whole: what `revbench.backprop.plain.functions_are_pytorchs` says.
+        arguments: what it is called with after its inputs.
+
+    Raises:
+        RuntimeError: a module that can't be run twice.
 
     Attributes:
         parameters: those of the module, each once; what a node of autograd takes as inputs.
         plain: whether it is made of PyTorch's own layers in `nn.Sequential`, without hooks, and nothing else: then nobody
             reads another's buffers, and no tensor comes in from outside.
+        needs: of each input of the first call, whether it needs gradient.
     """
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(
+        self, module: nn.Module, name: str, *, pytorch_is_whole: bool, arguments: Arguments = NO_ARGUMENTS
+    ) -> None:
         self.module = module
         self.name = name
-        self._modules = _walk(module)
-        self._slots = [
-            (owner, key, parameter)
-            for owner in self._modules
-            for key, parameter in owner._parameters.items()
-            if parameter is not None
-        ]
-        self.parameters: list[nn.Parameter] = list({id(p): p for _, _, p in self._slots}.values())
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
-        hooked = hooked or bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
-        if any(isinstance(m, torch.jit.ScriptModule) for m in self._modules):
-            raise RuntimeError(f"{name} holds a ScriptModule, which can't be run again; set strategy 'stored'")
-        self.plain = not hooked and all(_is_plain(m) for m in self._modules)
+        self.arguments = arguments
+        self.modules = _walk(module)
+        _refuse_what_cant_run_twice(self.modules, name)
+        self.parameters: list[nn.Parameter] = list(
+            {id(p): p for m in self.modules if m._parameters for p in m._parameters.values() if p is not None}.values()
+        )
+        hooked = bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
+        hooked = hooked or any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
+        self.plain = pytorch_is_whole and not hooked and not arguments and all(map(is_plain, self.modules))
         # Compiled code computes its batch norms itself (`_orig_mod`: what `torch.compile` calls the module that it wraps).
-        compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self._modules)
-        self._savings = Savings(() if compiled else self._modules, private=self.plain)
+        self._compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self.modules)
+        self._savings = Savings(() if self._compiled else self.modules, private=self.plain)
+        self._draws: Draws | None = None
+        self.needs: tuple[bool, ...] = ()
 
-    def first(self, *inputs: Tensor) -> Any:
+    def first(self, *inputs: Tensor, needs: Sequence[bool]) -> Any:
         """Run the module and record the circumstances. Call it without gradient.
 
+        Args:
+            inputs: what it is called with, then the tensors of its `arguments`.
+            needs: of each, whether it needs gradient.
+
+        Returns:
+            What the module returned, without history.
+
         Raises:
-            RuntimeError: the module changed its input in place, which no later pass could undo.
+            RuntimeError: the module changed its input in place, which no later pass could undo, or nothing that is known
+                needs gradient and something that is not known does.
         """
-        self._training = [module.training for module in self._modules]
-        self._requires_grad = [parameter.requires_grad for parameter in self.parameters]
+        self.needs = tuple(needs)
         device = inputs[0].device
-        self._autocast: tuple[str, bool, torch.dtype] | None = None
-        if torch.amp.is_autocast_available(device.type):
-            self._autocast = (
-                device.type,
-                torch.is_autocast_enabled(device.type),
-                torch.get_autocast_dtype(device.type),
-            )
+        self._surroundings = Surroundings(device)
         versions = [x._version for x in inputs]
-        rng = {} if self.plain and not any(map(_may_draw, self._modules)) else random_states(device)
-        with (
-            self._savings.noting() as untouched,
-            self._autocast_again(),
-            _without_parametrization_cache(),
-            _inside(Run(self, again=False)),
-        ):
-            self._stateful = [m for m in self._modules if m._buffers and m not in untouched]
-            _refuse_buffers_with_gradient(self._stateful, self.name)
-            before = [
-                (owner, key, buffer, buffer._version, buffer.clone())
-                for owner in self._stateful
-                for key, buffer in owner._buffers.items()
-                if buffer is not None
-            ]
-            outputs = self.module(*inputs)
-        self._rng = rng if rng and differ(rng, random_states(device)) else None
+        draws = None
+        if not self.plain or any(map(may_draw, self.modules)):
+            draws = Draws(device, compiled=self._compiled)
+        untouched = self._savings.untouched()
+        self.state = ModuleState(self.modules, plain=self.plain, untouched=untouched, name=self.name)
+        with ExitStack() as entered:
+            entered.enter_context(self._savings.noting())
+            entered.enter_context(self._surroundings.again())
+            entered.enter_context(_inside(Run(self, again=False)))
+            if draws is not None:
+                entered.enter_context(draws.first())
+            outputs = self.module(*inputs) if self.plain else self._with_a_graph(inputs, needs)
+        self._draws = draws if draws is not None and draws.drew() else None
+        self.state.settle()
         if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
-        self._versions = [parameter._version for parameter in self.parameters]
-        self._before: dict[tuple[int, str], Tensor] = {}
-        self._unchanged: dict[tuple[int, str], tuple[Tensor, int]] = {}
-        for owner, key, buffer, version, value in before:
-            same = owner._buffers.get(key) is buffer and buffer._version == version
-            if same and buffer.numel() > _SMALL:
-                self._unchanged[id(owner), key] = (buffer, version)
-            else:
-                self._before[id(owner), key] = value
         return outputs
+
+    def _with_a_graph(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> Any:
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs, needs, strict=True)]
+            for leaf in leaves:
+                if leaf.requires_grad:
+                    refuse_left(leaf, self.name)
+            outputs = self._call([leaf.view_as(leaf) for leaf in leaves])
+        if not (any(needs) or any(p.requires_grad for p in self.parameters)):  # the last moment: no node is made
+            refuse_strangers(_tensors(outputs), (), self)
+        return _without_history(outputs)
+
+    def _call(self, inputs: Sequence[Tensor]) -> Any:
+        extra = len(self.arguments.tensors)
+        if not self.arguments:
+            return self.module(*inputs)
+        count = len(inputs) - extra
+        args, kwargs = self.arguments.filled(inputs[count:])
+        return self.module(*inputs[:count], *args, **kwargs)
 
     @contextmanager
     def again(self) -> Iterator[dict[int, Tensor]]:
@@ -181,105 +176,49 @@ class Recording:
             differentiate with respect to.
 
         Raises:
-            RuntimeError: a parameter, or a buffer that the first call only read, was changed since.
+            RuntimeError: what the first call found was changed since and can't be put back.
         """
-        self._check_unchanged()
-        aliases = {
-            id(p): p.detach().requires_grad_(need) for p, need in zip(self.parameters, self._requires_grad, strict=True)
-        }
-        parameters = [(owner, key, owner._parameters.get(key)) for owner, key, _ in self._slots]
-        buffers = [(owner, dict(owner._buffers)) for owner in self._stateful]
-        toggled = [m for m, flag in zip(self._modules, self._training, strict=True) if m.training != flag]
-        rng = None if self._rng is None else {device: state_of(device) for device in self._rng}
-        try:
-            for owner, key, parameter in self._slots:
-                owner._parameters[key] = aliases[id(parameter)]  # type: ignore[assignment]
-            for owner, found in buffers:
-                for key, buffer in found.items():
-                    read = self._unchanged.get((id(owner), key))
-                    value = self._before.get((id(owner), key), buffer)
-                    owner._buffers[key] = read[0] if read else None if value is None else value.clone()
-            for module in toggled:
-                module.training = not module.training
-            if self._rng is not None:
-                put_back(self._rng)
-            with (
-                self._savings.replaying(),
-                self._autocast_again(),
-                _without_parametrization_cache(),
-                _inside(Run(self, again=True)),
-            ):
-                yield aliases
-        finally:
-            for owner, key, there in parameters:
-                if there is None:
-                    owner._parameters.pop(key, None)
-                else:
-                    owner._parameters[key] = there
-            for owner, found in buffers:
-                owner._buffers.update(found)
-            for module in toggled:
-                module.training = not module.training
-            if rng is not None:
-                put_back(rng)
+        with self.state.put_back() as aliases, ExitStack() as entered:
+            entered.enter_context(self._savings.replaying())
+            entered.enter_context(self._surroundings.again())
+            entered.enter_context(_inside(Run(self, again=True)))
+            if self._draws is not None:
+                entered.enter_context(self._draws.again(self.name))
+            yield aliases
 
-    def once_more(self, x: Tensor, differentiate: bool = False) -> Tensor:
-        """Run the module as `first` did, or as backward does, without a trace; the value has no history."""
-        with self.again(), torch.set_grad_enabled(differentiate):
-            value: Tensor = self.module(x.detach().requires_grad_(differentiate))
-        return value.detach()
+    def run_again(
+        self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0
+    ) -> tuple[Any, list[Tensor], dict[int, Tensor]]:
+        """Run the module once more.
 
-    def states_once_more(self, *state: Tensor) -> Any:
-        """As `once_more` without gradient, for a unit of several tensors."""
-        with self.again(), torch.no_grad():
-            return self.module(*state)
+        Args:
+            inputs: as those of `first`.
+            differentiate: build a graph. A function that may look at grad mode finds that of `first` either way.
+            linked: so many of the inputs are taken with their history; the others become leaves.
 
-    def _check_unchanged(self) -> None:
-        for parameter, version in zip(self.parameters, self._versions, strict=True):
-            if parameter._version != version:
-                raise RuntimeError(
-                    f"a parameter of {self.name} (shape {tuple(parameter.shape)}) was changed in place between its use in"
-                    " forward and backward, so its gradient can't be computed; change it after backward"
-                )
-        for owner in self._stateful:
-            for key in owner._buffers:
-                read = self._unchanged.get((id(owner), key))
-                if read is not None and read[0]._version != read[1]:
-                    raise RuntimeError(
-                        f"the buffer {key!r} of {self.name} was changed between forward and backward, so its gradient"
-                        " can't be computed; change it after backward"
-                    )
+        Returns:
+            What it returned, the leaves, and the aliases of its parameters as `again` yields them.
+        """
+        needs = self.needs[linked:]
+        leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs[linked:], needs, strict=True)]
+        with self.again() as aliases, torch.set_grad_enabled(differentiate or not self.plain):
+            # Views, because some observers (FlopCounterMode) want tensors that have a history.
+            return self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)]), leaves, aliases
 
-    def _autocast_again(self) -> AbstractContextManager[Any]:
-        if self._autocast is None:
-            return nullcontext()
-        device, enabled, dtype = self._autocast
-        if not enabled and not torch.is_autocast_enabled(device):
-            return nullcontext()
-        return torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False)
+    def once_more(self, inputs: Sequence[Tensor], *, differentiate: bool = False) -> Any:
+        """What the module gives when called as by `run_again`; the values have no history."""
+        outputs, _, _ = self.run_again(inputs, differentiate=differentiate)
+        return _without_history(outputs)
 
 
-def refuse_strangers(edges: Sequence[GradientEdge], known: Iterable[Tensor], name: str) -> None:
-    """Raise if a recomputed graph reaches a tensor that needs gradient and is neither input nor parameter.
+def _without_history(outputs: Any) -> Any:
+    if isinstance(outputs, tuple):
+        return tuple(y.detach() if isinstance(y, Tensor) else y for y in outputs)
+    return outputs.detach() if isinstance(outputs, Tensor) else outputs
 
-    Its gradient would be lost without a word: the recomputation differentiates with respect to what it knows.
-    """
-    leaves = {id(tensor) for tensor in known}
-    pending = [edge.node for edge in edges]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in leaves:
-            raise RuntimeError(
-                f"{name} uses a tensor of shape {tuple(variable.shape)} that needs gradient but is neither its input nor"
-                " a registered parameter, so its gradient would be lost; register it, pass it through the stream, or set"
-                " strategy 'stored'"
-            )
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                pending.append(following)
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [y for y in (outputs if isinstance(outputs, tuple) else (outputs,)) if isinstance(y, Tensor)]
 
 
 def _walk(root: nn.Module) -> list[nn.Module]:
@@ -294,44 +233,17 @@ def _walk(root: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
-def _is_sequence(kind: type[nn.Module]) -> bool:
-    own = kind.forward is nn.Sequential.forward and kind.__iter__ is nn.Sequential.__iter__  # type: ignore[attr-defined]
-    return own and kind.__call__ is nn.Module.__call__
-
-
-def _is_plain(module: nn.Module) -> bool:
-    file = type(module).__module__.removeprefix("torch.nn.modules.")
-    own = file in _NEVER_DRAW or file == "dropout" or _is_sequence(type(module))
-    # A weight that is a plain attribute (a hypernetwork's, say) is a tensor from outside.
-    return own and not ("forward" in module.__dict__ or "weight" in module.__dict__ or "bias" in module.__dict__)
-
-
-def _may_draw(module: nn.Module) -> bool:
-    """Whether a plain module may draw random numbers, as far as is known of its kind."""
-    known = type(module).__module__.removeprefix("torch.nn.modules.") in _NEVER_DRAW or _is_sequence(type(module))
-    return not known or isinstance(module, _DRAW)
-
-
-def _refuse_buffers_with_gradient(modules: Iterable[nn.Module], name: str) -> None:
+def _refuse_what_cant_run_twice(modules: Sequence[nn.Module], name: str) -> None:
     for module in modules:
-        for key, buffer in module._buffers.items():
-            if buffer is not None and buffer.requires_grad:
-                raise RuntimeError(
-                    f"the buffer {key!r} of {name} needs gradient, which would be lost; make it a parameter, pass it through"
-                    " the stream, or set strategy 'stored'"
-                )
-
-
-def _without_parametrization_cache() -> AbstractContextManager[None]:
-    return _parametrization_cache_aside() if parametrize._cache_enabled else nullcontext()
-
-
-@contextmanager
-def _parametrization_cache_aside() -> Iterator[None]:
-    """Inside `parametrize.cached()`, compute parametrized weights anew: the cache holds those of the other pass."""
-    kept = parametrize._cache_enabled, parametrize._cache
-    parametrize._cache_enabled, parametrize._cache = 0, {}
-    try:
-        yield
-    finally:
-        parametrize._cache_enabled, parametrize._cache = kept
+        if isinstance(module, torch.jit.ScriptModule):
+            raise RuntimeError(f"{name} holds a ScriptModule, which can't be run again; set strategy 'stored'")
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            raise RuntimeError(
+                f"{name} holds a {type(module).__name__}, which has no parameters yet; call the model once under"
+                " torch.no_grad() before"
+            )
+        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+            raise RuntimeError(
+                f"{name} is sharded by itself (fully_shard), so its parameters change between forward and backward; shard the"
+                " whole chain instead, or set strategy 'stored'"
+            )

@@ -78,19 +78,19 @@ class Savings:
         self._untouched: frozenset[nn.Module] = frozenset()
         self._noted: list[list[BatchStatistics | None]] = [[] for _ in self._norms]
 
-    @contextmanager
-    def noting(self) -> Iterator[frozenset[nn.Module]]:
-        """Around the first call: batch norms note their statistics.
-
-        Yields:
-            Batch norms whose buffers no later call will read or change.
-        """
+    def untouched(self) -> frozenset[nn.Module]:
+        """Before the first call: batch norms whose buffers no later call will read or change."""
         self._untouched = frozenset(norm for norm in self._norms if self._private and norm.training)
+        return self._untouched
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Around the first call, after `untouched`: batch norms note their statistics."""
         for norm, noted in zip(self._norms, self._noted, strict=True):
             noted.clear()
             norm.__dict__["forward"] = self._noting(norm, noted)
         try:
-            yield self._untouched
+            yield
         finally:
             for norm in self._norms:
                 del norm.__dict__["forward"]

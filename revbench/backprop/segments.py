@@ -11,17 +11,20 @@ Not `torch.utils.checkpoint`, because that updates batch-norm statistics twice.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
 from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.half_step import NO_SECOND_DERIVATIVE
 from revbench.backprop.ownership import try_out_gradients
-from revbench.backprop.recording import Recording, refuse_strangers
+from revbench.backprop.plain import functions_are_pytorchs
+from revbench.backprop.recording import Recording
+from revbench.backprop.strangers import refuse_strangers
 
 State = tuple[Tensor, ...]
 
@@ -29,30 +32,67 @@ State = tuple[Tensor, ...]
 class _Segment(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, recordings: list[Recording], halve: bool, width: int, *tensors: Tensor) -> State:
+        """`tensors`: the state, the parameters of all units, then the tensors of the units' arguments, unit by unit."""
         ctx.set_materialize_grads(False)
-        ctx.recordings, ctx.halve = recordings, halve
+        ctx.recordings, ctx.halve, ctx.width = recordings, halve, width
+        parameters = len(_parameters(recordings))
         state = tensors[:width]
-        ctx.save_for_backward(*state)
-        unseen = not any(ctx.needs_input_grad) and not all(recording.plain for recording in recordings)
-        with torch.set_grad_enabled(unseen):  # no node is made: the last moment to see a tensor that is not known
-            for recording in recordings:
-                state = _as_state(recording.first(*(x.detach() for x in state)))
-                edges = [get_gradient_edge(y) for y in state if isinstance(y, Tensor) and y.requires_grad]
-                if edges:
-                    refuse_strangers(edges, (), recording.name)
+        arguments = _Arguments(
+            recordings, tensors[width + parameters :], ctx.needs_input_grad[3 + width + parameters :]
+        )
+        ctx.save_for_backward(*state, *tensors[width + parameters :])
+        # What enters a later unit needs gradient as soon as anything before it does, as under `stored`.
+        needs = ctx.needs_input_grad[3 : 3 + width]
+        for recording in recordings:
+            given, wanted = arguments.of(recording)
+            outputs = recording.first(*(x.detach() for x in state), *given, needs=(*needs, *wanted))
+            state = _as_state(outputs)
+            needed = any(needs) or any(wanted) or any(p.requires_grad for p in recording.parameters)
+            needs = tuple(needed and isinstance(y, Tensor) and _differentiable(y) for y in state)
         return state
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="recursive" if ctx.halve else "checkpointed"))
-        state = ctx.saved_tensors
+        recordings, width = ctx.recordings, ctx.width
+        saved = ctx.saved_tensors
+        parameters = _parameters(recordings)
+        needs = ctx.needs_input_grad[3:]
+        arguments = _Arguments(recordings, saved[width:], needs[width + len(parameters) :])
         try_out_gradients()
-        needs = ctx.needs_input_grad[3 : 3 + len(state)]
-        collected: dict[int, Tensor] = {}
-        state_grads = _differentiate(ctx.recordings, state, needs, grads, collected, halve=ctx.halve)
-        parameters = _parameters(ctx.recordings)
-        return None, None, None, *state_grads, *(collected.get(id(p)) for p in parameters)
+        collected: dict[Any, Tensor] = {}
+        of_state = _differentiate(
+            recordings, saved[:width], needs[:width], grads, arguments, collected, halve=ctx.halve
+        )
+        of_parameters = (collected.get(id(p)) for p in parameters)
+        return None, None, None, *of_state, *of_parameters, *(collected.get(key) for key in arguments.places())
+
+
+class _Arguments:
+    """The tensors that the units of a segment are called with beside the state.
+
+    Args:
+        recordings: of the units.
+        tensors: unit by unit.
+        needs: of each tensor, whether it needs gradient.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], tensors: Sequence[Tensor], needs: Sequence[bool]) -> None:
+        self._of: dict[int, tuple[Sequence[Tensor], Sequence[bool]]] = {}
+        start = 0
+        for recording in recordings:
+            stop = start + len(recording.arguments.tensors)
+            self._of[id(recording)] = tensors[start:stop], needs[start:stop]
+            start = stop
+
+    def of(self, recording: Recording) -> tuple[Sequence[Tensor], Sequence[bool]]:
+        """Of one unit: its tensors, and whether each needs gradient."""
+        return self._of[id(recording)]
+
+    def places(self) -> Iterable[tuple[int, int]]:
+        """What the gradient of each tensor is collected under, in order."""
+        return [(key, i) for key, (tensors, _) in self._of.items() for i in range(len(tensors))]
 
 
 def _differentiate(
@@ -60,53 +100,63 @@ def _differentiate(
     state: State,
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
-    collected: dict[int, Tensor],
+    arguments: _Arguments,
+    collected: dict[Any, Tensor],
     *,
     halve: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the state before `recordings`; those of parameters are added to `collected`."""
+    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`."""
     if halve and len(recordings) > 1:
         middle = len(recordings) // 2
         inner = state
         for recording in recordings[:middle]:
-            inner = _as_state(recording.states_once_more(*inner))
-        grads = _differentiate(recordings[middle:], inner, [True] * len(inner), grads, collected, halve=True)
+            inner = _as_state(recording.once_more((*inner, *arguments.of(recording)[0])))
+        needs_inner = recordings[middle].needs[: len(inner)]
+        grads = _differentiate(recordings[middle:], inner, needs_inner, grads, arguments, collected, halve=True)
         del inner
-        return _differentiate(recordings[:middle], state, needs, grads, collected, halve=True)
+        return _differentiate(recordings[:middle], state, needs, grads, arguments, collected, halve=True)
 
-    leaves = tuple(
-        x.detach().requires_grad_(need and (x.is_floating_point() or x.is_complex()))
-        for x, need in zip(state, needs, strict=True)
-    )
-    aliases: list[tuple[int, Tensor]] = []
-    with torch.enable_grad():
-        # Views, because some observers (FlopCounterMode) want tensors that have a history.
-        outputs: State = tuple(x.view_as(x) for x in leaves)
-        for recording in recordings:
-            with recording.again() as found:
-                aliases += [(key, alias) for key, alias in found.items() if alias.requires_grad]
-                outputs = _as_state(recording.module(*outputs))
+    leaves = tuple(x.detach().requires_grad_(need) for x, need in zip(state, needs, strict=True))
+    outputs: State = leaves
+    wanted: list[tuple[Any, Tensor]] = []
+    for recording in recordings:
+        given, given_needs = arguments.of(recording)
+        result, extra, aliases = recording.run_again((*outputs, *given), differentiate=True, linked=len(outputs))
+        outputs = _as_state(result)
+        wanted += [(key, alias) for key, alias in aliases.items() if alias.requires_grad]
+        wanted += [((id(recording), i), x) for i, (x, n) in enumerate(zip(extra, given_needs, strict=True)) if n]
     roots = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
     del outputs
-    wanted = [x for x in leaves if x.requires_grad]
-    if not roots or not (wanted or aliases):
+    inputs = [x for x in leaves if x.requires_grad]
+    if not roots or not (inputs or wanted):
         return (None,) * len(state)
     edges = [get_gradient_edge(y) for y, _ in roots]
-    names = recordings[0].name if len(recordings) == 1 else f"{recordings[0].name} to {recordings[-1].name}"
-    if not all(recording.plain for recording in recordings):
-        refuse_strangers(edges, [*leaves, *(alias for _, alias in aliases)], names)
+    for recording in recordings:
+        if not recording.plain:
+            refuse_strangers(edges, [*leaves, *(x for _, x in wanted)], recording)
     root_grads = [g.to(y.dtype) for y, g in roots]
     del roots
-    gradients = torch.autograd.grad(edges, wanted + [a for _, a in aliases], root_grads, allow_unused=True)
-    for (key, _), gradient in zip(aliases, gradients[len(wanted) :], strict=True):
+    found = torch.autograd.grad(edges, inputs + [x for _, x in wanted], root_grads, allow_unused=True)
+    for (key, _), gradient in zip(wanted, found[len(inputs) :], strict=True):
         if gradient is not None:
             collected[key] = collected[key] + gradient if key in collected else gradient
-    of_state = iter(gradients[: len(wanted)])
+    of_state = iter(found[: len(inputs)])
     return tuple(next(of_state) if x.requires_grad else None for x in leaves)
 
 
+def _differentiable(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
+
+
 @outside_graphs
-def segment(units: Sequence[nn.Module], state: State, *, halve: bool = False, first_unit: int = 0) -> State:
+def segment(
+    units: Sequence[nn.Module],
+    state: State,
+    *,
+    halve: bool = False,
+    first_unit: int = 0,
+    arguments: Sequence[Arguments] | None = None,
+) -> State:
     """Run units one after the other, keeping only the state before them; backward runs them again.
 
     Args:
@@ -114,26 +164,34 @@ def segment(units: Sequence[nn.Module], state: State, *, halve: bool = False, fi
         state: the tensors that enter the first unit.
         halve: in backward, find the state in the middle first, and so on (`recursive`).
         first_unit: number of the first unit, for error messages.
+        arguments: what each unit is called with beside the state.
 
     Returns:
         The tensors that leave the last unit.
     """
-    recordings = [Recording(unit, f"unit {i}") for i, unit in enumerate(units, first_unit)]
-    result: State = _Segment.apply(recordings, halve, len(state), *state, *_parameters(recordings))
+    whole = functions_are_pytorchs()
+    given = arguments or [NO_ARGUMENTS] * len(units)
+    recordings = [
+        Recording(unit, f"unit {i}", pytorch_is_whole=whole, arguments=own)
+        for i, (unit, own) in enumerate(zip(units, given, strict=True), first_unit)
+    ]
+    extra = [tensor for recording in recordings for tensor in recording.arguments.tensors]
+    result: State = _Segment.apply(recordings, halve, len(state), *state, *_parameters(recordings), *extra)
     return result
 
 
-def checkpointed(units: Sequence[nn.Module], state: State) -> State:
+def checkpointed(units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None) -> State:
     """Segments of about sqrt(L) units; only the states between them are kept."""
     length = math.isqrt(max(len(units) - 1, 0)) + 1
     for start in range(0, len(units), length):
-        state = segment(units[start : start + length], state, first_unit=start)
+        own = arguments[start : start + length] if arguments else None
+        state = segment(units[start : start + length], state, first_unit=start, arguments=own)
     return state
 
 
-def recursive(units: Sequence[nn.Module], state: State) -> State:
+def recursive(units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None) -> State:
     """One segment, halved again and again in backward; only the first state is kept."""
-    return segment(units, state, halve=True) if units else state
+    return segment(units, state, halve=True, arguments=arguments) if units else state
 
 
 def _parameters(recordings: Sequence[Recording]) -> list[nn.Parameter]:

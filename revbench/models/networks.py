@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, propagate, segment
+from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, plain_container, propagate, segment
 from revbench.models.catalogue import Architecture, architecture
 from revbench.models.residual import ResidualFunction, batch_norm, convolution, initialise, shortcut
 from revbench.words import Nonreversible, Strategy
 
 
+@plain_container
 class ResidualUnit(nn.Module):
     """``y = S(x) + F(x)``: the unit of a ResNet. ``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
 
@@ -31,6 +32,7 @@ class ResidualUnit(nn.Module):
         return out
 
 
+@plain_container
 class NonreversibleUnit(nn.Module):
     """``y1 = S1(x1) + F(x2)``, ``y2 = S2(x2) + G(y1)``: the unit of a RevNet that changes the shape.
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revbench.backprop import plain_container
+
 BATCH_NORM_EPSILON = 1e-3  # the authors' code, resnet_model.py: batch_norm(..., epsilon=0.001)
 
 
@@ -48,6 +50,7 @@ class ResidualFunction(nn.Sequential):
         super().__init__(*layers)
 
 
+@plain_container
 class PaddedPool(nn.Module):
     """Shortcut without parameters: average pooling of the stride, then zero channels, half on each side.
 

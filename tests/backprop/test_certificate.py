@@ -71,8 +71,8 @@ def test_one_unit_in_the_last_place_of_one_element() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             out = super().forward(x) + 1000  # the sum's ulp, 2**-14, is the smallest change that it shows
-            self.calls += 1
-            if self.calls > 1:
+            Planted.calls += 1
+            if Planted.calls > 1:
                 out = out.clone()
                 out[0, 0] += 2.0**-14
             return out

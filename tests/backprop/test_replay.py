@@ -23,10 +23,10 @@ NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNor
 
 def recompute(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """A module's output in the first call and in the second."""
-    recording = Recording(module, "m")
+    recording = Recording(module, "m", pytorch_is_whole=True)
     with torch.no_grad():
-        first = recording.first(x)
-    return first, recording.once_more(x)
+        first = recording.first(x, needs=(False,))
+    return first, recording.once_more((x,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

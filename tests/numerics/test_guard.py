@@ -184,7 +184,7 @@ def test_a_wrong_sign_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_numbers_that_our_engine_does_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revbench.backprop.recording.put_back", lambda states: None)
+    monkeypatch.setattr("revbench.backprop.random_states.Draws.again", lambda self, name: contextlib.nullcontext())
     with pytest.raises(AssertionError, match="smooth_amplification is"):
         revbench.drift(chain, batch).assert_within(smooth_amplification=20.0)
 
@@ -194,7 +194,7 @@ def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) 
 
     @contextlib.contextmanager
     def nothing(self: Savings) -> Any:
-        yield frozenset()
+        yield
 
     monkeypatch.setattr(Savings, "noting", nothing)
     monkeypatch.setattr(Savings, "replaying", nothing)
@@ -205,11 +205,12 @@ def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) 
 
 @contextlib.contextmanager
 def _again_without_copies(self: Any) -> Any:
-    from revbench.backprop.recording import Run, _inside, put_back
+    from revbench.backprop.recording import Run, _inside
 
-    if self._rng is not None:
-        put_back(self._rng)
-    with _inside(Run(self, again=True)):
+    with contextlib.ExitStack() as entered:
+        if self._draws is not None:
+            entered.enter_context(self._draws.again(self.name))
+        entered.enter_context(_inside(Run(self, again=True)))
         yield {id(p): p for p in self.parameters}
 
 

@@ -1,0 +1,93 @@
+"""Arguments that every function of a chain gets beside the activation: masks, contexts, positions.
+
+Tensors among them are inputs of the nodes of autograd, so that those that need gradient get theirs; nested tuples, lists and
+dicts are taken apart and put together by `torch.utils._pytree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+OfEachBlock = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+
+
+class Arguments:
+    """What one function is called with, after its activation.
+
+    Args:
+        args, kwargs: as the function takes them.
+
+    Attributes:
+        tensors: the tensors among them, in order.
+    """
+
+    def __init__(self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> None:
+        self._leaves, self._structure = tree_flatten((args, dict(kwargs or {})))
+        self.tensors: list[Tensor] = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+        self._leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in self._leaves]
+
+    def __bool__(self) -> bool:
+        return bool(self._leaves)
+
+    def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keyword arguments with other tensors in the places of the first."""
+        left = iter(tensors)
+        leaves = [next(left) if leaf is None else leaf[0] for leaf in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return args, kwargs
+
+
+NO_ARGUMENTS = Arguments()
+
+
+class ChainArguments:
+    """The arguments of every function of a chain.
+
+    Args:
+        args, kwargs: for each function.
+        f_kwargs, g_kwargs: further ones for each F or each G: a dict for all of them, or a list with one for each block.
+        blocks: how many blocks the chain has.
+
+    Raises:
+        ValueError: a list of another length, or anything but dicts.
+    """
+
+    def __init__(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        f_kwargs: OfEachBlock,
+        g_kwargs: OfEachBlock,
+        blocks: int,
+    ) -> None:
+        self._some = bool(args or kwargs or f_kwargs or g_kwargs)
+        self._args, self._kwargs = args, kwargs
+        self._own = tuple(
+            _one_each(name, given, blocks) for name, given in (("f_kwargs", f_kwargs), ("g_kwargs", g_kwargs))
+        )
+
+    def __bool__(self) -> bool:
+        return self._some
+
+    def of(self, block: int, which: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keyword arguments of a block's F (`which` 0) or G (1)."""
+        return self._args, {**self._kwargs, **self._own[which][block]}
+
+    def of_block(self, block: int) -> dict[str, Any]:
+        """Keyword arguments of a whole `ReversibleBlock`."""
+        return {"f_arguments": self.of(block, 0), "g_arguments": self.of(block, 1)} if self else {}
+
+
+def _one_each(name: str, given: Any, blocks: int) -> Sequence[Mapping[str, Any]]:
+    if given is None or isinstance(given, Mapping):
+        return [given or {}] * blocks
+    found = list(given)
+    if len(found) != blocks or not all(isinstance(one, Mapping) for one in found):
+        raise ValueError(
+            f"{name} must be one dict of keyword arguments, or a list of {blocks} dicts, one for each block"
+        )
+    return found

@@ -1,0 +1,36 @@
+"""What enters a chain: made fit for a strategy, or found to be what plain autograd alone can differentiate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def dense(half: Tensor) -> Tensor:
+    """A tensor none of whose elements share memory (an expanded one, overlapping windows), which can be laid out again."""
+    return half.clone(memory_format=torch.contiguous_format) if torch._debug_has_internal_overlap(half) == 1 else half
+
+
+def transformed(halves: Iterable[Tensor]) -> bool:
+    """Whether a transform surrounds this call that needs plain autograd.
+
+    That is one of `torch.func`, forward-mode differentiation or `torch.jit.trace`. The call then runs under `stored`, and a
+    warning says so.
+    """
+    if torch._C._are_functorch_transforms_active():
+        what = "a transform of torch.func"
+    elif forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(half).tangent is not None for half in halves):
+        what = "forward-mode differentiation"
+    elif torch._C._get_tracing_state() is not None:
+        what = "torch.jit.trace"
+    else:
+        return False
+    warnings.warn(
+        f"under {what} a reversible chain runs by plain autograd, as with strategy 'stored', and saves no memory",
+        stacklevel=4,
+    )
+    return True

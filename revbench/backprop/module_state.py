@@ -1,0 +1,336 @@
+"""What the modules of one function hold, taken before a call, so that a later call finds it again and leaves no trace.
+
+For the later call each module's ``__dict__`` is exchanged for a shadow of the one that it had before the first: the same
+attributes, layers and hooks, aliases for its parameters, and copies of what the first call wrote. Whatever the later call
+sets lands in the shadow and is dropped with it.
+
+A tensor that the first call may write must be copied before it, and PyTorch's version counters do not tell (``.data``, kernels
+of batch norm). So what a module does with a large tensor is learned from its first call, in which a copy is taken and
+compared afterwards: one that was written is copied at each later call, one that was only read is not. Small ones are
+always copied, so that a change before backward does not matter either.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+_SMALL = 4096  # numbers in a buffer or attribute that is copied whether anybody writes it or not
+_LONGEST = 4096  # entries of a list or dict, numbers of a NumPy array, that are copied
+_HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
+)  # fmt: skip
+_INTERNAL = frozenset(vars(nn.Module()))
+
+
+def _generator_as_it_is(generator: torch.Generator) -> torch.Generator:
+    twin = torch.Generator(generator.device)
+    twin.set_state(generator.get_state())
+    return twin
+
+
+# Attributes that a call may change without setting them anew, and how they are copied.
+_KINDS = (
+    list, dict, set, bytearray, collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter, tuple,
+)  # fmt: skip
+_CONTAINERS: Mapping[type, Callable[[Any], Any]] = dict.fromkeys(_KINDS, copy.copy)
+_COPIED: Mapping[type, Callable[[Any], Any]] = {
+    np.ndarray: np.copy,
+    torch.Generator: _generator_as_it_is,
+    random.Random: copy.deepcopy,
+    np.random.Generator: copy.deepcopy,
+    np.random.RandomState: copy.deepcopy,
+}
+
+
+@dataclass(slots=True)
+class _Tensor:
+    """A tensor that a module holds, before and after the first call.
+
+    Attributes:
+        tensor: itself.
+        owner, key: where it was found; the key names it in errors.
+        kind: ``parameter``, ``buffer`` or ``attribute``.
+        copy: its value before the call, if it was taken and is needed.
+        doubtful: the copy is there to see whether the call writes the tensor.
+        version, address: after the call, of one without a copy.
+        lost: the call wrote it, though earlier ones had not, and no copy was taken.
+    """
+
+    tensor: Tensor
+    owner: nn.Module
+    key: str
+    kind: str
+    copy: Tensor | None
+    doubtful: bool
+    version: int
+    address: int
+    lost: bool = False
+
+
+class _Written:
+    """What is known of a tensor that a module's calls write."""
+
+
+# Of each module, by key: the address of a tensor that its calls only read, or that they write it.
+_known: WeakKeyDictionary[nn.Module, dict[str, int | type[_Written]]] = WeakKeyDictionary()
+
+
+class ModuleState:
+    """The state of modules before a call; see the file's head.
+
+    Args:
+        modules: all modules of one function, each once.
+        plain: none of them writes a parameter or sets an attribute (`revbench.backprop.plain`).
+        untouched: those whose buffers no later call reads or changes.
+        name: how errors call the function.
+
+    Raises:
+        RuntimeError: a buffer that needs gradient, which would be lost.
+
+    Attributes:
+        parameters: those of the modules, each once.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], *, plain: bool, untouched: frozenset[nn.Module], name: str
+    ) -> None:
+        self._name = name
+        self._modules = modules
+        self._plain = plain
+        self._tensors: dict[int, _Tensor] = {}
+        self._copied: dict[int, Any] = {}  # by the id of the container: what it held
+        self._attributes: list[dict[str, Any]] = []
+        parameters: dict[int, nn.Parameter] = {}
+        for module in modules:
+            attributes = dict(module.__dict__)
+            self._attributes.append(attributes)
+            if attributes["_modules"]:
+                attributes["_modules"] = attributes["_modules"].copy()
+            if attributes["_parameters"]:
+                found = attributes["_parameters"] = attributes["_parameters"].copy()
+                for key, parameter in found.items():
+                    if parameter is not None and id(parameter) not in parameters:
+                        parameters[id(parameter)] = parameter
+                        self._hold(parameter, module, key, "parameter")
+            if attributes["_buffers"]:
+                found = attributes["_buffers"] = attributes["_buffers"].copy()
+                for key, buffer in found.items():
+                    if buffer is not None and module not in untouched:
+                        self._refuse_gradient(key, buffer)
+                        self._hold(buffer, module, key, "buffer")
+            if not plain:
+                self._take_hooks(attributes)
+        self.parameters = list(parameters.values())
+        self._needs_gradient = [parameter.requires_grad for parameter in self.parameters]
+        if not plain:
+            for module, attributes in zip(modules, self._attributes, strict=True):
+                self._take_attributes(module, attributes)
+
+    def _take_hooks(self, attributes: dict[str, Any]) -> None:
+        for key in _HOOKS:
+            if attributes[key]:
+                attributes[key] = attributes[key].copy()
+
+    def _take_attributes(self, module: nn.Module, attributes: dict[str, Any]) -> None:
+        for key, value in attributes.items():
+            if key in _INTERNAL:
+                continue
+            if isinstance(value, Tensor):
+                self._hold(value, module, key, "attribute")
+            elif type(value) in _CONTAINERS and len(value) <= _LONGEST:
+                tensors = _entries(value)
+                if tensors or type(value) is not tuple:
+                    self._copied[id(value)] = _CONTAINERS[type(value)](value)
+                for tensor in tensors:
+                    self._hold(tensor, module, key, "attribute")
+            elif type(value) in _COPIED and getattr(value, "size", 0) <= _LONGEST:
+                self._copied[id(value)] = _COPIED[type(value)](value)
+
+    def _hold(self, tensor: Tensor, owner: nn.Module, key: str, kind: str) -> None:
+        if id(tensor) in self._tensors:
+            return
+        version, address = _version(tensor), _address(tensor)
+        taken, doubtful = None, False
+        if kind != "parameter" or not self._plain:
+            known = _known.get(owner, {}).get(key) if not isinstance(tensor, FakeTensor) else address
+            if (tensor.numel() <= _SMALL and not tensor.requires_grad) or known is _Written:
+                taken = _copy(tensor)
+            elif (known != address and not tensor.requires_grad) or (known is None and kind == "parameter"):
+                taken, doubtful = _copy(tensor), True
+        self._tensors[id(tensor)] = _Tensor(tensor, owner, key, kind, taken, doubtful, version, address)
+
+    def _refuse_gradient(self, key: str, buffer: Tensor) -> None:
+        if buffer.requires_grad:
+            raise RuntimeError(
+                f"the buffer {key!r} of {self._name} needs gradient, which would be lost; make it a parameter, pass it"
+                f" through the stream or as chain(x, {key}=…), or set strategy 'stored'"
+            )
+
+    def settle(self) -> None:
+        """Right after the call: see what it wrote, and drop the copies of what it did not."""
+        for held in self._tensors.values():
+            version = _version(held.tensor)
+            moved = version != held.version
+            if held.doubtful:
+                assert held.copy is not None
+                written = moved or not _same_bits(held.copy, held.tensor)
+                _known.setdefault(held.owner, {})[held.key] = _Written if written else held.address
+                if not written:
+                    held.copy = None
+            elif held.copy is None and moved:
+                if isinstance(held.tensor, FakeTensor):
+                    held.copy = _copy(held.tensor)  # of its shape alone
+                else:
+                    _known.setdefault(held.owner, {})[held.key] = _Written
+                    held.lost = True
+            held.version = version
+
+    @contextmanager
+    def put_back(self) -> Iterator[dict[int, Tensor]]:
+        """Inside, the modules are as they were before the first call.
+
+        Yields:
+            The alias that stands in for each parameter, by the parameter's ``id``: what to differentiate with respect to.
+
+        Raises:
+            RuntimeError: something that the first call used was changed since and can't be put back.
+        """
+        stand_ins = self._stand_ins()
+        aliases = {id(parameter): stand_ins[id(parameter)] for parameter in self.parameters}
+        shadows = [self._shadow(attributes, stand_ins) for attributes in self._attributes]
+        there = [module.__dict__ for module in self._modules]
+        try:
+            for module, shadow in zip(self._modules, shadows, strict=True):
+                object.__setattr__(module, "__dict__", shadow)
+            yield aliases
+        finally:
+            for module, attributes in zip(self._modules, there, strict=True):
+                object.__setattr__(module, "__dict__", attributes)
+
+    def _stand_ins(self) -> dict[int, Any]:
+        """What the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
+        found: dict[int, Any] = {}
+        for key, held in self._tensors.items():
+            if held.copy is not None:
+                found[key] = held.copy.clone()
+            else:
+                self._check_unchanged(held)
+        for parameter, need in zip(self.parameters, self._needs_gradient, strict=True):
+            found[id(parameter)] = found.get(id(parameter), parameter).detach().requires_grad_(need)
+        for key, container in self._copied.items():
+            found[key] = _with_stand_ins(container, found)
+        return found
+
+    def _shadow(self, attributes: dict[str, Any], stand_ins: Mapping[int, Any]) -> dict[str, Any]:
+        shadow = dict(attributes)
+        if shadow["_parameters"]:
+            shadow["_parameters"] = {key: stand_ins.get(id(p)) for key, p in shadow["_parameters"].items()}
+        if shadow["_buffers"]:
+            shadow["_buffers"] = {key: stand_ins.get(id(b), b) for key, b in shadow["_buffers"].items()}
+        if self._plain:
+            for key in _HOOKS[:4]:
+                if shadow[key]:  # set since the first call, which had none
+                    shadow[key] = collections.OrderedDict()
+        else:
+            for key in _HOOKS:
+                shadow[key] = shadow[key].copy()
+            shadow |= {
+                key: stand_ins[id(value)]
+                for key, value in attributes.items()
+                if id(value) in stand_ins and key not in _INTERNAL
+            }
+        return shadow
+
+    def _check_unchanged(self, held: _Tensor) -> None:
+        what = f"the {held.kind} {held.key!r} of {self._name} (shape {tuple(held.tensor.shape)})"
+        if held.lost:
+            raise RuntimeError(
+                f"{what} was written by this call of it and by none before, so its earlier value is not known; run the step"
+                " again, or set strategy 'stored'"
+            )
+        if _version(held.tensor) != held.version:
+            raise RuntimeError(
+                f"{what} was changed in place between its use in forward and backward, so its gradient can't be computed;"
+                " change it after backward"
+            )
+        if _address(held.tensor) != held.address:
+            raise RuntimeError(
+                f"the data of {what.removeprefix('the ')} was replaced (by `.data = …`) between its use in forward and"
+                " backward, so its gradient can't be computed; replace it after backward"
+            )
+
+    def attribute_of(self, nodes: set[Any], leaf: Tensor) -> str | None:
+        """The attribute that holds this leaf, or a tensor made by one of these nodes of a graph, if there is one."""
+        for held in self._tensors.values():
+            if held.kind == "attribute" and (held.tensor is leaf or held.tensor.grad_fn in nodes):
+                owner = type(held.owner).__name__
+                return f"the attribute {held.key!r} of its {owner}, a tensor of shape {tuple(held.tensor.shape)}"
+        return None
+
+
+def forget(modules: Sequence[nn.Module]) -> None:
+    """Take nothing for known of these modules: their next call is looked at as their first."""
+    for module in modules:
+        _known.pop(module, None)
+
+
+def _entries(container: Any) -> list[Tensor]:
+    values = container.values() if isinstance(container, dict) else container
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _with_stand_ins(container: Any, stand_ins: Mapping[int, Any]) -> Any:
+    """A further copy of a copied attribute, its tensors exchanged."""
+    kind = type(container)
+    twin = (_CONTAINERS.get(kind) or _COPIED[kind])(container)
+    if isinstance(twin, dict):
+        for key, value in container.items():
+            twin[key] = stand_ins.get(id(value), value)
+    elif isinstance(twin, tuple):
+        return tuple(stand_ins.get(id(value), value) for value in twin)
+    elif isinstance(twin, (list, collections.deque)):
+        for i, value in enumerate(container):
+            twin[i] = stand_ins.get(id(value), value)
+    return twin
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _address(tensor: Tensor) -> int:
+    """Where the data lies; 0 for a tensor without memory of its own."""
+    if isinstance(tensor, FakeTensor):
+        return 0
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:  # a wrapper around others
+        return 0
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same values, NaN being equal to itself."""
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout is not torch.strided:
+        return False
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
+    if not a.is_floating_point():
+        return torch.equal(a, b.detach())
+    return torch.equal(a, b.detach()) or bool(((a == b) | (a.isnan() & b.isnan())).all())

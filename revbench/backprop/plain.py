@@ -1,0 +1,103 @@
+"""Which modules are PyTorch's own, unchanged: what is known of them need not be found out at each call.
+
+A *plain* function is made of PyTorch's layers in `nn.Sequential` and nothing else. Its layers are known not to look at
+grad mode, to write no parameter, to keep no state but batch norm's and to take nothing from outside. What is not known by
+the identity of its class and of its `forward` is not plain: a subclass, a `forward` that somebody replaced, anything at
+all while a function of `torch.nn.functional` is replaced.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules import (
+    activation,
+    batchnorm,
+    channelshuffle,
+    conv,
+    distance,
+    dropout,
+    flatten,
+    instancenorm,
+    linear,
+    normalization,
+    padding,
+    pixelshuffle,
+    pooling,
+)
+
+_FILES = (
+    activation, batchnorm, channelshuffle, conv, distance, dropout, flatten, instancenorm, linear, normalization, padding,
+    pixelshuffle, pooling,
+)  # fmt: skip
+# Attention looks at grad mode, and keeps nothing of what was said above.
+_NOT_PLAIN = (nn.MultiheadAttention, nn.modules.lazy.LazyModuleMixin, nn.modules.batchnorm.SyncBatchNorm)
+_DRAW = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d, nn.modules.dropout._DropoutNd)
+
+
+_TORCH = Path(torch.__file__).parent
+
+
+def _is_pytorchs(function: Any) -> bool:
+    """Whether a function was written in PyTorch's package, or is none of Python."""
+    if not isinstance(function, FunctionType):
+        return True
+    return Path(inspect.unwrap(function).__code__.co_filename).is_relative_to(_TORCH)
+
+
+_FORWARDS: dict[type[nn.Module], Any] = {
+    kind: kind.forward
+    for file in _FILES
+    for kind in vars(file).values()
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == file.__name__
+    if not issubclass(kind, _NOT_PLAIN) and _is_pytorchs(kind.forward)
+}
+_SEQUENCE = (nn.Sequential.forward, nn.Sequential.__iter__)
+_CALL = nn.Module.__call__
+_FUNCTIONS = {
+    name: function
+    for name, function in vars(F).items()
+    if callable(function) and not name.startswith("__") and not isinstance(function, type)
+}
+_WHOLE = all(map(_is_pytorchs, _FUNCTIONS.values()))
+
+
+def functions_are_pytorchs() -> bool:
+    """Whether no function of `torch.nn.functional` and no call of modules was replaced since this was imported."""
+    return _WHOLE and nn.Module.__call__ is _CALL and vars(F).items() >= _FUNCTIONS.items()
+
+
+def _is_sequence(kind: type[nn.Module]) -> bool:
+    return (kind.forward, kind.__iter__) == _SEQUENCE  # type: ignore[attr-defined]
+
+
+_CONTAINERS: dict[type[nn.Module], Any] = {}
+_Container = TypeVar("_Container", bound=type[nn.Module])
+
+
+def plain_container(kind: _Container) -> _Container:
+    """Declare of a class of ours that its `forward` only calls its children and adds up, pools or pads tensors."""
+    _CONTAINERS[kind] = kind.forward
+    return kind
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether one module is a layer of PyTorch's, or `nn.Sequential`, as PyTorch made it."""
+    kind = type(module)
+    known = kind.forward in (_FORWARDS.get(kind), _CONTAINERS.get(kind))
+    if not known and not (isinstance(module, nn.Sequential) and _is_sequence(kind)):
+        return False
+    # A weight that is a plain attribute (a hypernetwork's, say) is a tensor from outside.
+    own = module.__dict__
+    return kind.__call__ is _CALL and not ("forward" in own or "weight" in own or "bias" in own)
+
+
+def may_draw(module: nn.Module) -> bool:
+    """Whether a plain module may draw random numbers."""
+    return isinstance(module, _DRAW)

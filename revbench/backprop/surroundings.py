@@ -1,0 +1,59 @@
+"""What surrounds a call and changes what it computes: taken in forward, entered again in backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch.nn.utils import parametrize
+from torch.overrides import _get_current_function_mode_stack
+
+
+class Surroundings:
+    """Autocast, the default dtype and the modes of torch functions (a default device is one) at one moment.
+
+    Args:
+        device: of the call's tensors.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._autocast: tuple[str, bool, torch.dtype] | None = None
+        if torch.amp.is_autocast_available(device.type):
+            enabled = torch.is_autocast_enabled(device.type)
+            self._autocast = (device.type, enabled, torch.get_autocast_dtype(device.type))
+        self._default_dtype = torch.get_default_dtype()
+        self._modes = _get_current_function_mode_stack()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, a call is surrounded by the same; caches of casts and of parametrized weights, which belong to the other
+        call (one made without gradient would be taken by a call that wants one), are set aside.
+        """
+        with ExitStack() as entered:
+            there = torch.get_default_dtype()
+            if there is not self._default_dtype:
+                torch.set_default_dtype(self._default_dtype)
+                entered.callback(torch.set_default_dtype, there)
+            if self._modes:
+                active = _get_current_function_mode_stack()
+                for mode in self._modes:
+                    if not any(mode is other for other in active):
+                        entered.enter_context(mode)
+            if self._autocast is not None:
+                device, enabled, dtype = self._autocast
+                if enabled or torch.is_autocast_enabled(device):
+                    entered.enter_context(torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False))
+            if parametrize._cache_enabled:
+                entered.enter_context(_parametrization_cache_aside())
+            yield
+
+
+@contextmanager
+def _parametrization_cache_aside() -> Iterator[None]:
+    kept = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
