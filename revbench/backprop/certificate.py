@@ -1,8 +1,9 @@
-"""Whether a gradient was computed from the stored activations' bits, for 8 bytes a half step.
+"""Whether a gradient was computed from the stored activations' bits, for 16 bytes a half step.
 
 Forward takes a checksum of every activation that backward will reconstruct; backward takes it again of what it
-reconstructed. Sums of 64 bits that are equal certify equal bits. The first unequal one names the block, and a further call of the
-residual function tells rounding from a function that is not deterministic.
+reconstructed. Sums of 64 bits that are equal certify equal bits. The first unequal one names the block. Checksums of what the
+functions gave, in forward and again, tell rounding from a function that changed; a further call finds one that is not
+deterministic.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ class Difference:
         net_ulps: the sum over all elements of the change in magnitude, in units in the last place, modulo 2 to the
             32nd: changes up and down cancel, so it says of which order the difference is, and no more.
         elements: how many numbers the activation has.
+        value_changed: whether the half step's function itself gave other bits than in forward, where all that came before on
+            the way back was equal; else the difference is the rounding of ``(b + m(a)) - m(a)``.
     """
 
     name: str
     net_ulps: int
     elements: int
+    value_changed: bool
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,14 @@ class Certificate:
         if self.difference is None:
             return f"this gradient was computed from activations bit-identical to the stored ones ({self.compared} half steps)"
         d = self.difference
-        cause = (
-            f"not deterministic: {', '.join(self.not_deterministic)}"
-            if self.not_deterministic
-            else "all functions gave equal bits when called twice, so this is the rounding of (b + m(a)) - m(a)"
-        )
+        if self.not_deterministic:
+            cause = f"not deterministic: {', '.join(self.not_deterministic)}"
+        elif d.value_changed:
+            cause = (
+                "its function gave other bits than in forward on the same input: something that it reads was changed"
+            )
+        else:
+            cause = "its function gave the bits of forward, so this is the rounding of (b + m(a)) - m(a)"
         return (
             f"{self.identical} of {self.compared} activations were bit-identical to the stored ones; the first that was not"
             f" enters {d.name} and differs by a net {d.net_ulps:+,} units in the last place over {d.elements:,} elements; {cause}"
@@ -70,6 +77,9 @@ class Witness(Protocol):
 
     def note(self, name: str, half: Tensor) -> None:
         """Forward: the activation that enters a half step, any shape."""
+
+    def note_value(self, name: str, value: Tensor) -> None:
+        """Forward: what the half step's function gave."""
 
     def weigh(self, value: Tensor) -> Any:
         """Backward: what the half step's function gave when run again, before it may be written over."""
@@ -90,6 +100,7 @@ class Notary:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}
         self._equal: dict[str, bool] = {}
         self._difference: Difference | None = None
         self._not_deterministic: dict[str, None] = {}
@@ -97,6 +108,10 @@ class Notary:
     def note(self, name: str, half: Tensor) -> None:
         """Forward: as `Witness.note`."""
         self._sums[name] = checksum(half)
+
+    def note_value(self, name: str, value: Tensor) -> None:
+        """Forward: as `Witness.note_value`."""
+        self._values[name] = checksum(value)
 
     def weigh(self, value: Tensor) -> Tensor:
         """Backward: the checksum of what the function gave."""
@@ -113,7 +128,8 @@ class Notary:
         if self._difference is None:
             net = ((now & _WORD) - (before & _WORD)) & _WORD
             net -= (net >> 31) << 32  # as a signed number of 32 bits
-            self._difference = Difference(name, net, half.numel())
+            value_changed = not torch.equal(weighed, self._values[name])
+            self._difference = Difference(name, net, half.numel(), value_changed)
 
     def certificate(self) -> Certificate | None:
         """What was found; None before a backward pass."""

@@ -30,6 +30,7 @@ from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
 from revbench.backprop.stream import FloatStream
+from revbench.backprop.tripwire import Tripwire, watchable
 
 NO_SECOND_DERIVATIVE = (
     "second derivatives (create_graph=True) are not possible through strategy {strategy!r};"
@@ -40,10 +41,11 @@ NO_SECOND_DERIVATIVE = (
 class _Tape:
     """What the half steps of one forward call share: in backward, the pair that the next one starts from."""
 
-    def __init__(self, stream: FloatStream, witness: Witness | None) -> None:
+    def __init__(self, stream: FloatStream, witness: Witness | None, tripwire: Tripwire | None) -> None:
         self.stream = stream
         self.witness = witness
-        self.length = 0
+        self.tripwire = tripwire
+        self.recordings: list[Recording] = []
         self.first_with_gradient: int | None = None
         self._pair: tuple[Tensor, Tensor] | None = None
         self._owned = (False, False)
@@ -56,6 +58,8 @@ class _Tape:
         self._pair = (a.detach(), out.detach())
         self._owned = (False, False)
         try_out_gradients()
+        if self.tripwire is not None:
+            self.tripwire.begin(*self._pair)
 
     def pair(self) -> tuple[Tensor, Tensor]:
         if self._pair is None:
@@ -81,8 +85,34 @@ class _Tape:
         self._pair = (b, a)
         self._owned = (True, self._owned[0])
 
-    def end(self) -> None:
+    def end(self) -> tuple[Tensor, Tensor | None]:
+        """The last pair on the way back, given up: the second of it only if `settle` will want it."""
+        a, out = self.pair()
         self._pair = None
+        late = self.tripwire is not None and not self.tripwire.immediate
+        return a, out if late else None
+
+    def settle(self, index: int, a: Tensor, out: Tensor | None) -> None:
+        """Backward is at its end: settle the suspicions that were not settled on the way.
+
+        Args:
+            index: of the half step that is the last on the way back.
+            a, out: what `end` gave.
+        """
+        found = {suspicion.index: suspicion for suspicion in self.tripwire.judge()} if self.tripwire else {}
+        if not found:
+            return
+        assert out is not None
+        b = a  # Forward again, from the reconstructed pair, to where they were found.
+        for i, recording in enumerate(self.recordings[index:], index):
+            if i in found:
+                found[i].settle(a, functools.partial(_call_again, recording))
+            a, b = out if i == index else self.stream.add(b, _call_again(recording, a)), a
+
+
+def _call_again(recording: Recording, a: Tensor) -> Tensor:
+    value: Tensor = recording.once_more((a, *recording.arguments.tensors))
+    return value
 
 
 class _HalfStep(torch.autograd.Function):
@@ -95,13 +125,18 @@ class _HalfStep(torch.autograd.Function):
         arguments = others[len(recording.parameters) :]
         _, _, needs_a, _, *needs_others = ctx.needs_input_grad
         value = recording.first(a, *arguments, needs=(needs_a, *needs_others[len(recording.parameters) :]))
+        _refuse_another_shape(recording.name, b, value)
+        if tape.witness is not None:
+            tape.witness.note_value(recording.name, value)
+        if tape.tripwire is not None:  # before the addition, which then finds the value in the cache
+            tape.tripwire.note(recording.name, recording.module, value, recording.arithmetic(value))
         out = _add(tape.stream, recording.name, b, value)
         ctx.strides = a.stride(), b.stride()
         ctx.save_for_backward(*arguments)
-        ctx.tape, ctx.recording, ctx.index = tape, recording, tape.length
+        ctx.tape, ctx.recording, ctx.index = tape, recording, len(tape.recordings)
         if tape.first_with_gradient is None and any(ctx.needs_input_grad):
-            tape.first_with_gradient = tape.length
-        tape.length += 1
+            tape.first_with_gradient = len(tape.recordings)
+        tape.recordings.append(recording)
         return out
 
     @staticmethod
@@ -115,9 +150,8 @@ class _HalfStep(torch.autograd.Function):
         needs = (needs_a, *needs_others[len(recording.parameters) :])
         differentiate = grad_out is not None and (needs_a or any(needs_others))
         last = ctx.index == tape.first_with_gradient
-        a = tape.pair()[0]  # and no name for `out`, which `undo` must be able to free
-        if last:
-            tape.end()
+        # No name for `out` where `undo` must be able to free it.
+        a, last_out = tape.end() if last else (tape.pair()[0], None)
         if a.stride() != ctx.strides[0]:  # a layout that this function was not shown
             a = torch.empty_strided(a.shape, ctx.strides[0], dtype=a.dtype, device=a.device).copy_(a)
         of_inputs: list[Tensor | None] = [None] * len(needs)
@@ -128,6 +162,9 @@ class _HalfStep(torch.autograd.Function):
             edge = get_gradient_edge(value) if value.requires_grad else None
             value = value.detach()
             dtype = value.dtype
+            if tape.tripwire is not None:
+                for suspicion in tape.tripwire.look(ctx.index, value):
+                    suspicion.settle(a, functools.partial(_call_again, recording))
             weighed = tape.witness.weigh(value) if tape.witness is not None else None
             if not last:
                 tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
@@ -147,19 +184,27 @@ class _HalfStep(torch.autograd.Function):
             if tape.witness is not None and not last:
                 again = functools.partial(recording.once_more, (a, *ctx.saved_tensors), differentiate=differentiate)
                 tape.witness.compare(recording.name, tape.pair()[0], weighed, again)
+        if last:
+            tape.settle(ctx.index, a, last_out)
         of_a, *of_arguments = of_inputs
         return None, None, of_a, grad_out if needs_b else None, *of_parameters, *of_arguments
 
 
-def _add(stream: FloatStream, name: str, b: Tensor, value: Any) -> Tensor:
-    """``b + value``, if that is another activation of the stream.
+def _refuse_another_shape(name: str, b: Tensor, value: Any) -> None:
+    """Raise if `value` is not a tensor of the shape of the half that it is to be added to."""
+    if not isinstance(value, Tensor) or value.shape != b.shape:
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"{name} returned {found}; it must return one tensor, of the shape {tuple(b.shape)} of the half that it is added to"
+        )
+
+
+def _add(stream: FloatStream, name: str, b: Tensor, value: Tensor) -> Tensor:
+    """``b + value``, if that has the dtype of the stream.
 
     Raises:
-        ValueError: `value` has another shape, or a dtype that would change the stream's.
+        ValueError: `value` has a dtype that would change the stream's.
     """
-    if not isinstance(value, Tensor) or value.shape != b.shape:
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} returned {found}; the half it is added to has shape {tuple(b.shape)}")
     out = stream.add(b, value)
     if out.dtype != b.dtype:
         raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
@@ -179,7 +224,7 @@ def _refuse_what_is_not_finite(recordings: Sequence[Recording], a: Tensor, b: Te
     for recording in recordings:
         finite = {"is given": _all_finite(a), "is added to": _all_finite(b)}
         if all(finite.values()):
-            a, b = stream.add(b, recording.once_more((a, *recording.arguments.tensors))), a
+            a, b = stream.add(b, _call_again(recording, a)), a
             finite["returned"] = _all_finite(a)
         for what, well in finite.items():
             if not well:
@@ -246,6 +291,7 @@ def reconstructed(
     kept_half_blocks: int = 0,
     witness: Witness | None = None,
     arguments: ChainArguments | None = None,
+    tripwire: bool = True,
 ) -> tuple[Tensor, Tensor] | Tensor:
     """Run additive coupling blocks, keeping only their last pair for backward.
 
@@ -258,6 +304,7 @@ def reconstructed(
         kept_half_blocks: the last so many half steps keep their activations, and are not run again.
         witness: sees the activations, and the reconstructed ones.
         arguments: what each F and G is called with beside its half.
+        tripwire: compare what the functions give in backward with what they gave in forward.
 
     Returns:
         ``(y1, y2)``, or one tensor if `join_dim` is given.
@@ -268,7 +315,9 @@ def reconstructed(
 
     Reference: Gomez et al. 2017, equations 6 to 8 and Algorithm 1.
     """
-    tape = _Tape(stream, witness)
+    watch = tripwire and watchable(x1)
+    immediate = x1.device.type == "cpu"
+    tape = _Tape(stream, witness, Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None)
     functions = [
         (module, f"block {first_block + i}'s {'FG'[which]}", arguments.of(i, which) if arguments else None)
         for i, pair in enumerate(pairs)
@@ -285,6 +334,8 @@ def reconstructed(
     for recording in recordings:
         others = (*recording.parameters, *recording.arguments.tensors)
         a, b = _HalfStep.apply(tape, recording, a, b, *others), a
+    if tape.tripwire is not None and recordings:
+        tape.tripwire.leave(b.detach(), a.detach())
     look = (a.device.type == "cpu" or witness is not None) and not isinstance(a, FakeTensor)
     if look and recordings and not _all_finite(a.detach(), b.detach()):
         _refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
@@ -295,5 +346,7 @@ def reconstructed(
         b, a = _End.apply(tape, b, a)
     for module, name, given in functions[len(functions) - kept :]:
         args, kwargs = given or ((), {})
-        a, b = _add(stream, name, b, module(a, *args, **kwargs)), a
+        value = module(a, *args, **kwargs)
+        _refuse_another_shape(name, b, value)
+        a, b = _add(stream, name, b, value), a
     return (b, a) if join_dim is None else torch.cat((b, a), join_dim)

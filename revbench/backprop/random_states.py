@@ -2,9 +2,10 @@
 
 While nobody else can draw, PyTorch's global generators are set back around the later call. While another thread of Python
 is alive it may draw from them at any moment; then each call of a function that draws takes its numbers from generators of
-its own, which start where the global ones stand, and the global ones are moved on to where those ended. So the
-numbers are the same in both calls, nobody sees a number twice, and with nobody drawing meanwhile they are those of
-`stored`, bit for bit.
+its own. At first these start where the global ones stand, which are moved on to where they ended: with threads that do not
+draw, the numbers are those of `stored`, bit for bit. As soon as another thread has been seen to draw, which leaves nothing
+to be reproduced, they start from a number that is drawn from the global one. So both calls draw the same, and nobody sees a
+number twice.
 
 States are read past every dispatch mode: a state is a real tensor also where all others are fake, and who counts operations
 must not see these.
@@ -66,6 +67,16 @@ def others_may_draw(*, but: int) -> bool:
     return any(t.ident not in ours and not isinstance(t, threading._DummyThread) for t in threading.enumerate())
 
 
+_somebody_drew = False  # another thread, from a global generator, while a function ran
+
+
+def _reserved(states: States) -> States:
+    """States of generators that start from a number drawn from the global one, for the same devices."""
+    with torch._C._DisableTorchDispatch():
+        seed = int(torch.randint(2**63 - 1, (1,)))
+        return {device: torch.Generator(device).manual_seed(seed).get_state() for device in states}
+
+
 class Draws:
     """The random numbers of one call and of those that repeat it.
 
@@ -78,22 +89,31 @@ class Draws:
         self._before = random_states(device)
         self._after: States = {}
         self._own = False
+        self._open = False  # another thread may have drawn in between
         self._compiled = compiled
         self._thread = threading.get_ident()
 
     @contextmanager
     def first(self) -> Iterator[None]:
         """Around the first call."""
-        self._own = not self._compiled and others_may_draw(but=self._thread)
+        others = others_may_draw(but=self._thread)
+        self._own, self._open = others and not self._compiled, others and self._compiled
         if not self._own:
             yield
-            self._after = random_states(next(reversed(self._before)))
+            self._after = {device: state_of(device) for device in self._before}
             return
+        global _somebody_drew
+        there = self._before
+        if _somebody_drew:
+            self._before = _reserved(there)
         with OwnGenerators(self._before) as own:
             yield
         self._after = own.states()
-        if differ(self._before, self._after) and not differ(self._before, random_states(next(reversed(self._before)))):
-            put_back(self._after)
+        if not _somebody_drew:
+            if differ(there, {device: state_of(device) for device in there}):
+                _somebody_drew = True
+            elif self.drew():
+                put_back(self._after)
 
     def drew(self) -> bool:
         """Whether the first call drew random numbers (or another thread meanwhile)."""
@@ -104,21 +124,22 @@ class Draws:
         """Around a later call, which draws the same numbers.
 
         Raises:
-            RuntimeError: another thread drew from the global generators during the first call.
+            RuntimeError: another thread drew from the global generators while compiled code ran.
         """
-        if not self._compiled and (self._own or others_may_draw(but=self._thread)):
-            with OwnGenerators(self._before) as own:
+        others = others_may_draw(but=self._thread)
+        if not self._compiled and (self._own or others):
+            with OwnGenerators(self._before):
                 yield
-            after = own.states()
-        else:
-            there = {device: state_of(device) for device in self._before}
-            put_back(self._before)
-            try:
-                yield
-                after = {device: state_of(device) for device in self._before}
-            finally:
-                put_back(there)
-        if differ(after, self._after) and differ(after, self._before):
+            return
+        there = {device: state_of(device) for device in self._before}
+        put_back(self._before)
+        try:
+            yield
+            after = {device: state_of(device) for device in self._before}
+        finally:
+            put_back(there)
+        # How many numbers are drawn can depend on the input (RReLU), so only where somebody else may have drawn is it compared.
+        if (self._open or others) and differ(after, self._after) and differ(after, self._before):
             raise RuntimeError(
                 f"another thread drew from PyTorch's global random generator while {name} ran, so its random numbers can't"
                 " be drawn again; give that thread a torch.Generator of its own, or set strategy 'stored'"

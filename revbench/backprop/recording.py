@@ -148,6 +148,10 @@ class Recording:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
         return outputs
 
+    def arithmetic(self, value: Tensor) -> torch.dtype:
+        """The coarsest dtype that the first call computed in, as far as is known: that of its value, or autocast's."""
+        return max(value.dtype, self._surroundings.autocast_dtype or value.dtype, key=lambda d: torch.finfo(d).eps)
+
     def _with_a_graph(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> Any:
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs, needs, strict=True)]

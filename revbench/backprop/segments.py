@@ -10,8 +10,9 @@ Not `torch.utils.checkpoint`, because that updates batch-norm statistics twice.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,106 +26,147 @@ from revbench.backprop.ownership import try_out_gradients
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
+from revbench.backprop.tripwire import Note, Suspicion, changes, next_phase, watchable
 
 State = tuple[Tensor, ...]
 
 
+class _Sequence:
+    """Units that run one after the other, and what is known of one forward call of them.
+
+    Args:
+        recordings: of the units, in order.
+        halve: in backward, find the state in the middle first (`recursive`).
+        width: how many tensors enter the first unit.
+        tripwire: compare what the units give in backward with what they gave in forward.
+    """
+
+    def __init__(self, recordings: Sequence[Recording], *, halve: bool, width: int, tripwire: bool) -> None:
+        self.recordings = recordings
+        self.strategy = "recursive" if halve else "checkpointed"
+        self.halve, self.width, self.tripwire = halve, width, tripwire
+        self.parameters = list({id(p): p for recording in recordings for p in recording.parameters}.values())
+        self.tensors = list({id(t): t for recording in recordings for t in recording.arguments.tensors}.values())
+        self._phase = next_phase()
+        self._notes: dict[int, list[Note | None]] = {}
+        self._unread: list[tuple[int, int, Note, Tensor]] = []
+
+    def note(self, recording: Recording, state: State) -> None:
+        """Forward: what a unit gave."""
+        if self.tripwire:
+            self._notes[id(recording)] = [
+                Note(recording.name, recording.module, y, recording.arithmetic(y), self._phase) if _watched(y) else None
+                for y in state
+            ]
+
+    def look(self, recording: Recording, state: State) -> None:
+        """Backward: what it gave again."""
+        for i, (note, y) in enumerate(zip(self._notes.get(id(recording), ()), state, strict=self.tripwire)):
+            if note is not None:
+                self._unread.append((id(recording), i, note, note.now(y)))
+
+    def judge(self, recordings: Sequence[Recording], state: State) -> None:
+        """Backward: compare all that `look` has seen.
+
+        Args:
+            recordings: of the units that it was shown.
+            state: what entered the first of them.
+
+        Raises:
+            RuntimeError: a unit gave something else than in forward.
+        """
+        unread, self._unread = self._unread, []
+        found: dict[int, tuple[int, Suspicion]] = {}
+        measured = changes([note for _, _, note, _ in unread], [now for *_, now in unread])
+        for (key, i, note, now), (change, size) in zip(unread, measured, strict=True):
+            if not change <= note.floor * size and math.isfinite(size):
+                found.setdefault(key, (i, Suspicion(note, now, change, size)))
+        for recording in recordings if found else ():
+            if id(recording) in found:
+                i, suspicion = found[id(recording)]
+                suspicion.settle(state[0], functools.partial(_once_more, recording, state[1:], i))
+            state = _as_state(recording.once_more((*state, *recording.arguments.tensors)))
+
+
+def _once_more(recording: Recording, others: State, output: int, first: Tensor) -> Tensor:
+    """One output of a unit for another first tensor of the state."""
+    found: Tensor = _as_state(recording.once_more((first, *others, *recording.arguments.tensors)))[output]
+    return found
+
+
+def _watched(y: Any) -> bool:
+    return isinstance(y, Tensor) and watchable(y)
+
+
 class _Segment(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, recordings: list[Recording], halve: bool, width: int, *tensors: Tensor) -> State:
+    def forward(ctx: Any, sequence: _Sequence, *tensors: Tensor) -> State:
         """`tensors`: the state, the parameters of all units, then the tensors of the units' arguments, unit by unit."""
         ctx.set_materialize_grads(False)
-        ctx.recordings, ctx.halve, ctx.width = recordings, halve, width
-        parameters = len(_parameters(recordings))
-        state = tensors[:width]
-        arguments = _Arguments(
-            recordings, tensors[width + parameters :], ctx.needs_input_grad[3 + width + parameters :]
-        )
-        ctx.save_for_backward(*state, *tensors[width + parameters :])
+        ctx.sequence = sequence
+        state = tensors[: sequence.width]
+        extra = tensors[sequence.width + len(sequence.parameters) :]
+        ctx.save_for_backward(*state, *extra)
         # What enters a later unit needs gradient as soon as anything before it does, as under `stored`.
-        needs = ctx.needs_input_grad[3 : 3 + width]
-        for recording in recordings:
-            given, wanted = arguments.of(recording)
-            outputs = recording.first(*(x.detach() for x in state), *given, needs=(*needs, *wanted))
-            state = _as_state(outputs)
+        needs = ctx.needs_input_grad[1 : 1 + sequence.width]
+        needed_extra = ctx.needs_input_grad[1 + sequence.width + len(sequence.parameters) :]
+        of_extra = {id(tensor): need for tensor, need in zip(sequence.tensors, needed_extra, strict=True)}
+        for recording in sequence.recordings:
+            wanted = [of_extra[id(tensor)] for tensor in recording.arguments.tensors]
+            given = (x.detach() for x in (*state, *recording.arguments.tensors))
+            state = _as_state(recording.first(*given, needs=(*needs, *wanted)))
+            sequence.note(recording, state)
             needed = any(needs) or any(wanted) or any(p.requires_grad for p in recording.parameters)
             needs = tuple(needed and isinstance(y, Tensor) and _differentiable(y) for y in state)
         return state
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        sequence: _Sequence = ctx.sequence
         if torch.is_grad_enabled():
-            raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="recursive" if ctx.halve else "checkpointed"))
-        recordings, width = ctx.recordings, ctx.width
-        saved = ctx.saved_tensors
-        parameters = _parameters(recordings)
-        needs = ctx.needs_input_grad[3:]
-        arguments = _Arguments(recordings, saved[width:], needs[width + len(parameters) :])
+            raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy=sequence.strategy))
+        state = ctx.saved_tensors[: sequence.width]
         try_out_gradients()
-        collected: dict[Any, Tensor] = {}
-        of_state = _differentiate(
-            recordings, saved[:width], needs[:width], grads, arguments, collected, halve=ctx.halve
-        )
-        of_parameters = (collected.get(id(p)) for p in parameters)
-        return None, None, None, *of_state, *of_parameters, *(collected.get(key) for key in arguments.places())
-
-
-class _Arguments:
-    """The tensors that the units of a segment are called with beside the state.
-
-    Args:
-        recordings: of the units.
-        tensors: unit by unit.
-        needs: of each tensor, whether it needs gradient.
-    """
-
-    def __init__(self, recordings: Sequence[Recording], tensors: Sequence[Tensor], needs: Sequence[bool]) -> None:
-        self._of: dict[int, tuple[Sequence[Tensor], Sequence[bool]]] = {}
-        start = 0
-        for recording in recordings:
-            stop = start + len(recording.arguments.tensors)
-            self._of[id(recording)] = tensors[start:stop], needs[start:stop]
-            start = stop
-
-    def of(self, recording: Recording) -> tuple[Sequence[Tensor], Sequence[bool]]:
-        """Of one unit: its tensors, and whether each needs gradient."""
-        return self._of[id(recording)]
-
-    def places(self) -> Iterable[tuple[int, int]]:
-        """What the gradient of each tensor is collected under, in order."""
-        return [(key, i) for key, (tensors, _) in self._of.items() for i in range(len(tensors))]
+        collected: dict[int, Tensor] = {}
+        needs = ctx.needs_input_grad[1 : 1 + sequence.width]
+        of_state = _differentiate(sequence, sequence.recordings, state, needs, grads, collected)
+        sequence.judge(sequence.recordings, state)
+        others = (*sequence.parameters, *sequence.tensors)
+        return None, *of_state, *(collected.get(id(x)) for x in others)
 
 
 def _differentiate(
+    sequence: _Sequence,
     recordings: Sequence[Recording],
     state: State,
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
-    arguments: _Arguments,
-    collected: dict[Any, Tensor],
-    *,
-    halve: bool,
+    collected: dict[int, Tensor],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`."""
-    if halve and len(recordings) > 1:
+    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`, by ``id``."""
+    if sequence.halve and len(recordings) > 1:
         middle = len(recordings) // 2
         inner = state
         for recording in recordings[:middle]:
-            inner = _as_state(recording.once_more((*inner, *arguments.of(recording)[0])))
-        needs_inner = recordings[middle].needs[: len(inner)]
-        grads = _differentiate(recordings[middle:], inner, needs_inner, grads, arguments, collected, halve=True)
+            inner = _as_state(recording.once_more((*inner, *recording.arguments.tensors)))
+        grads = _differentiate(
+            sequence, recordings[middle:], inner, recordings[middle].needs[: len(inner)], grads, collected
+        )
         del inner
-        return _differentiate(recordings[:middle], state, needs, grads, arguments, collected, halve=True)
+        return _differentiate(sequence, recordings[:middle], state, needs, grads, collected)
 
     leaves = tuple(x.detach().requires_grad_(need) for x, need in zip(state, needs, strict=True))
     outputs: State = leaves
-    wanted: list[tuple[Any, Tensor]] = []
+    wanted: list[tuple[int, Tensor]] = []
     for recording in recordings:
-        given, given_needs = arguments.of(recording)
+        given = recording.arguments.tensors
         result, extra, aliases = recording.run_again((*outputs, *given), differentiate=True, linked=len(outputs))
         outputs = _as_state(result)
+        sequence.look(recording, outputs)
         wanted += [(key, alias) for key, alias in aliases.items() if alias.requires_grad]
-        wanted += [((id(recording), i), x) for i, (x, n) in enumerate(zip(extra, given_needs, strict=True)) if n]
+        wanted += [(id(tensor), leaf) for tensor, leaf in zip(given, extra, strict=True) if leaf.requires_grad]
+    if state[0].device.type == "cpu":  # on a GPU at the end, without waiting now
+        sequence.judge(recordings, state)
     roots = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]
     del outputs
     inputs = [x for x in leaves if x.requires_grad]
@@ -156,6 +198,7 @@ def segment(
     halve: bool = False,
     first_unit: int = 0,
     arguments: Sequence[Arguments] | None = None,
+    tripwire: bool = True,
 ) -> State:
     """Run units one after the other, keeping only the state before them; backward runs them again.
 
@@ -165,6 +208,7 @@ def segment(
         halve: in backward, find the state in the middle first, and so on (`recursive`).
         first_unit: number of the first unit, for error messages.
         arguments: what each unit is called with beside the state.
+        tripwire: compare what the units give in backward with what they gave in forward.
 
     Returns:
         The tensors that leave the last unit.
@@ -175,27 +219,27 @@ def segment(
         Recording(unit, f"unit {i}", pytorch_is_whole=whole, arguments=own)
         for i, (unit, own) in enumerate(zip(units, given, strict=True), first_unit)
     ]
-    extra = [tensor for recording in recordings for tensor in recording.arguments.tensors]
-    result: State = _Segment.apply(recordings, halve, len(state), *state, *_parameters(recordings), *extra)
+    sequence = _Sequence(recordings, halve=halve, width=len(state), tripwire=tripwire)
+    result: State = _Segment.apply(sequence, *state, *sequence.parameters, *sequence.tensors)
     return result
 
 
-def checkpointed(units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None) -> State:
+def checkpointed(
+    units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None, *, tripwire: bool = True
+) -> State:
     """Segments of about sqrt(L) units; only the states between them are kept."""
     length = math.isqrt(max(len(units) - 1, 0)) + 1
     for start in range(0, len(units), length):
         own = arguments[start : start + length] if arguments else None
-        state = segment(units[start : start + length], state, first_unit=start, arguments=own)
+        state = segment(units[start : start + length], state, first_unit=start, arguments=own, tripwire=tripwire)
     return state
 
 
-def recursive(units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None) -> State:
+def recursive(
+    units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None, *, tripwire: bool = True
+) -> State:
     """One segment, halved again and again in backward; only the first state is kept."""
-    return segment(units, state, halve=True, arguments=arguments) if units else state
-
-
-def _parameters(recordings: Sequence[Recording]) -> list[nn.Parameter]:
-    return list({id(p): p for recording in recordings for p in recording.parameters}.values())
+    return segment(units, state, halve=True, arguments=arguments, tripwire=tripwire) if units else state
 
 
 def _as_state(outputs: Any) -> State:

@@ -25,6 +25,8 @@ class StrategyModule(nn.Module):
         kept_half_blocks: under ``reconstructed``, how many half blocks at the end of each reversible chain keep
             their activations and are not run again; 0 at first.
         certify: whether the next calls under ``reconstructed`` certify their activations; False at first.
+        tripwire: whether the backward pass of the next calls raises if a function gives another value than in forward, under
+            the strategies of ours that run functions again; True at first.
         witness: if not None, sees the activations of the next calls under ``reconstructed`` in place of `certify`'s notary.
         certificate: of the last call that was certified and back-propagated; None before that.
     """
@@ -37,6 +39,7 @@ class StrategyModule(nn.Module):
         self._kept_half_blocks = 0
         self._notary: Notary | None = None
         self.certify = False
+        self.tripwire = True
         self.witness: Witness | None = None
         self.set_strategy(strategy, nonreversible)
 

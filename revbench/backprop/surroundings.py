@@ -15,6 +15,9 @@ class Surroundings:
 
     Args:
         device: of the call's tensors.
+
+    Attributes:
+        autocast_dtype: what autocast computes in; None where it is off.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,6 +25,7 @@ class Surroundings:
         if torch.amp.is_autocast_available(device.type):
             enabled = torch.is_autocast_enabled(device.type)
             self._autocast = (device.type, enabled, torch.get_autocast_dtype(device.type))
+        self.autocast_dtype = self._autocast[2] if self._autocast is not None and self._autocast[1] else None
         self._default_dtype = torch.get_default_dtype()
         self._modes = _get_current_function_mode_stack()
 

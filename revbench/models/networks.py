@@ -129,7 +129,7 @@ class ResidualNetwork(StrategyModule):
         state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
         state = propagate(
             list(self.trunk), state, owner=self, strategy=self.strategy, nonreversible=self.nonreversible,
-            kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(),
+            kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), tripwire=self.tripwire,
         )  # fmt: skip
         return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
 
@@ -139,7 +139,7 @@ class ResidualNetwork(StrategyModule):
 
     def _recomputed_or_kept(self, module: nn.Module, x: Tensor) -> Tensor:
         if self.nonreversible == "recomputed":
-            (out,) = segment([module], (x,))
+            (out,) = segment([module], (x,), tripwire=self.tripwire)
             return out
         kept: Tensor = module(x)
         return kept

@@ -39,6 +39,9 @@ class Reconstructions:
         """Forward: keep a copy."""
         self._kept.setdefault(name, []).append(half.detach().clone())
 
+    def note_value(self, name: str, value: Tensor) -> None:
+        """Forward: what the function gave is not looked at."""
+
     def weigh(self, value: Tensor) -> None:
         """Backward: what the function gave is not looked at."""
 

@@ -58,9 +58,28 @@ def test_rounding_is_found_and_named() -> None:
 def test_a_function_that_is_not_deterministic_is_found() -> None:
     pairs: list[tuple[nn.Module, nn.Module]] = [(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(5)]
     pairs[2] = (Drawing(4, 4), pairs[2][1])
-    found = certificate(reversible(pairs, certify=True), torch.randn(64, 8))
+    # Without the tripwire, which would raise.
+    found = certificate(reversible(pairs, certify=True, tripwire=False), torch.randn(64, 8))
     assert found.not_deterministic == ("block 2's F",)
     assert "not deterministic: block 2's F" in str(found)
+
+
+def test_a_function_that_changed_is_not_explained_by_rounding() -> None:
+    scale = torch.ones(4)
+
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * scale
+
+    chain = reversible([(nn.Linear(4, 4), Scaled(4, 4)) for _ in range(5)], certify=True, tripwire=False)
+    y = chain(torch.randn(64, 8))
+    scale[1] = 0.0
+    y.square().sum().backward()
+    found = chain.certificate
+    assert found is not None
+    assert found.difference is not None
+    assert (found.difference.name, found.difference.value_changed) == ("block 4's G", True)
+    assert "its function gave other bits than in forward" in str(found)
 
 
 def test_one_unit_in_the_last_place_of_one_element() -> None:

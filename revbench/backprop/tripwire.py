@@ -1,0 +1,337 @@
+"""The tripwire: backward notices that a function computed something else than in forward.
+
+Forward leaves a fingerprint (`revbench.backprop.fingerprint`) of what each function gave; backward compares it with that of
+what the function gives when run again. What rounding can explain is not a constant: a reconstructed input differs
+from the stored one by an error that grows from block to block. That error is known here, because fingerprints are linear and
+every activation is a sum: the error of ``b = out - m(a)`` is that of ``out`` less that of ``m(a)``, both of which were
+measured. So a function is suspected if the relative error of its value is many times that of its input.
+
+A suspicion is no verdict: a function may be steep or have steps. So the function is called again, on the same input (does it
+give the same value twice?) and on inputs moved by as much as the input's error. What such moves bring about as well is
+rounding; else backward raises.
+
+What it can't see: gradients that are lost while the values are right; changes below the floor of the arithmetic; anything
+once reconstruction itself has lost the activations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from revbench.backprop.fingerprint import PHASES, Order, fingerprint, numbers_read
+
+# Relative changes of a value below which nothing is suspected, by the coarsest arithmetic that took part.
+_FLOOR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+# So many times the relative error of its input may be that of a function's value before the function is looked at.
+_STEEP = 16.0
+# Beyond this relative error of its input nothing can be said of a function.
+_LOST = 1 / 32
+_TRIALS = 40
+# Once a suspicion was explained, a value must change by this share of its norm to raise another in the same pass.
+_AFTER_A_STEP = 0.5
+# The largest of many normal errors is about so many times their root mean square.
+_PEAK = 4.0
+# A move of the input has explained a suspicion if it changes the value by this share of what was found: errors have directions
+# that random moves do not have. Less patience where rounding itself is coarse.
+_SHARE, _SHARE_IF_COARSE = 1 / 64, 1 / 16
+# So many explained suspicions of one module before its own steepness is taken for known.
+_PATIENCE = 3
+
+
+@dataclass
+class _Steepness:
+    """Of one module whose suspicions were explained: how often, and how many times its input's error is allowed."""
+
+    explained: int = 0
+    allowed: float = _STEEP
+
+
+_calls = itertools.count()
+
+
+def next_phase() -> int:
+    """Another phase of fingerprints for each call, so that in a few steps every number is read."""
+    return next(_calls) % PHASES
+
+
+_known: WeakKeyDictionary[nn.Module, _Steepness] = WeakKeyDictionary()
+
+
+class Note:
+    """What one function gave in forward.
+
+    Args:
+        name: of the function.
+        module: the function.
+        value: what it gave.
+        arithmetic: the coarsest dtype that it may have computed in.
+        phase: of the fingerprint.
+
+    Attributes:
+        before: the fingerprint of the value.
+        floor: the relative change below which nothing is suspected.
+    """
+
+    def __init__(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype, phase: int) -> None:
+        self.name, self.module = name, module
+        self.floor = _FLOOR.get(arithmetic, _FLOOR[torch.bfloat16])
+        self._phase = phase
+        self.before, self._order = fingerprint(value, None, phase)
+
+    def now(self, value: Tensor) -> Tensor:
+        """The fingerprint of what it gave again."""
+        return fingerprint(value, self._order, self._phase)[0]
+
+    def allowed(self, input_error: float) -> float:
+        """What relative change an input's relative error explains without a closer look."""
+        known = _known.get(self.module)
+        return self.floor + (known.allowed if known else _STEEP) * input_error
+
+
+def watchable(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers that can be looked at."""
+    return not (isinstance(tensor, FakeTensor) or tensor.is_meta) and (
+        tensor.is_floating_point() or tensor.is_complex()
+    )
+
+
+def changes(notes: Sequence[Note], now: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """How far values are from those of forward, and the norms of those, in one transfer from the device.
+
+    Args:
+        notes: of the functions.
+        now: fingerprints of what they gave again.
+    """
+    with _unseen():
+        norms = [torch.dist(note.before, found) for note, found in zip(notes, now, strict=True)]
+        norms += [torch.linalg.vector_norm(note.before) for note in notes]
+        found: list[float] = torch.stack(norms).tolist() if norms else []
+    return list(zip(found[: len(notes)], found[len(notes) :], strict=True))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    with _unseen():
+        return torch.dist(a, b).item()
+
+
+class Suspicion:
+    """A function whose value changed by more than its input's error would make one expect.
+
+    Args:
+        note: of the function.
+        now: the fingerprint of its value when run again.
+        change: the norm of the difference to that of forward.
+        size: the norm of the fingerprint of forward.
+        input_error: relative, of its input.
+        each: the error of one number of its input.
+        index: of the function, for the caller.
+
+    Attributes:
+        explained: whether `settle` found that rounding explains it.
+    """
+
+    def __init__(
+        self,
+        note: Note,
+        now: Tensor,
+        change: float,
+        size: float,
+        input_error: float = 0.0,
+        each: float = 0.0,
+        index: int = 0,
+    ) -> None:
+        self.note, self.now, self.change, self.index = note, now, change, index
+        self.input_error, self._each = input_error, each
+        self.explained = False
+        self.relative = change / size if size > 0 else math.inf
+
+    def settle(self, inputs: Tensor, call: Callable[[Tensor], Tensor]) -> None:
+        """Find out whether rounding explains it.
+
+        Args:
+            inputs: what the function was given when it ran again.
+            call: runs it again on another input, with the same random numbers.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        still = self.note.now(call(inputs))
+        share = _SHARE if self.note.floor < 1e-3 else _SHARE_IF_COARSE
+        if not _distance(still, self.now) <= share / 2 * self.change:
+            raise RuntimeError(
+                self._words(
+                    "It also differs from itself when called twice on one input: random numbers that are not PyTorch's, or a"
+                    " state that no module holds."
+                )
+            )
+        generator = torch.Generator().manual_seed(inputs.numel())
+        wide = inputs.dtype if inputs.dtype in (torch.float64, torch.complex128, torch.complex64) else torch.float32
+        scale = max(self._each, torch.finfo(inputs.dtype).eps * inputs.to(wide).abs().square().mean().sqrt().item())
+        for trial in range(_TRIALS):
+            move = torch.randn(inputs.shape, generator=generator, dtype=wide).to(inputs.device)
+            moved = (inputs + (1 + trial % 2) * scale * move).to(inputs.dtype)
+            # Beside a call without a move: a state that goes on with each call must not be taken for steepness.
+            if _distance(self.note.now(call(moved)), still) >= share * self.change:
+                self._explained()
+                return
+            still = self.note.now(call(inputs))
+        raise RuntimeError(
+            self._words(
+                "Something that it reads was changed in between: a global, a closure, an object that an attribute holds."
+            )
+        )
+
+    def _explained(self) -> None:
+        self.explained = True
+        known = _known.setdefault(self.note.module, _Steepness())
+        known.explained += 1
+        if known.explained >= _PATIENCE and self.input_error > 0:
+            known.allowed = max(known.allowed, 2 * self.relative / self.input_error)
+
+    def _words(self, why: str) -> str:
+        return (
+            f"{self.note.name} gave another value when backward ran it again than it gave in forward: they differ by"
+            f" {self.relative:.2g} of its norm, where rounding explains {self.note.allowed(self.input_error):.1g}, so the"
+            f" gradient would be wrong. {why} Pass what it reads as chain(x, name=value), register it, or set strategy 'stored'"
+        )
+
+
+class Tripwire:
+    """Of the half steps of one call of a chain.
+
+    Args:
+        epsilon: of the stream's dtype.
+        immediate: a half step is judged at once. On a GPU that would mean to wait in the middle of the backward pass; there
+            what was found is read once, at its end.
+    """
+
+    def __init__(self, epsilon: float, *, immediate: bool) -> None:
+        self.immediate = immediate
+        self._epsilon = epsilon
+        self._phase = next_phase()
+        self._notes: list[Note] = []
+        self._left: list[tuple[Tensor, Order | None]] = []
+        self._read = 1
+        self._arrived: list[Tensor] = []
+        self._unread: list[tuple[int, Tensor]] = []
+        self._passed: list[tuple[int, Tensor]] = []
+        self._suspicions: list[Suspicion] = []
+        self._pair: tuple[_Half, _Half] | None = None
+
+    def note(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype) -> None:
+        """Forward: what a half step's function gave."""
+        self._notes.append(Note(name, module, value, arithmetic, self._phase))
+
+    def leave(self, a: Tensor, out: Tensor) -> None:
+        """Forward: the pair after the last half step."""
+        self._left = [fingerprint(a, None, self._phase), fingerprint(out, None, self._phase)]
+        self._read = numbers_read(a)
+
+    def begin(self, a: Tensor, out: Tensor) -> None:
+        """Backward: the same pair.
+
+        Raises:
+            RuntimeError: it was changed.
+        """
+        self._pair, self._unread, self._passed, self._suspicions = None, [], [], []
+        halves = zip((a, out), self._left, strict=True)
+        self._arrived = [fingerprint(half, order, self._phase)[0] for half, (_, order) in halves]
+        if self.immediate:
+            self._compare_ends()
+
+    def look(self, index: int, value: Tensor) -> list[Suspicion]:
+        """Backward: a half step's function ran again.
+
+        Args:
+            index: of the half step.
+            value: what its function gave.
+
+        Returns:
+            Suspicions that the caller must settle.
+        """
+        self._unread.append((index, self._notes[index].now(value)))
+        return self.judge() if self.immediate else []
+
+    def judge(self) -> list[Suspicion]:
+        """Backward: compare all that `look` has seen and not compared; what it found suspicious, in the order of forward.
+
+        Raises:
+            RuntimeError: the pair that left the chain was changed.
+        """
+        if not self.immediate:
+            self._compare_ends()
+        unread, self._unread = self._unread, []
+        found = []
+        notes = [self._notes[index] for index, _ in unread]
+        measured = changes(notes, [now for _, now in unread])
+        for (index, now), note, (change, size) in zip(unread, notes, measured, strict=True):
+            # Most do not differ by more than the floor; how large their input's error is need not be known.
+            if not change <= note.floor * size and math.isfinite(size):
+                relative, each = self._input_error()
+                # A function that took another step than in forward leaves an error in one place, unlike any random move.
+                stepped = any(suspicion.explained for suspicion in self._suspicions)
+                allowed = max(note.allowed(relative), _AFTER_A_STEP if stepped else 0.0)
+                if relative < _LOST and not change <= allowed * size:
+                    found.append(Suspicion(note, now, change, size, relative, each, index))
+            self._passed.append((index, now))
+        self._suspicions += found
+        return found[::-1]
+
+    def _input_error(self) -> tuple[float, float]:
+        """Of the input of the half step that is next on the way back: relative, and that of one number of it."""
+        with _unseen():
+            if self._pair is None:
+                a, out = (_Half(stored, torch.zeros_like(stored), 0.0) for stored, _ in self._left)
+            else:
+                a, out = self._pair
+            for index, now in self._passed:
+                before = self._notes[index].before
+                variance = out.variance + (self._epsilon * out.stored.norm().item()) ** 2
+                a, out = _Half(out.stored - before, out.error - (now - before), variance), a
+            self._pair, self._passed = (a, out), []
+            size, error = a.stored.norm().item(), math.hypot(a.error.norm().item(), math.sqrt(a.variance))
+            # Steps of other functions leave errors in few places: there they are larger than the norm shows.
+            error *= (
+                max(1.0, a.error.abs().max().item() * math.sqrt(len(a.error)) / (_PEAK * error)) if error > 0 else 1.0
+            )
+            relative = error / size if size > 0 else math.inf if error > 0 else 0.0
+            return relative, error / math.sqrt(self._read)
+
+    def _compare_ends(self) -> None:
+        with _unseen():
+            for (before, _), now in zip(self._left, self._arrived, strict=True):
+                if not torch.equal(before, now) and now.isfinite().all():
+                    raise RuntimeError(
+                        "the output of a reversible chain was changed between forward and backward (by .data or by NumPy, since"
+                        " PyTorch did not notice), so its activations can't be reconstructed; change a copy of it"
+                    )
+
+
+@dataclass
+class _Half:
+    """One activation on the way back.
+
+    Attributes:
+        stored: the fingerprint of the activation that forward had.
+        error: that of what the reconstructed one differs by, as far as it was measured.
+        variance: the square of the norm of what rounding may have added.
+    """
+
+    stored: Tensor
+    error: Tensor
+    variance: float
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    with torch.no_grad(), torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        yield
