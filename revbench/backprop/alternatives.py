@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.arguments import ChainArguments
+from revbench.backprop.random_states import differ, random_states
 from revbench.words import Strategy
 
 State = tuple[Tensor, ...]
@@ -45,7 +46,9 @@ def run_alternative(
         arguments: what each F and G of a chain is called with beside its half.
 
     Raises:
-        NotImplementedError: ``torch_offload`` on the CPU, whose activations are in the host's memory already.
+        NotImplementedError: ``torch_offload`` on the CPU, whose activations are in the host's memory already; random numbers
+            that PyTorch would draw anew in backward, so that the gradient would be wrong: any under ``torch_budget``,
+            RReLU's under the checkpoints.
     """
     own = [arguments.of_block(i) if arguments else {} for i in range(len(units))]
     if strategy == "torch_offload":
@@ -57,15 +60,41 @@ def run_alternative(
         compiled = owner.__dict__.get("_budgeted")
         if compiled is None or compiled.units != tuple(units):
             compiled = owner.__dict__["_budgeted"] = _Budgeted(units)
+        before = random_states(state[0].device)
         result: State = compiled(state, own)
+        if differ(before, random_states(state[0].device)):
+            raise NotImplementedError(
+                "torch_budget draws random numbers anew in backward (an open fault of PyTorch's activation memory budget), so the"
+                " gradient of a network with dropout would be wrong; use torch_checkpoint or a strategy of revbench's"
+            )
         return result
     from torch.utils.checkpoint import checkpoint, noop_context_fn
 
     contexts = _selective_contexts if strategy == "torch_selective" else noop_context_fn
     for unit, given in zip(units, own, strict=True):
+        before = random_states(state[0].device)
         outputs = checkpoint(unit, *state, use_reentrant=False, context_fn=contexts, **given)
         state = outputs if isinstance(outputs, tuple) else (outputs,)
+        if differ(before, random_states(state[0].device)) and _holds_rrelu(state):
+            raise NotImplementedError(
+                "PyTorch's checkpoint gives RReLU other random slopes in backward, so its gradient would be wrong; use a"
+                " strategy of revbench's"
+            )
     return state
+
+
+def _holds_rrelu(state: State) -> bool:
+    """Whether the graph that leads to these tensors has a randomised ReLU in it."""
+    pending = [y.grad_fn for y in state if y.grad_fn is not None]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        if node.name().startswith("RreluWithNoise"):
+            return True
+        following = [n for n, _ in node.next_functions if n is not None and n not in seen]
+        seen.update(following)
+        pending += following
+    return False
 
 
 class _Budgeted:
@@ -73,7 +102,7 @@ class _Budgeted:
 
     def __init__(self, units: Sequence[nn.Module]) -> None:
         self.units = tuple(units)
-        self._run: Callable[[State, _Given], State] = torch.compile(functools.partial(_run, self.units), dynamic=False)
+        self._run: Callable[[State, _Given], State] = torch.compile(functools.partial(_run, self.units))
 
     def __call__(self, state: State, given: _Given) -> State:
         import torch._functorch.config as settings

@@ -37,8 +37,8 @@ def outside_graphs(function: _Called) -> _Called:
 def compile_pieces(pieces: Iterable[nn.Module], *, backend: str | Callable[..., Any] = "inductor") -> int:
     """Compile modules in place; parameters, hooks and the names in the state dict stay as they are.
 
-    Compilation itself happens at the first call, once for each combination of gradient mode and shape: forward
-    without gradient, recomputation with.
+    Compilation itself happens at the first call, once for each gradient mode: forward without gradient, recomputation with.
+    A piece is compiled for the shape that it is first called with; when a dimension changes, once more, for any size of it.
 
     Args:
         pieces: modules; one that is compiled already, or occurs twice, is compiled once.
@@ -51,7 +51,7 @@ def compile_pieces(pieces: Iterable[nn.Module], *, backend: str | Callable[..., 
     for piece in pieces:
         if piece._compiled_call_impl is None:
             run = _of_its_own(piece)
-            piece._compiled_call_impl = torch.compile(run, backend=backend, fullgraph=True, dynamic=False)
+            piece._compiled_call_impl = torch.compile(run, backend=backend, fullgraph=True)
             count += 1
     return count
 

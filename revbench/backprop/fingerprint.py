@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PHASES = 8
+PHASES = 9
 _RUNS = (251, 241, 127, 113, 61, 59, 31, 29, 13, 11, 7, 5, 3, 2)
 _SUMS = 64  # so many of them at least: shorter runs for smaller tensors
 _LARGE = 1 << 18
@@ -44,7 +44,7 @@ def fingerprint(value: Tensor, order: Order | None = None, phase: int = 0) -> tu
 
 def numbers_read(value: Tensor) -> int:
     """How many of a tensor's numbers about go into its fingerprint."""
-    return max(1, value.numel() // (PHASES if value.numel() >= _LARGE else 1))
+    return max(1, value.numel() // (PHASES - 1 if value.numel() >= _LARGE else 1))
 
 
 def _fingerprint(value: Tensor, order: Order | None, phase: int) -> tuple[Tensor, Order | None]:
@@ -59,9 +59,11 @@ def _fingerprint(value: Tensor, order: Order | None, phase: int) -> tuple[Tensor
     count = value.numel()
     shape = value.shape
     run = next((run for run in _RUNS if run * _SUMS <= count and all(size % run for size in shape)), 1)
-    if count >= _LARGE:
-        group, start = PHASES * run, phase * run
+    if count >= _LARGE:  # in the last phase the runs that end with the tensor
+        group = (PHASES - 1) * run
+        start = phase * run if phase < PHASES - 1 else (count - run) % group
     else:  # the rest that makes no run is at the end, at the beginning, or in part at both
         group, start = run, phase * (count % run) // (PHASES - 1)
-    runs = value.as_strided(((count - start) // group, run), (group, 1), value.storage_offset() + start)
+    rows = (count - start - run) // group + 1
+    runs = value.as_strided((rows, run), (group, 1), value.storage_offset() + start)
     return runs.sum(1, dtype=torch.float64 if value.dtype == torch.float64 else torch.float32), order

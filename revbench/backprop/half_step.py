@@ -331,6 +331,8 @@ def reconstructed(
         Recording(module, name, pytorch_is_whole=whole, arguments=Arguments(*given) if given else NO_ARGUMENTS)
         for module, name, given in functions[: len(functions) - kept]
     ]
+    if tape.tripwire is not None and recordings:
+        tape.tripwire.enter(a.detach(), b.detach())
     for recording in recordings:
         others = (*recording.parameters, *recording.arguments.tensors)
         a, b = _HalfStep.apply(tape, recording, a, b, *others), a

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,9 @@ _LOST = 1 / 32
 _TRIALS = 40
 # Once a suspicion was explained, a value must change by this share of its norm to raise another in the same pass.
 _AFTER_A_STEP = 0.5
+# A chain that makes its input so many times larger is warned of, or in fine arithmetic where epsilon times the square of that
+# number, about what the gradient of a chain without normalisation loses, is a hundredth.
+_GROWTH = 16.0
 # The largest of many normal errors is about so many times their root mean square.
 _PEAK = 4.0
 # A move of the input has explained a suspicion if it changes the value by this share of what was found: errors have directions
@@ -55,6 +59,7 @@ class _Steepness:
     allowed: float = _STEEP
 
 
+_warned: WeakSet[nn.Module] = WeakSet()
 _calls = itertools.count()
 
 
@@ -219,6 +224,7 @@ class Tripwire:
         self._epsilon = epsilon
         self._phase = next_phase()
         self._notes: list[Note] = []
+        self._entered: list[Tensor] = []
         self._left: list[tuple[Tensor, Order | None]] = []
         self._read = 1
         self._arrived: list[Tensor] = []
@@ -230,6 +236,10 @@ class Tripwire:
     def note(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype) -> None:
         """Forward: what a half step's function gave."""
         self._notes.append(Note(name, module, value, arithmetic, self._phase))
+
+    def enter(self, a: Tensor, b: Tensor) -> None:
+        """Forward: the pair before the first half step."""
+        self._entered = [fingerprint(a, None, self._phase)[0], fingerprint(b, None, self._phase)[0]]
 
     def leave(self, a: Tensor, out: Tensor) -> None:
         """Forward: the pair after the last half step."""
@@ -314,6 +324,19 @@ class Tripwire:
                         "the output of a reversible chain was changed between forward and backward (by .data or by NumPy, since"
                         " PyTorch did not notice), so its activations can't be reconstructed; change a copy of it"
                     )
+            first = self._notes[0].module
+            if first not in _warned and (growth := self._growth()) > max(_GROWTH, math.sqrt(1e-2 / self._epsilon)):
+                _warned.add(first)
+                warnings.warn(
+                    f"the output of a reversible chain of {len(self._notes)} half blocks is {growth:.2g} times as large as its"
+                    f" input, so reconstruction may change its gradient by up to {self._epsilon * growth**2:.1g} of its norm;"
+                    " begin F and G with a normalisation, use float64, or set strategy 'stored'",
+                    stacklevel=2,
+                )
+
+    def _growth(self) -> float:
+        after, before = (torch.cat(pair).norm().item() for pair in ([left for left, _ in self._left], self._entered))
+        return after / before if before > 0 else 0.0
 
 
 @dataclass

@@ -128,7 +128,8 @@ def compare_gradients(
             set_strategy(plain, "stored")
         exact.double()
         wide = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
-        follow_switches = follow_switches and not any(map(is_compiled, model.modules()))
+        # What follows switches would also break up what is compiled, and another gradient would be judged.
+        follow_switches = follow_switches and name != "torch_budget" and not any(map(is_compiled, model.modules()))
 
         def follow(which: nn.Module, imposed: Switches | None = None) -> Switches | None:
             return Switches(which, frozen_to=imposed) if follow_switches else None

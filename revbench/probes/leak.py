@@ -30,6 +30,7 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
 
     Raises:
         UserError: fewer steps.
+        NotImplementedError: compiled code on the CPU, whose tensors the tracker can't see.
 
     Returns:
         Metrics ``leak_bytes_per_step`` with ``leak_low_bytes_per_step`` and ``leak_high_bytes_per_step``, the interval of
@@ -39,6 +40,10 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
         raise UserError(f"steps={steps}: a slope with its interval needs at least 3")
     inputs, targets = workload.batch()
     cuda = workload.case.device.startswith("cuda")
+    if not cuda and (workload.case.compile or workload.case.strategy == "torch_budget"):
+        raise NotImplementedError(
+            "compiled code makes tensors that the tracker can't see; a leak is looked for uncompiled"
+        )
     live = LiveTensors()
     found: list[float] = []
     for number in range(-warmup_steps, steps):
