@@ -41,6 +41,24 @@ def test_the_readmes_example_runs() -> None:
     assert namespace["chain"].strategy == "stored"  # type: ignore[attr-defined]
 
 
+def test_the_example_of_arguments_runs() -> None:
+    (example,) = re.findall(
+        r"## Hand masks and contexts.*?```python\n(.*?)```", (ROOT / "docs" / "how-to.md").read_text(), re.DOTALL
+    )
+    namespace: dict[str, object] = {}
+    exec(example, namespace)
+    assert namespace["context"].grad is not None  # type: ignore[attr-defined]
+
+
+def test_every_test_that_what_works_names_is_there() -> None:
+    text = (ROOT / "docs" / "compared.md").read_text()
+    named = re.findall(r"`(?:tests/backprop/)?(test_\w+\.py)(?:::(?:Test\w+::)?(test_\w+))?", text)
+    assert len(named) > 40
+    for file, name in named:
+        source = (ROOT / "tests" / "backprop" / file).read_text()
+        assert f"def {name}(" in source or not name, (file, name)
+
+
 def test_the_guards_of_the_how_to_pass(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to.md").read_text(), re.DOTALL)
     guards = [block for block in blocks if "revbench_drift" in block]

@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from revbench import build_model
+from revbench import build_model, reversible
 from revbench.words import TORCH_STRATEGIES
 from tests.backprop.chains import basic_chain, relative_difference
 from tests.backprop.test_memory import peak_above_steady
@@ -69,6 +69,42 @@ def test_without_gradient_they_are_the_units_alone(strategy: str) -> None:
         expected = chain(x)
         chain.strategy = strategy  # type: ignore[assignment]
         assert torch.equal(chain(x), expected)
+
+
+class Randomised(nn.Module):
+    """RReLU as a function, which no module shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.rrelu(x, training=True)
+
+
+@pytest.mark.parametrize("strategy", ["torch_checkpoint", "torch_selective"])
+@pytest.mark.parametrize("kind", [nn.RReLU, Randomised])
+def test_what_pytorch_draws_anew_is_unsupported(strategy: str, kind: type[nn.Module]) -> None:
+    chain = reversible([(nn.Sequential(nn.Linear(4, 4), kind()), nn.Linear(4, 4))], strategy=strategy)  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="other random slopes in backward"):
+        chain(torch.randn(3, 8, requires_grad=True))
+
+
+@pytest.mark.parametrize("strategy", ["torch_checkpoint", "torch_selective"])
+def test_dropout_under_pytorchs_checkpoints_is_right(strategy: str) -> None:
+    chain = reversible([(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), nn.Linear(4, 4)) for _ in range(3)]).double()
+    x = torch.randn(3, 8, dtype=torch.float64)
+    found = []
+    for chain.strategy in ("stored", strategy):
+        torch.manual_seed(1)
+        found.append(torch.autograd.grad(chain(x).square().sum(), list(chain.parameters())))
+    assert relative_difference(found[1], found[0]) < 1e-12
+
+
+def test_dropout_under_the_compilers_budget_is_unsupported() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("TorchInductor needs a C++ compiler on the CPU")
+    torch._dynamo.reset()
+    chain = reversible([(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), nn.Linear(4, 4))], strategy="torch_budget")
+    with pytest.raises(NotImplementedError, match="torch_budget draws random numbers anew in backward"):
+        chain(torch.randn(3, 8) * 1)
+    torch._dynamo.reset()
 
 
 def test_offloading_says_where_it_makes_no_sense() -> None:

@@ -234,7 +234,9 @@ def step(chain: nn.Module, x: Tensor, strategy: str, autocast: bool) -> None:
     y.float().square().mean().backward()
 
 
-@pytest.mark.filterwarnings("ignore:the output of a reversible chain of", "ignore:Mismatch dtype between input and weight")
+@pytest.mark.filterwarnings(
+    "ignore:the output of a reversible chain of", "ignore:Mismatch dtype between input and weight"
+)
 @given(structures())
 @settings(max_examples=150)
 def test_random_structures_raise_no_alarm(structure: Any) -> None:

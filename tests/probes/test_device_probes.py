@@ -212,3 +212,10 @@ def test_the_interval_of_a_slope() -> None:
     assert slope == pytest.approx(0.8)
     half = 4.302652729749464 * (0.9 / 5) ** 0.5
     assert (low, high) == (pytest.approx(0.8 - half), pytest.approx(0.8 + half))
+
+
+def test_a_leak_of_compiled_code_is_not_looked_for_on_the_cpu() -> None:
+    budget = Case(model="revnet-38", image_size=8, batch_size=2, strategy="torch_budget")
+    for case in (CASE.replace(compile=True), budget):
+        with pytest.raises(NotImplementedError, match="the tracker can't see"):
+            measure_leak(build_workload(case), progress=ignore)
