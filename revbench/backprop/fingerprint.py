@@ -10,6 +10,9 @@ tensor that it lies between the runs is seen at another call.
 
 from __future__ import annotations
 
+import functools
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,6 +50,13 @@ def numbers_read(value: Tensor) -> int:
     return max(1, value.numel() // (PHASES - 1 if value.numel() >= _LARGE else 1))
 
 
+@functools.lru_cache(1024)
+def _run(shape: tuple[int, ...]) -> int:
+    """The length of the runs of a tensor of this shape."""
+    count = math.prod(shape)
+    return next((run for run in _RUNS if run * _SUMS <= count and all(size % run for size in shape)), 1)
+
+
 def _fingerprint(value: Tensor, order: Order | None, phase: int) -> tuple[Tensor, Order | None]:
     if order is None and not value.is_contiguous():
         strides = value.stride()
@@ -57,8 +67,7 @@ def _fingerprint(value: Tensor, order: Order | None, phase: int) -> tuple[Tensor
         value = torch.view_as_real(value)
     value = value.contiguous()
     count = value.numel()
-    shape = value.shape
-    run = next((run for run in _RUNS if run * _SUMS <= count and all(size % run for size in shape)), 1)
+    run = _run(value.shape)
     if count >= _LARGE:  # in the last phase the runs that end with the tensor
         group = (PHASES - 1) * run
         start = phase * run if phase < PHASES - 1 else (count - run) % group

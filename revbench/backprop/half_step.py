@@ -30,6 +30,7 @@ from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
 from revbench.backprop.stream import FloatStream
+from revbench.backprop.surroundings import Surroundings
 from revbench.backprop.tripwire import Tripwire, watchable
 
 NO_SECOND_DERIVATIVE = (
@@ -326,9 +327,15 @@ def reconstructed(
     # Half step by half step ``a, b <- b + m(a), a``: F takes x2 and adds to x1, G takes that and adds to x2.
     a, b = x2, x1
     kept = min(kept_half_blocks, len(functions))
-    whole = functions_are_pytorchs()
+    whole, surroundings = functions_are_pytorchs(), Surroundings(x1.device)
     recordings = [
-        Recording(module, name, pytorch_is_whole=whole, arguments=Arguments(*given) if given else NO_ARGUMENTS)
+        Recording(
+            module,
+            name,
+            pytorch_is_whole=whole,
+            surroundings=surroundings,
+            arguments=Arguments(*given) if given else NO_ARGUMENTS,
+        )
         for module, name, given in functions[: len(functions) - kept]
     ]
     if tape.tripwire is not None and recordings:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import collections
 import copy
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -110,6 +109,7 @@ class ModuleState:
         self._name = name
         self._modules = modules
         self._plain = plain
+        self._only_read: list[tuple[Tensor, int, int, nn.Module, str]] = []  # the parameters of plain modules
         self._tensors: dict[int, _Tensor] = {}
         self._copied: dict[int, Any] = {}  # by the id of the container: what it held
         self._attributes: list[dict[str, Any]] = []
@@ -124,7 +124,10 @@ class ModuleState:
                 for key, parameter in found.items():
                     if parameter is not None and id(parameter) not in parameters:
                         parameters[id(parameter)] = parameter
-                        self._hold(parameter, module, key, "parameter")
+                        if plain:
+                            self._only_read.append((parameter, parameter._version, _address(parameter), module, key))
+                        else:
+                            self._hold(parameter, module, key, "parameter")
             if attributes["_buffers"]:
                 found = attributes["_buffers"] = attributes["_buffers"].copy()
                 for key, buffer in found.items():
@@ -164,12 +167,11 @@ class ModuleState:
             return
         version, address = _version(tensor), _address(tensor)
         taken, doubtful = None, False
-        if kind != "parameter" or not self._plain:
-            known = _known.get(owner, {}).get(key) if not isinstance(tensor, FakeTensor) else address
-            if (tensor.numel() <= _SMALL and not tensor.requires_grad) or known is _Written:
-                taken = _copy(tensor)
-            elif (known != address and not tensor.requires_grad) or (known is None and kind == "parameter"):
-                taken, doubtful = _copy(tensor), True
+        known = _known.get(owner, {}).get(key) if not isinstance(tensor, FakeTensor) else address
+        if (tensor.numel() <= _SMALL and not tensor.requires_grad) or known is _Written:
+            taken = _copy(tensor)
+        elif (known != address and not tensor.requires_grad) or (known is None and kind == "parameter"):
+            taken, doubtful = _copy(tensor), True
         self._tensors[id(tensor)] = _Tensor(tensor, owner, key, kind, taken, doubtful, version, address)
 
     def _refuse_gradient(self, key: str, buffer: Tensor) -> None:
@@ -198,40 +200,35 @@ class ModuleState:
                     held.lost = True
             held.version = version
 
-    @contextmanager
-    def put_back(self) -> Iterator[dict[int, Tensor]]:
-        """Inside, the modules are as they were before the first call.
+    def shadows(self) -> tuple[list[dict[str, Any]], dict[int, Tensor]]:
+        """What the modules' ``__dict__`` must be for the later call.
 
-        Yields:
-            The alias that stands in for each parameter, by the parameter's ``id``: what to differentiate with respect to.
+        Returns:
+            One for each module, and the alias that stands in for each parameter, by the parameter's ``id``: what to
+            differentiate with respect to.
 
         Raises:
             RuntimeError: something that the first call used was changed since and can't be put back.
         """
         stand_ins = self._stand_ins()
         aliases = {id(parameter): stand_ins[id(parameter)] for parameter in self.parameters}
-        shadows = [self._shadow(attributes, stand_ins) for attributes in self._attributes]
-        there = [module.__dict__ for module in self._modules]
-        try:
-            for module, shadow in zip(self._modules, shadows, strict=True):
-                object.__setattr__(module, "__dict__", shadow)
-            yield aliases
-        finally:
-            for module, attributes in zip(self._modules, there, strict=True):
-                object.__setattr__(module, "__dict__", attributes)
+        return [self._shadow(attributes, stand_ins) for attributes in self._attributes], aliases
 
     def _stand_ins(self) -> dict[int, Any]:
         """What the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
         found: dict[int, Any] = {}
-        for key, held in self._tensors.items():
+        for tensor, version, address, owner, key in self._only_read:
+            if tensor._version != version or _address(tensor) != address:
+                self._check_unchanged(_Tensor(tensor, owner, key, "parameter", None, False, version, address))
+        for identity, held in self._tensors.items():
             if held.copy is not None:
-                found[key] = held.copy.clone()
+                found[identity] = held.copy.clone()
             else:
                 self._check_unchanged(held)
         for parameter, need in zip(self.parameters, self._needs_gradient, strict=True):
             found[id(parameter)] = found.get(id(parameter), parameter).detach().requires_grad_(need)
-        for key, container in self._copied.items():
-            found[key] = _with_stand_ins(container, found)
+        for identity, container in self._copied.items():
+            found[identity] = _with_stand_ins(container, found)
         return found
 
     def _shadow(self, attributes: dict[str, Any], stand_ins: Mapping[int, Any]) -> dict[str, Any]:
@@ -241,9 +238,13 @@ class ModuleState:
         if shadow["_buffers"]:
             shadow["_buffers"] = {key: stand_ins.get(id(b), b) for key, b in shadow["_buffers"].items()}
         if self._plain:
-            for key in _HOOKS[:4]:
-                if shadow[key]:  # set since the first call, which had none
-                    shadow[key] = collections.OrderedDict()
+            if (
+                shadow["_forward_hooks"]
+                or shadow["_forward_pre_hooks"]
+                or shadow["_backward_hooks"]
+                or shadow["_backward_pre_hooks"]
+            ):
+                shadow |= {key: collections.OrderedDict() for key in _HOOKS}  # set since the first call, which had none
         else:
             for key in _HOOKS:
                 shadow[key] = shadow[key].copy()

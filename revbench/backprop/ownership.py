@@ -60,9 +60,13 @@ def try_out_gradients() -> bool:
     Returns:
         Whether a gradient with one holder can be told from one with two.
     """
-    _thread.alone = None
     if _MEMORY_ALONE is None:
         return False
+    # What changes the counts: who looks at every call, and modes that wrap tensors.
+    surroundings = sys.gettrace(), sys.getprofile(), torch._C._len_torch_dispatch_stack(), torch.compiler.is_compiling()
+    if getattr(_thread, "surroundings", None) == surroundings:
+        return _thread.alone is not None
+    _thread.alone, _thread.surroundings = None, surroundings
     seen: list[tuple[int, ...]] = []
     with torch.inference_mode(False), torch.enable_grad():
         x = torch.ones(2, requires_grad=True)

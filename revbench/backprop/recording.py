@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ from revbench.backprop.strangers import refuse_left, refuse_strangers
 from revbench.backprop.surroundings import Surroundings
 
 _thread = threading.local()
+_NOTHING = nullcontext()
+_suspect_kinds: WeakKeyDictionary[type, bool] = WeakKeyDictionary()  # may they be refused?
 
 
 class Run:
@@ -63,16 +66,6 @@ def is_recomputing() -> bool:
     return any(run.again for run in runs_now())
 
 
-@contextmanager
-def _inside(run: Run) -> Iterator[None]:
-    outer = runs_now()
-    _thread.runs = (*outer, run)
-    try:
-        yield
-    finally:
-        _thread.runs = outer
-
-
 class Recording:
     """A module and what its first call found; `again` recreates that for a later call.
 
@@ -80,6 +73,7 @@ class Recording:
         module: the module to be run twice.
         name: how errors call it, e.g. ``block 3's G``.
         pytorch_is_whole: what `revbench.backprop.plain.functions_are_pytorchs` says.
+        surroundings: of the first call.
         arguments: what it is called with after its inputs.
 
     Raises:
@@ -93,11 +87,18 @@ class Recording:
     """
 
     def __init__(
-        self, module: nn.Module, name: str, *, pytorch_is_whole: bool, arguments: Arguments = NO_ARGUMENTS
+        self,
+        module: nn.Module,
+        name: str,
+        *,
+        pytorch_is_whole: bool,
+        surroundings: Surroundings,
+        arguments: Arguments = NO_ARGUMENTS,
     ) -> None:
         self.module = module
         self.name = name
         self.arguments = arguments
+        self._surroundings = surroundings
         self.modules = _walk(module)
         _refuse_what_cant_run_twice(self.modules, name)
         self.parameters: list[nn.Parameter] = list(
@@ -127,21 +128,21 @@ class Recording:
                 needs gradient and something that is not known does.
         """
         self.needs = tuple(needs)
-        device = inputs[0].device
-        self._surroundings = Surroundings(device)
         versions = [x._version for x in inputs]
         draws = None
         if not self.plain or any(map(may_draw, self.modules)):
-            draws = Draws(device, compiled=self._compiled)
+            draws = Draws(inputs[0].device, compiled=self._compiled)
         untouched = self._savings.untouched()
         self.state = ModuleState(self.modules, plain=self.plain, untouched=untouched, name=self.name)
-        with ExitStack() as entered:
-            entered.enter_context(self._savings.noting())
-            entered.enter_context(self._surroundings.again())
-            entered.enter_context(_inside(Run(self, again=False)))
-            if draws is not None:
-                entered.enter_context(draws.first())
-            outputs = self.module(*inputs) if self.plain else self._with_a_graph(inputs, needs)
+        outer = runs_now()
+        _thread.runs = (*outer, Run(self, again=False))
+        self._savings.begin_noting()
+        try:
+            with self._surroundings.again(), _NOTHING if draws is None else draws.first():
+                outputs = self.module(*inputs) if self.plain else self._with_a_graph(inputs, needs)
+        finally:
+            self._savings.end_noting()
+            _thread.runs = outer
         self._draws = draws if draws is not None and draws.drew() else None
         self.state.settle()
         if versions != [x._version for x in inputs]:
@@ -150,7 +151,10 @@ class Recording:
 
     def arithmetic(self, value: Tensor) -> torch.dtype:
         """The coarsest dtype that the first call computed in, as far as is known: that of its value, or autocast's."""
-        return max(value.dtype, self._surroundings.autocast_dtype or value.dtype, key=lambda d: torch.finfo(d).eps)
+        coarse = self._surroundings.autocast_dtype
+        if coarse is None or coarse is value.dtype:
+            return value.dtype
+        return max(value.dtype, coarse, key=lambda dtype: torch.finfo(dtype).eps)
 
     def _with_a_graph(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> Any:
         with torch.enable_grad():
@@ -182,13 +186,20 @@ class Recording:
         Raises:
             RuntimeError: what the first call found was changed since and can't be put back.
         """
-        with self.state.put_back() as aliases, ExitStack() as entered:
-            entered.enter_context(self._savings.replaying())
-            entered.enter_context(self._surroundings.again())
-            entered.enter_context(_inside(Run(self, again=True)))
-            if self._draws is not None:
-                entered.enter_context(self._draws.again(self.name))
-            yield aliases
+        shadows, aliases = self.state.shadows()
+        there = [module.__dict__ for module in self.modules]
+        outer = runs_now()
+        _thread.runs = (*outer, Run(self, again=True))
+        try:
+            for module, shadow in zip(self.modules, shadows, strict=True):
+                object.__setattr__(module, "__dict__", shadow)
+            self._savings.begin_replaying()  # its traces go with the shadows
+            with self._surroundings.again(), _NOTHING if self._draws is None else self._draws.again(self.name):
+                yield aliases
+        finally:
+            for module, attributes in zip(self.modules, there, strict=True):
+                object.__setattr__(module, "__dict__", attributes)
+            _thread.runs = outer
 
     def run_again(
         self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0
@@ -239,15 +250,25 @@ def _walk(root: nn.Module) -> list[nn.Module]:
 
 def _refuse_what_cant_run_twice(modules: Sequence[nn.Module], name: str) -> None:
     for module in modules:
-        if isinstance(module, torch.jit.ScriptModule):
-            raise RuntimeError(f"{name} holds a ScriptModule, which can't be run again; set strategy 'stored'")
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        kind = type(module)
+        if kind not in _suspect_kinds:
+            bases = [base.__name__ for base in kind.__mro__]
+            _suspect_kinds[kind] = any(base in bases for base in ("ScriptModule", "LazyModuleMixin", "FSDPModule"))
+        if _suspect_kinds[kind]:
+            _refuse(module, name)
+
+
+def _refuse(module: nn.Module, name: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise RuntimeError(f"{name} holds a ScriptModule, which can't be run again; set strategy 'stored'")
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+        if module.has_uninitialized_params():
             raise RuntimeError(
                 f"{name} holds a {type(module).__name__}, which has no parameters yet; call the model once under"
                 " torch.no_grad() before"
             )
-        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
-            raise RuntimeError(
-                f"{name} is sharded by itself (fully_shard), so its parameters change between forward and backward; shard the"
-                " whole chain instead, or set strategy 'stored'"
-            )
+        return
+    raise RuntimeError(
+        f"{name} is sharded by itself (fully_shard), so its parameters change between forward and backward; shard the"
+        " whole chain instead, or set strategy 'stored'"
+    )

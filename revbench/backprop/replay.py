@@ -36,6 +36,7 @@ _RELU = nn.ReLU.forward
 # what is normalised. Reused, they make the error of 36 blocks 26 times as large at 4 values a channel, 1.05 times at
 # 64, and smaller beyond (docs/explanation.md).
 _FEWEST_VALUES = 64
+_SMALL = 1 << 15  # numbers in an activation below which a function of autograd's in Python costs more than it saves
 
 
 _relus_are_watched = False
@@ -88,36 +89,31 @@ class Savings:
         self._untouched = frozenset(norm for norm in self._norms if self._private and norm.training)
         return self._untouched
 
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Around the first call, after `untouched`: batch norms note their statistics."""
+    def begin_noting(self) -> None:
+        """Before the first call, after `untouched`: batch norms note their statistics until `end_noting`."""
         for norm, noted in zip(self._norms, self._noted, strict=True):
             noted.clear()
             norm.__dict__["forward"] = self._noting(norm, noted)
-        try:
-            yield
-        finally:
-            for norm in self._norms:
-                del norm.__dict__["forward"]
 
-    @contextmanager
-    def replaying(self) -> Iterator[None]:
-        """Around a later call: batch norms take the statistics that they noted, ReLUs back-propagate in place."""
+    def end_noting(self) -> None:
+        """After the first call."""
+        for norm in self._norms:
+            del norm.__dict__["forward"]
+
+    def begin_replaying(self) -> None:
+        """Before a later call, in shadows of the modules: batch norms take the statistics that they noted, ReLUs back-propagate
+        in place.
+        """
         for norm, noted in zip(self._norms, self._noted, strict=True):
             norm.__dict__["forward"] = self._replaying(norm, iter(noted))
         for relu in self._relus:
             relu.__dict__["forward"] = _thrifty(relu)
-        try:
-            yield
-        finally:
-            for module in (*self._norms, *self._relus):
-                del module.__dict__["forward"]
 
     def _noting(self, norm: Any, noted: list[BatchStatistics | None]) -> Forward:
         plain: Forward = type(norm).forward.__get__(norm)
 
         def forward(x: Tensor) -> Tensor:
-            few = x.dim() < 2 or x.numel() < _FEWEST_VALUES * x.shape[1]
+            few = x.numel() < _SMALL or x.dim() < 2 or x.numel() < _FEWEST_VALUES * x.shape[1]
             if few or not norm.training or not _is_ordinary(x) or not _is_sound(norm, x):
                 noted.append(None)
                 return plain(x)
@@ -218,7 +214,11 @@ def _thrifty(relu: nn.ReLU) -> Forward:
     plain: Forward = nn.ReLU.forward.__get__(relu)
 
     def forward(x: Tensor) -> Tensor:
-        if not (x.requires_grad and torch.is_grad_enabled() and _is_ordinary(x)) or (relu.inplace and x._is_view()):
+        if (
+            x.numel() < _SMALL
+            or not (x.requires_grad and torch.is_grad_enabled() and _is_ordinary(x))
+            or (relu.inplace and x._is_view())
+        ):
             return plain(x)
         out: Tensor = _Relu.apply(x, relu.inplace)
         return out

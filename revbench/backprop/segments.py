@@ -26,6 +26,7 @@ from revbench.backprop.ownership import try_out_gradients
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
+from revbench.backprop.surroundings import Surroundings
 from revbench.backprop.tripwire import Note, Suspicion, changes, next_phase, watchable
 
 State = tuple[Tensor, ...]
@@ -213,10 +214,10 @@ def segment(
     Returns:
         The tensors that leave the last unit.
     """
-    whole = functions_are_pytorchs()
+    whole, surroundings = functions_are_pytorchs(), Surroundings(state[0].device)
     given = arguments or [NO_ARGUMENTS] * len(units)
     recordings = [
-        Recording(unit, f"unit {i}", pytorch_is_whole=whole, arguments=own)
+        Recording(unit, f"unit {i}", pytorch_is_whole=whole, surroundings=surroundings, arguments=own)
         for i, (unit, own) in enumerate(zip(units, given, strict=True), first_unit)
     ]
     sequence = _Sequence(recordings, halve=halve, width=len(state), tripwire=tripwire)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
+
+_NOTHING = nullcontext()
 
 
 class Surroundings:
@@ -29,21 +32,26 @@ class Surroundings:
         self._default_dtype = torch.get_default_dtype()
         self._modes = _get_current_function_mode_stack()
 
-    @contextmanager
-    def again(self) -> Iterator[None]:
+    def again(self) -> AbstractContextManager[Any]:
         """Inside, a call is surrounded by the same; caches of casts and of parametrized weights, which belong to the other
         call (one made without gradient would be taken by a call that wants one), are set aside.
         """
+        same = torch.get_default_dtype() is self._default_dtype and not self._modes and not parametrize._cache_enabled
+        if same and (self._autocast is None or not (self._autocast[1] or torch.is_autocast_enabled(self._autocast[0]))):
+            return _NOTHING
+        return self._entered()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
         with ExitStack() as entered:
             there = torch.get_default_dtype()
             if there is not self._default_dtype:
                 torch.set_default_dtype(self._default_dtype)
                 entered.callback(torch.set_default_dtype, there)
-            if self._modes:
-                active = _get_current_function_mode_stack()
-                for mode in self._modes:
-                    if not any(mode is other for other in active):
-                        entered.enter_context(mode)
+            active = _get_current_function_mode_stack()
+            for mode in self._modes:
+                if not any(mode is other for other in active):
+                    entered.enter_context(mode)
             if self._autocast is not None:
                 device, enabled, dtype = self._autocast
                 if enabled or torch.is_autocast_enabled(device):

@@ -20,8 +20,9 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -61,6 +62,7 @@ class _Steepness:
 
 _warned: WeakSet[nn.Module] = WeakSet()
 _calls = itertools.count()
+_NOTHING = nullcontext()
 
 
 def next_phase() -> int:
@@ -117,10 +119,13 @@ def changes(notes: Sequence[Note], now: Sequence[Tensor]) -> list[tuple[float, f
         now: fingerprints of what they gave again.
     """
     with _unseen():
-        norms = [torch.dist(note.before, found) for note, found in zip(notes, now, strict=True)]
-        norms += [torch.linalg.vector_norm(note.before) for note in notes]
-        found: list[float] = torch.stack(norms).tolist() if norms else []
-    return list(zip(found[: len(notes)], found[len(notes) :], strict=True))
+        moved = [found - note.before for note, found in zip(notes, now, strict=True)]
+        squares = [torch.dot(x, x) for x in (*moved, *(note.before for note in notes))]
+        found: list[float] = (
+            torch.stack(squares).tolist() if len(squares) > 2 else [square.item() for square in squares]
+        )
+    norms = [math.sqrt(square) if square >= 0 else math.nan for square in found]
+    return list(zip(norms[: len(notes)], norms[len(notes) :], strict=True))
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -354,7 +359,14 @@ class _Half:
     variance: float
 
 
+def _unseen() -> AbstractContextManager[Any]:
+    """Inside, operations pass by who counts or changes operations."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return _past_every_mode()
+    return _NOTHING
+
+
 @contextmanager
-def _unseen() -> Iterator[None]:
-    with torch.no_grad(), torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+def _past_every_mode() -> Iterator[None]:
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
         yield

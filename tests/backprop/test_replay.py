@@ -15,15 +15,22 @@ from revbench import reversible
 from revbench.backprop.ownership import gradient_is_ours, memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording
 from revbench.backprop.replay import _KnownStatistics, _Relu
+from revbench.backprop.surroundings import Surroundings
 from revbench.words import STRATEGIES
 from tests.backprop.chains import relative_difference
+
+
+@pytest.fixture(autouse=True)
+def _also_for_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revbench.backprop.replay._SMALL", 0)
+
 
 NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
 def recompute(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """A module's output in the first call and in the second."""
-    recording = Recording(module, "m", pytorch_is_whole=True)
+    recording = Recording(module, "m", pytorch_is_whole=True, surroundings=Surroundings(x.device))
     with torch.no_grad():
         first = recording.first(x, needs=(False,))
     return first, recording.once_more((x,))

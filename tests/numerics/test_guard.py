@@ -194,12 +194,8 @@ def test_random_numbers_that_our_engine_does_not_put_back(monkeypatch: pytest.Mo
 def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     from revbench.backprop.replay import Savings
 
-    @contextlib.contextmanager
-    def nothing(self: Savings) -> Any:
-        yield
-
-    monkeypatch.setattr(Savings, "noting", nothing)
-    monkeypatch.setattr(Savings, "replaying", nothing)
+    for name in ("begin_noting", "end_noting", "begin_replaying"):
+        monkeypatch.setattr(Savings, name, lambda self: None)
     monkeypatch.setattr("revbench.backprop.recording.Recording.again", _again_without_copies)
     with pytest.raises(AssertionError, match=r"a step leaves 1.blocks.*running_mean.* otherwise than stored does"):
         revbench.drift(chain, batch).assert_within()
@@ -207,12 +203,7 @@ def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) 
 
 @contextlib.contextmanager
 def _again_without_copies(self: Any) -> Any:
-    from revbench.backprop.recording import Run, _inside
-
-    with contextlib.ExitStack() as entered:
-        if self._draws is not None:
-            entered.enter_context(self._draws.again(self.name))
-        entered.enter_context(_inside(Run(self, again=True)))
+    with self._draws.again(self.name) if self._draws is not None else contextlib.nullcontext():
         yield {id(p): p for p in self.parameters}
 
 
