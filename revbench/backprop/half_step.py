@@ -59,6 +59,8 @@ class _Tape:
         self._pair = (a.detach(), out.detach())
         self._owned = (False, False)
         try_out_gradients()
+        for recording in self.recordings[self.first_with_gradient or 0 :]:
+            recording.prepare_again()
         if self.tripwire is not None:
             self.tripwire.begin(*self._pair)
 
@@ -338,6 +340,9 @@ def reconstructed(
         )
         for module, name, given in functions[: len(functions) - kept]
     ]
+    if all(recording.plain for recording in recordings):
+        for recording in recordings:
+            recording.prepare_first()
     if tape.tripwire is not None and recordings:
         tape.tripwire.enter(a.detach(), b.detach())
     for recording in recordings:

@@ -200,31 +200,33 @@ class ModuleState:
                     held.lost = True
             held.version = version
 
-    def shadows(self) -> tuple[list[dict[str, Any]], dict[int, Tensor]]:
+    def check_unchanged(self) -> None:
+        """Raise if something that the first call used was changed since and can't be put back."""
+        for tensor, version, address, owner, key in self._only_read:
+            if tensor._version != version or _address(tensor) != address:
+                self._refuse_change(_Tensor(tensor, owner, key, "parameter", None, False, version, address))
+        for held in self._tensors.values():
+            if held.copy is None:
+                self._refuse_change(held)
+
+    def shadows(self) -> tuple[dict[nn.Module, dict[str, Any]], dict[int, Tensor]]:
         """What the modules' ``__dict__`` must be for the later call.
 
         Returns:
             One for each module, and the alias that stands in for each parameter, by the parameter's ``id``: what to
             differentiate with respect to.
-
-        Raises:
-            RuntimeError: something that the first call used was changed since and can't be put back.
         """
         stand_ins = self._stand_ins()
         aliases = {id(parameter): stand_ins[id(parameter)] for parameter in self.parameters}
-        return [self._shadow(attributes, stand_ins) for attributes in self._attributes], aliases
+        pairs = zip(self._modules, self._attributes, strict=True)
+        return {module: self._shadow(attributes, stand_ins) for module, attributes in pairs}, aliases
 
     def _stand_ins(self) -> dict[int, Any]:
         """What the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
         found: dict[int, Any] = {}
-        for tensor, version, address, owner, key in self._only_read:
-            if tensor._version != version or _address(tensor) != address:
-                self._check_unchanged(_Tensor(tensor, owner, key, "parameter", None, False, version, address))
         for identity, held in self._tensors.items():
             if held.copy is not None:
                 found[identity] = held.copy.clone()
-            else:
-                self._check_unchanged(held)
         for parameter, need in zip(self.parameters, self._needs_gradient, strict=True):
             found[id(parameter)] = found.get(id(parameter), parameter).detach().requires_grad_(need)
         for identity, container in self._copied.items():
@@ -255,7 +257,7 @@ class ModuleState:
             }
         return shadow
 
-    def _check_unchanged(self, held: _Tensor) -> None:
+    def _refuse_change(self, held: _Tensor) -> None:
         what = f"the {held.kind} {held.key!r} of {self._name} (shape {tuple(held.tensor.shape)})"
         if held.lost:
             raise RuntimeError(

@@ -83,6 +83,7 @@ class Savings:
         self._private = private
         self._untouched: frozenset[nn.Module] = frozenset()
         self._noted: list[list[BatchStatistics | None]] = [[] for _ in self._norms]
+        self._notings = [self._noting(norm, noted) for norm, noted in zip(self._norms, self._noted, strict=True)]
 
     def untouched(self) -> frozenset[nn.Module]:
         """Before the first call: batch norms whose buffers no later call will read or change."""
@@ -91,23 +92,23 @@ class Savings:
 
     def begin_noting(self) -> None:
         """Before the first call, after `untouched`: batch norms note their statistics until `end_noting`."""
-        for norm, noted in zip(self._norms, self._noted, strict=True):
+        for norm, noted, noting in zip(self._norms, self._noted, self._notings, strict=True):
             noted.clear()
-            norm.__dict__["forward"] = self._noting(norm, noted)
+            norm.__dict__["forward"] = noting
 
     def end_noting(self) -> None:
         """After the first call."""
         for norm in self._norms:
             del norm.__dict__["forward"]
 
-    def begin_replaying(self) -> None:
-        """Before a later call, in shadows of the modules: batch norms take the statistics that they noted, ReLUs back-propagate
-        in place.
+    def replays(self) -> list[tuple[nn.Module, Forward]]:
+        """For a later call, what the modules' `forward` must be: batch norms take the statistics that they noted, ReLUs
+        back-propagate in place.
         """
-        for norm, noted in zip(self._norms, self._noted, strict=True):
-            norm.__dict__["forward"] = self._replaying(norm, iter(noted))
-        for relu in self._relus:
-            relu.__dict__["forward"] = _thrifty(relu)
+        norms = [
+            (norm, self._replaying(norm, iter(noted))) for norm, noted in zip(self._norms, self._noted, strict=True)
+        ]
+        return norms + [(relu, _thrifty(relu)) for relu in self._relus]
 
     def _noting(self, norm: Any, noted: list[BatchStatistics | None]) -> Forward:
         plain: Forward = type(norm).forward.__get__(norm)

@@ -194,7 +194,7 @@ def test_random_numbers_that_our_engine_does_not_put_back(monkeypatch: pytest.Mo
 def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     from revbench.backprop.replay import Savings
 
-    for name in ("begin_noting", "end_noting", "begin_replaying"):
+    for name in ("begin_noting", "end_noting"):
         monkeypatch.setattr(Savings, name, lambda self: None)
     monkeypatch.setattr("revbench.backprop.recording.Recording.again", _again_without_copies)
     with pytest.raises(AssertionError, match=r"a step leaves 1.blocks.*running_mean.* otherwise than stored does"):
