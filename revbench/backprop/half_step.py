@@ -25,13 +25,14 @@ from torch.autograd.graph import get_gradient_edge
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, ChainArguments
 from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
-from revbench.backprop.ownership import memory_is_ours, try_out_gradients
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
 from revbench.backprop.stream import FloatStream
 from revbench.backprop.surroundings import Surroundings
-from revbench.backprop.tripwire import Tripwire, watchable
+from revbench.backprop.suspicion import watchable
+from revbench.backprop.tape import Tape, call_again
+from revbench.backprop.tripwire import Tripwire
 
 NO_SECOND_DERIVATIVE = (
     "second derivatives (create_graph=True) are not possible through strategy {strategy!r};"
@@ -39,88 +40,9 @@ NO_SECOND_DERIVATIVE = (
 )
 
 
-class _Tape:
-    """What the half steps of one forward call share: in backward, the pair that the next one starts from."""
-
-    def __init__(self, stream: FloatStream, witness: Witness | None, tripwire: Tripwire | None) -> None:
-        self.stream = stream
-        self.witness = witness
-        self.tripwire = tripwire
-        self.recordings: list[Recording] = []
-        self.first_with_gradient: int | None = None
-        self._pair: tuple[Tensor, Tensor] | None = None
-        self._owned = (False, False)
-
-    def begin(self, a: Tensor, out: Tensor) -> None:
-        """Start backward from the chain's outputs, which the caller may hold: they are not written to.
-
-        Detached: with their history they would keep the graph alive that keeps this tape alive.
-        """
-        self._pair = (a.detach(), out.detach())
-        self._owned = (False, False)
-        try_out_gradients()
-        for recording in self.recordings[self.first_with_gradient or 0 :]:
-            recording.prepare_again()
-        if self.tripwire is not None:
-            self.tripwire.begin(*self._pair)
-
-    def pair(self) -> tuple[Tensor, Tensor]:
-        if self._pair is None:
-            raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
-        return self._pair
-
-    def undo(self, value: Tensor, *, spare: bool) -> None:
-        """Go from a half step's ``(a, out)`` to those of the half step before it.
-
-        Args:
-            value: the half step's residual, ``m(a)``.
-            spare: an operation made it, in the layout of the activation that it was added to: it may be written
-                over if nothing else lies on its memory.
-        """
-        a, out = self.pair()
-        into = None
-        if self._owned[1] and memory_is_ours(out):  # else a module or a hook kept what it was shown
-            into = out
-        elif spare and value.dtype == out.dtype and memory_is_ours(value):
-            into = value
-        b = self.stream.subtract(out, value, into=into)
-        del out
-        self._pair = (b, a)
-        self._owned = (True, self._owned[0])
-
-    def end(self) -> tuple[Tensor, Tensor | None]:
-        """The last pair on the way back, given up: the second of it only if `settle` will want it."""
-        a, out = self.pair()
-        self._pair = None
-        late = self.tripwire is not None and not self.tripwire.immediate
-        return a, out if late else None
-
-    def settle(self, index: int, a: Tensor, out: Tensor | None) -> None:
-        """Backward is at its end: settle the suspicions that were not settled on the way.
-
-        Args:
-            index: of the half step that is the last on the way back.
-            a, out: what `end` gave.
-        """
-        found = {suspicion.index: suspicion for suspicion in self.tripwire.judge()} if self.tripwire else {}
-        if not found:
-            return
-        assert out is not None
-        b = a  # Forward again, from the reconstructed pair, to where they were found.
-        for i, recording in enumerate(self.recordings[index:], index):
-            if i in found:
-                found[i].settle(a, functools.partial(_call_again, recording))
-            a, b = out if i == index else self.stream.add(b, _call_again(recording, a)), a
-
-
-def _call_again(recording: Recording, a: Tensor) -> Tensor:
-    value: Tensor = recording.once_more((a, *recording.arguments.tensors))
-    return value
-
-
 class _HalfStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, recording: Recording, a: Tensor, b: Tensor, *others: Tensor) -> Tensor:
+    def forward(ctx: Any, tape: Tape, recording: Recording, a: Tensor, b: Tensor, *others: Tensor) -> Tensor:
         """``b + m(a)``; `others` are the parameters of m, then the tensors of its arguments."""
         ctx.set_materialize_grads(False)
         if tape.witness is not None:
@@ -146,7 +68,7 @@ class _HalfStep(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="reconstructed"))
-        tape: _Tape = ctx.tape
+        tape: Tape = ctx.tape
         recording: Recording = ctx.recording
         _, _, needs_a, needs_b, *needs_others = ctx.needs_input_grad
         needs_parameters = needs_others[: len(recording.parameters)]
@@ -167,7 +89,7 @@ class _HalfStep(torch.autograd.Function):
             dtype = value.dtype
             if tape.tripwire is not None:
                 for suspicion in tape.tripwire.look(ctx.index, value):
-                    suspicion.settle(a, functools.partial(_call_again, recording))
+                    suspicion.settle(a, functools.partial(call_again, recording))
             weighed = tape.witness.weigh(value) if tape.witness is not None else None
             if not last:
                 tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
@@ -227,7 +149,7 @@ def _refuse_what_is_not_finite(recordings: Sequence[Recording], a: Tensor, b: Te
     for recording in recordings:
         finite = {"is given": _all_finite(a), "is added to": _all_finite(b)}
         if all(finite.values()):
-            a, b = stream.add(b, _call_again(recording, a)), a
+            a, b = stream.add(b, call_again(recording, a)), a
             finite["returned"] = _all_finite(a)
         for what, well in finite.items():
             if not well:
@@ -248,7 +170,7 @@ class _End(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, tape: Tape, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         outputs = y1.detach(), y2.detach()
         ctx.tape = tape
@@ -266,7 +188,7 @@ class _EndJoined(torch.autograd.Function):
     """As `_End`, for a caller that wants one tensor: that tensor is what is kept."""
 
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, y1: Tensor, y2: Tensor, dim: int) -> Tensor:
+    def forward(ctx: Any, tape: Tape, y1: Tensor, y2: Tensor, dim: int) -> Tensor:
         ctx.set_materialize_grads(False)
         joined = torch.cat((y1, y2), dim)
         ctx.tape, ctx.dim = tape, dim
@@ -320,7 +242,7 @@ def reconstructed(
     """
     watch = tripwire and watchable(x1)
     immediate = x1.device.type == "cpu"
-    tape = _Tape(stream, witness, Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None)
+    tape = Tape(stream, witness, Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None)
     functions = [
         (module, f"block {first_block + i}'s {'FG'[which]}", arguments.of(i, which) if arguments else None)
         for i, pair in enumerate(pairs)

@@ -27,7 +27,8 @@ from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
 from revbench.backprop.surroundings import Surroundings
-from revbench.backprop.tripwire import Note, Suspicion, changes, next_phase, watchable
+from revbench.backprop.suspicion import Note, Suspicion, changes, watchable
+from revbench.backprop.tripwire import next_phase
 
 State = tuple[Tensor, ...]
 

@@ -16,6 +16,19 @@ Pairs = list[tuple[nn.Module, nn.Module]]
 Call = Callable[..., Any]
 
 
+class Linear(nn.Module):
+    """A module of one's own with a linear layer in it."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+
+def three(kind: Callable[[], nn.Module]) -> Callable[[], Pairs]:
+    """Three blocks of a kind."""
+    return lambda: [(kind(), kind()) for _ in range(3)]
+
+
 def plain(chain: ReversibleChain, x: Any, *args: Any, f_kwargs: Any = None, g_kwargs: Any = None, **kwargs: Any) -> Any:
     """``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6)."""
     x1, x2 = x.chunk(2, chain.split_dim) if isinstance(x, Tensor) else x

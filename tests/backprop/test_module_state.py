@@ -13,24 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from revbench import reversible
 from revbench.probes.live_tensors import LiveTensors
 from revbench.words import STRATEGIES
-from tests.backprop.oracle import Pairs, assert_as_plain, measured, once, plain, training, twice
+from tests.backprop.oracle import Linear, Pairs, assert_as_plain, once, three, training, twice
 
 RECOMPUTING = STRATEGIES[1:]
-
-
-class Linear(nn.Module):
-    def __init__(self, width: int = 6) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, width)
-
-
-def three(kind: Callable[[], nn.Module]) -> Callable[[], Pairs]:
-    return lambda: [(kind(), kind()) for _ in range(3)]
 
 
 # Parameters and buffers that move inside the function
@@ -320,209 +310,43 @@ def test_a_tensor_memoised_in_another_call_is_refused_by_name() -> None:
             reversible([(memo, nn.Linear(6, 6))], strategy=strategy)(torch.randn(5, 12)).sum().backward()
 
 
-# What is changed between forward and backward
+# Ordinary layers that hold more than parameters: lists of weights, recomputed weights, power iterations
 
 
-def half() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.1), nn.Dropout(0.5), nn.LayerNorm(8), nn.Linear(8, 6))
-
-
-def changed(change: Callable[[Any], None]) -> Any:
-    def use(call: Any, chain: Any) -> dict[str, Any]:
-        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
-        y = call(x)
-        old = dict(chain.named_parameters())
-        change(chain)
-        y.square().sum().backward()
-        return {"gradient of x": x.grad} | {f"gradient of old {name}": p.grad for name, p in old.items()}
-
-    return use
-
-
-def settings(chain: Any) -> None:
-    for module in chain.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.9
-        if isinstance(module, nn.LeakyReLU):
-            module.negative_slope = 0.7
-        if isinstance(module, nn.LayerNorm):
-            module.eps = 1.0
-
-
-def layer(chain: Any) -> None:
-    chain.blocks[1].f[0] = nn.Linear(6, 8).double()
-
-
-def activation(chain: Any) -> None:
-    chain.blocks[1].f[1] = nn.Tanh()
-
-
-def assign(chain: Any) -> None:
-    chain.load_state_dict({name: value * 2 for name, value in chain.state_dict().items()}, assign=True)
-
-
-def new_hook(chain: Any) -> None:
-    chain.blocks[1].f[0].register_forward_hook(lambda module, args, out: out * 100)
-
-
-def mode(chain: Any) -> None:
-    chain.eval()
-
-
-@pytest.mark.parametrize("change", [settings, layer, activation, assign, new_hook, mode])
-def test_changes_between_forward_and_backward_do_not_matter(change: Any) -> None:
-    assert_as_plain(three(half), changed(change))
-
-
-def test_hooks_that_are_removed_before_backward_still_count() -> None:
-    def use(call: Any, chain: Any) -> dict[str, Any]:
-        handle = chain.blocks[1].f.register_forward_hook(lambda module, args, out: out * 3)
-        before = chain.blocks[0].g[0].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
-        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
-        y = call(x)
-        handle.remove()
-        before.remove()
-        y.square().sum().backward()
-        return {"gradient of x": x.grad}
-
-    assert_as_plain(three(half), use)
-
-
-def test_data_that_is_replaced_before_backward_is_refused() -> None:
-    for strategy in RECOMPUTING:
-        chain = reversible(three(half)(), strategy=strategy)
-        y = chain(torch.randn(5, 12))
-        weight = chain.blocks[2].g[4].weight
-        weight.data = weight.data * 2
-        with pytest.raises(RuntimeError, match=r"data of parameter 'weight' of (block 2's G|unit \d) .*\.data"):
-            y.sum().backward()
-
-
-class Typed(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x)) * torch.tensor([1.0, 1 / 3] * 3)  # of the default dtype
-
-
-class Doubling(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        return out * 2 if func is torch.tanh else out
-
-
-def test_the_default_dtype_and_modes_of_forward_are_those_of_backward() -> None:
-    def use(call: Any, chain: Any) -> dict[str, Any]:
-        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
-        torch.set_default_dtype(torch.float64)
-        try:
-            with Doubling():
-                y = call(x)
-        finally:
-            torch.set_default_dtype(torch.float32)
-        y.square().sum().backward()
-        return {"gradient of x": x.grad}
-
-    assert_as_plain(three(Typed), use)
-
-
-# Grad mode
-
-
-class LooksAtGradMode(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x)) * (2.0 if torch.is_grad_enabled() else 1.0)
-
-
-class Energy(nn.Module):
-    """F is the gradient of an energy, taken at a copy if its input needs no gradient."""
-
-    def __init__(self) -> None:
+class Around(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.energy = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            z = x if x.requires_grad else x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.energy(z).sum(), z, create_graph=True)
-        return gradient
+        if isinstance(self.body, nn.MultiheadAttention):
+            return self.body(x, x, x)[0]
+        if isinstance(self.body, nn.RNNBase):
+            return self.body(x[None])[0][0]
+        return torch.tanh(self.body(x))
 
 
-class HooksInside(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.tanh(self.linear(x))
-        if h.requires_grad:
-            h.register_hook(lambda gradient: gradient.clamp(-0.1, 0.1))
-        return h
+ORDINARY: dict[str, Callable[[], nn.Module]] = {
+    "LSTM": lambda: nn.LSTM(6, 6, batch_first=True),
+    "GRU": lambda: nn.GRU(6, 6, batch_first=True),
+    "attention with dropout": lambda: nn.MultiheadAttention(6, 2, dropout=0.2),
+    "weight norm": lambda: weight_norm(nn.Linear(6, 6)),
+    "spectral norm": lambda: spectral_norm(nn.Linear(6, 6)),
+    "orthogonal": lambda: orthogonal(nn.Linear(6, 6)),
+}
 
 
-@pytest.mark.parametrize("kind", [LooksAtGradMode, Energy, HooksInside])
-def test_functions_see_the_grad_mode_of_stored(kind: Callable[[], nn.Module]) -> None:
-    assert_as_plain(three(kind), once)
+@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("use", [once, twice, training])
+def test_ordinary_layers(name: str, use: Any) -> None:
+    assert_as_plain(three(lambda: Around(ORDINARY[name]())), use)
 
 
-def test_only_the_last_function_has_parameters_that_need_gradient() -> None:
-    """Then the first half steps get no node, and no backward pass."""
-
-    def use(call: Any, chain: Any) -> dict[str, Any]:
-        chain.requires_grad_(False)
-        chain.blocks[2].g.requires_grad_()
-        y = call(torch.randn(5, 12, dtype=torch.float64))
-        y.square().sum().backward()
-        return {"y": y.detach()}
-
-    assert_as_plain(three(LooksAtGradMode), use)
+def shared_by_all() -> Pairs:
+    half = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU())
+    return [(half, half) for _ in range(3)]
 
 
-@pytest.mark.parametrize("padding", [False, True])
-@pytest.mark.parametrize("stack", [False, True])
-def test_pytorchs_fast_path_in_eval(padding: bool, stack: bool) -> None:
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layer = nn.TransformerEncoderLayer(6, 2, 16, batch_first=True)
-            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=True) if stack else layer
-            self.register_buffer("padding", torch.tensor([[False] * 4, [False, False, True, True]]))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.encoder(x, **({"src_key_padding_mask": self.padding} if padding else {}))
-
-    def use(call: Any, chain: Any) -> dict[str, Any]:
-        chain.eval()
-        x = torch.randn(2, 4, 12, dtype=torch.float64, requires_grad=True)
-        y = call(x)
-        y.square().sum().backward()
-        return {"y": y.detach(), "gradient of x": x.grad}
-
-    assert_as_plain(lambda: [(Encoder(), Encoder()) for _ in range(2)], use, split_dim=2)
-
-
-# Gradients that would be lost
-
-
-class Aux(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.tanh(self.linear(x))
-        self.aux = h.square().mean()
-        return h
-
-
-def test_a_tensor_that_leaves_by_an_attribute_and_is_differentiated() -> None:
-    for strategy in RECOMPUTING:
-        chain = reversible(three(Aux)(), strategy=strategy)
-        y = chain(torch.randn(5, 12, requires_grad=True))
-        assert chain.blocks[1].f.aux.item() > 0
-        with pytest.raises(RuntimeError, match=r"a tensor left (block|unit) \d.* beside its result"):
-            (y.sum() + chain.blocks[1].f.aux).backward()
-
-
-def test_the_oracle_itself() -> None:
-    """A wrong gradient is told from a right one."""
-    with pytest.raises(AssertionError, match="stored"):
-        assert_as_plain(three(Linear2), lambda call, chain: {"wrong": call is chain})
-    reference = reversible(three(Linear2)()).double()
-    found = measured(reference, lambda x: plain(reference, x), once)
-    assert any(name.startswith("gradient of blocks") for name in found)
-
-
-class Linear2(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x)
+@pytest.mark.parametrize("use", [once, twice, training])
+def test_one_function_everywhere(use: Any) -> None:
+    assert_as_plain(shared_by_all, use)

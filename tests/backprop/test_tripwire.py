@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from revbench import build_model, reversible
 from revbench.backprop.fingerprint import PHASES, fingerprint
-from revbench.backprop.tripwire import Suspicion, Tripwire
+from revbench.backprop.suspicion import Suspicion
+from revbench.backprop.tripwire import Tripwire
 from revbench.words import STRATEGIES
 from tests.backprop.chains import relative_difference
 from tests.backprop.structures import structures

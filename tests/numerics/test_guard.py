@@ -208,14 +208,14 @@ def _again_without_copies(self: Any) -> Any:
 
 
 def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from revbench.backprop import half_step
+    from revbench.backprop.tape import Tape
 
-    plain = half_step._Tape.undo
+    plain = Tape.undo
 
     def undo(self: Any, value: Tensor, *, spare: bool) -> None:
         plain(self, value.roll(1, 0), spare=False)  # as if another block's function had been run
 
-    monkeypatch.setattr(half_step._Tape, "undo", undo)
+    monkeypatch.setattr(Tape, "undo", undo)
     with pytest.raises(AssertionError, match="smooth_amplification is"):
         revbench.drift(chain, batch).assert_within(smooth_amplification=20.0)
 

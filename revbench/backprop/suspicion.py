@@ -1,0 +1,194 @@
+"""One function's value in forward and again: a fingerprint of each, and whether rounding explains how they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from revbench.backprop.fingerprint import fingerprint
+
+# Relative changes of a value below which nothing is suspected, by the coarsest arithmetic that took part.
+_FLOOR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+# So many times the relative error of its input may be that of a function's value before the function is looked at.
+_STEEP = 16.0
+_TRIALS = 40
+# A move of the input has explained a suspicion if it changes the value by this share of what was found: errors have directions
+# that random moves do not have. Less patience where rounding itself is coarse.
+_SHARE, _SHARE_IF_COARSE = 1 / 64, 1 / 16
+# So many explained suspicions of one module before its own steepness is taken for known.
+_PATIENCE = 3
+_NOTHING = nullcontext()
+
+
+@dataclass
+class _Steepness:
+    """Of one module whose suspicions were explained: how often, and how many times its input's error is allowed."""
+
+    explained: int = 0
+    allowed: float = _STEEP
+
+
+_known: WeakKeyDictionary[nn.Module, _Steepness] = WeakKeyDictionary()
+
+
+class Note:
+    """What one function gave in forward.
+
+    Args:
+        name: of the function.
+        module: the function.
+        value: what it gave.
+        arithmetic: the coarsest dtype that it may have computed in.
+        phase: of the fingerprint.
+
+    Attributes:
+        before: the fingerprint of the value.
+        floor: the relative change below which nothing is suspected.
+    """
+
+    def __init__(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype, phase: int) -> None:
+        self.name, self.module = name, module
+        self.floor = _FLOOR.get(arithmetic, _FLOOR[torch.bfloat16])
+        self._phase = phase
+        self.before, self._order = fingerprint(value, None, phase)
+
+    def now(self, value: Tensor) -> Tensor:
+        """The fingerprint of what it gave again."""
+        return fingerprint(value, self._order, self._phase)[0]
+
+    def allowed(self, input_error: float) -> float:
+        """What relative change an input's relative error explains without a closer look."""
+        known = _known.get(self.module)
+        return self.floor + (known.allowed if known else _STEEP) * input_error
+
+
+def watchable(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers that can be looked at."""
+    return not (isinstance(tensor, FakeTensor) or tensor.is_meta) and (
+        tensor.is_floating_point() or tensor.is_complex()
+    )
+
+
+def changes(notes: Sequence[Note], now: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """How far values are from those of forward, and the norms of those, in one transfer from the device.
+
+    Args:
+        notes: of the functions.
+        now: fingerprints of what they gave again.
+    """
+    with unseen():
+        moved = [found - note.before for note, found in zip(notes, now, strict=True)]
+        squares = [torch.dot(x, x) for x in (*moved, *(note.before for note in notes))]
+        found: list[float] = (
+            torch.stack(squares).tolist() if len(squares) > 2 else [square.item() for square in squares]
+        )
+    norms = [math.sqrt(square) if square >= 0 else math.nan for square in found]
+    return list(zip(norms[: len(notes)], norms[len(notes) :], strict=True))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    with unseen():
+        return torch.dist(a, b).item()
+
+
+class Suspicion:
+    """A function whose value changed by more than its input's error would make one expect.
+
+    Args:
+        note: of the function.
+        now: the fingerprint of its value when run again.
+        change: the norm of the difference to that of forward.
+        size: the norm of the fingerprint of forward.
+        input_error: relative, of its input.
+        each: the error of one number of its input.
+        index: of the function, for the caller.
+
+    Attributes:
+        explained: whether `settle` found that rounding explains it.
+    """
+
+    def __init__(
+        self,
+        note: Note,
+        now: Tensor,
+        change: float,
+        size: float,
+        input_error: float = 0.0,
+        each: float = 0.0,
+        index: int = 0,
+    ) -> None:
+        self.note, self.now, self.change, self.index = note, now, change, index
+        self.input_error, self._each = input_error, each
+        self.explained = False
+        self.relative = change / size if size > 0 else math.inf
+
+    def settle(self, inputs: Tensor, call: Callable[[Tensor], Tensor]) -> None:
+        """Find out whether rounding explains it.
+
+        Args:
+            inputs: what the function was given when it ran again.
+            call: runs it again on another input, with the same random numbers.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        still = self.note.now(call(inputs))
+        share = _SHARE if self.note.floor < 1e-3 else _SHARE_IF_COARSE
+        if not _distance(still, self.now) <= share / 2 * self.change:
+            raise RuntimeError(
+                self._words(
+                    "It also differs from itself when called twice on one input: random numbers that are not PyTorch's, or a"
+                    " state that no module holds."
+                )
+            )
+        generator = torch.Generator().manual_seed(inputs.numel())
+        wide = inputs.dtype if inputs.dtype in (torch.float64, torch.complex128, torch.complex64) else torch.float32
+        scale = max(self._each, torch.finfo(inputs.dtype).eps * inputs.to(wide).abs().square().mean().sqrt().item())
+        for trial in range(_TRIALS):
+            move = torch.randn(inputs.shape, generator=generator, dtype=wide).to(inputs.device)
+            moved = (inputs + (1 + trial % 2) * scale * move).to(inputs.dtype)
+            # Beside a call without a move: a state that goes on with each call must not be taken for steepness.
+            if _distance(self.note.now(call(moved)), still) >= share * self.change:
+                self._explained()
+                return
+            still = self.note.now(call(inputs))
+        raise RuntimeError(
+            self._words(
+                "Something that it reads was changed in between: a global, a closure, an object that an attribute holds."
+            )
+        )
+
+    def _explained(self) -> None:
+        self.explained = True
+        known = _known.setdefault(self.note.module, _Steepness())
+        known.explained += 1
+        if known.explained >= _PATIENCE and self.input_error > 0:
+            known.allowed = max(known.allowed, 2 * self.relative / self.input_error)
+
+    def _words(self, why: str) -> str:
+        return (
+            f"{self.note.name} gave another value when backward ran it again than it gave in forward: they differ by"
+            f" {self.relative:.2g} of its norm, where rounding explains {self.note.allowed(self.input_error):.1g}, so the"
+            f" gradient would be wrong. {why} Pass what it reads as chain(x, name=value), register it, or set strategy 'stored'"
+        )
+
+
+def unseen() -> AbstractContextManager[Any]:
+    """Inside, operations pass by who counts or changes operations."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return _past_every_mode()
+    return _NOTHING
+
+
+@contextmanager
+def _past_every_mode() -> Iterator[None]:
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        yield
