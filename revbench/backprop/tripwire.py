@@ -61,7 +61,6 @@ class Tripwire:
         self._epsilon = epsilon
         self._phase = next_phase()
         self._notes: list[Note] = []
-        self._entered: list[Tensor] = []
         self._left: list[tuple[Tensor, Order | None]] = []
         self._read = 1
         self._arrived: list[Tensor] = []
@@ -73,10 +72,6 @@ class Tripwire:
     def note(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype) -> None:
         """Forward: what a half step's function gave."""
         self._notes.append(Note(name, module, value, arithmetic, self._phase))
-
-    def enter(self, a: Tensor, b: Tensor) -> None:
-        """Forward: the pair before the first half step."""
-        self._entered = [fingerprint(a, None, self._phase)[0], fingerprint(b, None, self._phase)[0]]
 
     def leave(self, a: Tensor, out: Tensor) -> None:
         """Forward: the pair after the last half step."""
@@ -172,8 +167,16 @@ class Tripwire:
                 )
 
     def _growth(self) -> float:
-        after, before = (torch.cat(pair).norm().item() for pair in ([left for left, _ in self._left], self._entered))
-        return after / before if before > 0 else 0.0
+        """The norm of the pair that left over that of the pair that entered, which is it less all that was added."""
+        after = [left for left, _ in self._left]
+        added = [[note.before for note in self._notes[last::-2]] if last >= 0 else [] for last in self._last_of_each()]
+        before = [left - torch.stack(sums).sum(0) if sums else left for left, sums in zip(after, added, strict=True)]
+        entered = torch.cat(before).norm().item()
+        return torch.cat(after).norm().item() / entered if entered > 0 else 0.0
+
+    def _last_of_each(self) -> tuple[int, int]:
+        """The last half steps that were added to `a` and to `out`."""
+        return len(self._notes) - 2, len(self._notes) - 1
 
 
 @dataclass

@@ -111,7 +111,7 @@ def test_many_lengths(strategy: str) -> None:
     """Text sorted by length, a smaller last batch, training and evaluation in turn: more sizes than PyTorch compiles for."""
     chain = reversible([(half(), half()) for _ in range(2)], strategy=strategy).double()  # type: ignore[arg-type]
     plain = copy.deepcopy(chain)
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     chain.compile_pieces(backend=counter)
     for batch in (*range(3, 15), 7, 3):
         x = torch.randn(batch, 6, dtype=torch.float64)
