@@ -265,6 +265,8 @@ def reconstructed(
     if all(recording.plain for recording in recordings):
         for recording in recordings:
             recording.prepare_first()
+    if tape.tripwire is not None and recordings:
+        tape.tripwire.enter(a.detach(), b.detach())
     for recording in recordings:
         others = (*recording.parameters, *recording.arguments.tensors)
         a, b = _HalfStep.apply(tape, recording, a, b, *others), a

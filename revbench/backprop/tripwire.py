@@ -61,6 +61,7 @@ class Tripwire:
         self._epsilon = epsilon
         self._phase = next_phase()
         self._notes: list[Note] = []
+        self._some: Tensor | None = None
         self._left: list[tuple[Tensor, Order | None]] = []
         self._read = 1
         self._arrived: list[Tensor] = []
@@ -72,6 +73,11 @@ class Tripwire:
     def note(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype) -> None:
         """Forward: what a half step's function gave."""
         self._notes.append(Note(name, module, value, arithmetic, self._phase))
+
+    def enter(self, a: Tensor, b: Tensor) -> None:
+        """Forward: the pair before the first half step; of zeros nothing can be said to grow."""
+        with unseen():
+            self._some = torch.logical_or(a[:1].any(), b[:1].any())
 
     def leave(self, a: Tensor, out: Tensor) -> None:
         """Forward: the pair after the last half step."""
@@ -157,7 +163,8 @@ class Tripwire:
                         " PyTorch did not notice), so its activations can't be reconstructed; change a copy of it"
                     )
             first = self._notes[0].module
-            if first not in _warned and (growth := self._growth()) > max(_GROWTH, math.sqrt(1e-2 / self._epsilon)):
+            bound = max(_GROWTH, math.sqrt(1e-2 / self._epsilon))
+            if first not in _warned and (growth := self._growth()) > bound and self._some is not None and self._some:
                 _warned.add(first)
                 warnings.warn(
                     f"the output of a reversible chain of {len(self._notes)} half blocks is {growth:.2g} times as large as its"
