@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from revbench.backprop.fingerprint import fingerprint
+from revbench.backprop.module_state import forget
 
 # Relative changes of a value below which nothing is suspected, by the coarsest arithmetic that took part.
 _FLOOR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
@@ -174,6 +175,7 @@ class Suspicion:
             known.allowed = max(known.allowed, 2 * self.relative / self.input_error)
 
     def _words(self, why: str) -> str:
+        forget(list(self.note.module.modules()))  # what was taken to be only read may have been written
         return (
             f"{self.note.name} gave another value when backward ran it again than it gave in forward: they differ by"
             f" {self.relative:.2g} of its norm, where rounding explains {self.note.allowed(self.input_error):.1g}, so the"

@@ -112,6 +112,29 @@ def test_a_function_that_changed(name: str, dtype: torch.dtype, strategy: str) -
         back_propagate(name, strategy, dtype)
 
 
+def test_a_large_buffer_whose_first_silent_write_comes_late() -> None:
+    """What the first call found is no longer taken for known after an alarm."""
+
+    class Late(Linear):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.register_buffer("codes", torch.ones(8192))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if OUTSIDE["late"]:
+                self.codes.data.mul_(0.5)
+            return self.linear(x) * self.codes.mean()
+
+    chain = reversible([(Late(6), nn.Linear(6, 6))])
+    x = torch.randn(16, 12)
+    OUTSIDE["late"] = False
+    chain(x).sum().backward()
+    OUTSIDE["late"] = True
+    with pytest.raises(RuntimeError, match="block 0's F gave another value"):
+        chain(x).sum().backward()
+    chain(x).sum().backward()
+
+
 @pytest.mark.parametrize("name", ["a global", "an object"])
 def test_large_changes_are_seen_in_bfloat16_too(name: str) -> None:
     with pytest.raises(RuntimeError, match="gave another value"):
