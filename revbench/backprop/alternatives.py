@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from revbench.backprop.arguments import ChainArguments
 from revbench.backprop.random_states import differ, random_states
+from revbench.backprop.strangers import nodes_behind
 from revbench.words import Strategy
 
 State = tuple[Tensor, ...]
@@ -85,16 +86,8 @@ def run_alternative(
 
 def _holds_rrelu(state: State) -> bool:
     """Whether the graph that leads to these tensors has a randomised ReLU in it."""
-    pending = [y.grad_fn for y in state if y.grad_fn is not None]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
-        if node.name().startswith("RreluWithNoise"):
-            return True
-        following = [n for n, _ in node.next_functions if n is not None and n not in seen]
-        seen.update(following)
-        pending += following
-    return False
+    nodes = nodes_behind(y.grad_fn for y in state if y.grad_fn is not None)
+    return any(node.name().startswith("RreluWithNoise") for node in nodes)
 
 
 class _Budgeted:

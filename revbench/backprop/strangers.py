@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -27,6 +27,18 @@ def refuse_left(leaf: Tensor, name: str) -> None:
     leaf.register_hook(refuse)
 
 
+def nodes_behind(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Nodes of an autograd graph and all that lie behind them, on the way to the leaves; each once."""
+    pending = list(nodes)
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        yield node
+        following = {n for n, _ in node.next_functions if n is not None} - seen
+        seen |= following
+        pending += following
+
+
 def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[Tensor], recording: Recording) -> None:
     """Raise if a recomputed graph reaches a tensor that needs gradient and is neither input nor parameter.
 
@@ -34,11 +46,10 @@ def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[T
     """
     edges = [y if isinstance(y, GradientEdge) else get_gradient_edge(y) for y in outputs if _has_history(y)]
     leaves = {id(tensor) for tensor in known}
-    pending = [edge.node for edge in edges]
-    seen = set(pending)
+    seen = set()
     stranger: Any = None
-    while pending:
-        node = pending.pop()
+    for node in nodes_behind(edge.node for edge in edges):
+        seen.add(node)
         variable = getattr(node, "variable", None)
         if variable is not None and id(variable) not in leaves:
             stranger = stranger if stranger is not None else variable
@@ -47,10 +58,6 @@ def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[T
                 f"{recording.name} holds a reentrant checkpoint, which can't be differentiated inside another backward pass;"
                 " use torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
             )
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                pending.append(following)
     if stranger is not None:
         raise RuntimeError(
             f"{recording.name} uses {_named(stranger, seen, recording)} that needs gradient but is neither its input nor a"

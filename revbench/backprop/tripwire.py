@@ -176,14 +176,11 @@ class Tripwire:
     def _growth(self) -> float:
         """The norm of the pair that left over that of the pair that entered, which is it less all that was added."""
         after = [left for left, _ in self._left]
-        added = [[note.before for note in self._notes[last::-2]] if last >= 0 else [] for last in self._last_of_each()]
+        count = len(self._notes)
+        added = [[note.before for note in self._notes[first::2]] for first in (count % 2, (count + 1) % 2)]
         before = [left - torch.stack(sums).sum(0) if sums else left for left, sums in zip(after, added, strict=True)]
         entered = torch.cat(before).norm().item()
         return torch.cat(after).norm().item() / entered if entered > 0 else 0.0
-
-    def _last_of_each(self) -> tuple[int, int]:
-        """The last half steps that were added to `a` and to `out`."""
-        return len(self._notes) - 2, len(self._notes) - 1
 
 
 @dataclass
