@@ -31,6 +31,7 @@ _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
     "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
 )  # fmt: skip
+_CALLED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # without keywords
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
@@ -209,6 +210,26 @@ class ModuleState:
             if held.copy is None:
                 self._refuse_change(held)
 
+    def is_there(self) -> bool:
+        """Whether plain modules hold exactly what they held, and a later call would leave no trace in it: then it needs no
+        shadows, and the gradient of a parameter can be had without an alias.
+        """
+        if not self._plain or self._tensors:
+            return False
+        try:
+            same = all(
+                module.__dict__ == before and not any(before[key] for key in _CALLED_HOOKS)
+                for module, before in zip(self._modules, self._attributes, strict=True)
+            )
+        except Exception:  # an attribute that can't be compared was replaced
+            return False
+        # Tensors by identity: of one number, `==` would compare the values.
+        same = same and all(owner._parameters[key] is tensor for tensor, _, _, owner, key in self._only_read)
+        return same and not any(
+            parameter._backward_hooks or parameter.requires_grad != need
+            for parameter, need in zip(self.parameters, self._needs_gradient, strict=True)
+        )
+
     def shadows(self) -> tuple[dict[nn.Module, dict[str, Any]], dict[int, Tensor]]:
         """What the modules' ``__dict__`` must be for the later call.
 
@@ -240,12 +261,7 @@ class ModuleState:
         if shadow["_buffers"]:
             shadow["_buffers"] = {key: stand_ins.get(id(b), b) for key, b in shadow["_buffers"].items()}
         if self._plain:
-            if (
-                shadow["_forward_hooks"]
-                or shadow["_forward_pre_hooks"]
-                or shadow["_backward_hooks"]
-                or shadow["_backward_pre_hooks"]
-            ):
+            if any(shadow[key] for key in _CALLED_HOOKS):
                 shadow |= {key: collections.OrderedDict() for key in _HOOKS}  # set since the first call, which had none
         else:
             for key in _HOOKS:

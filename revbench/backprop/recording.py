@@ -17,9 +17,9 @@ While a module runs again it is changed for all to see: one thread at a time may
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -66,8 +66,22 @@ def is_recomputing() -> bool:
     return any(run.again for run in runs_now())
 
 
+class _Ready(NamedTuple):
+    """What a later call needs.
+
+    Attributes:
+        shadows: what each module's ``__dict__`` must be; None if nothing of it has to be put back.
+        forwards: then, the functions that stand in for the `forward` of some.
+        aliases: what stands in for each parameter, by the parameter's ``id``.
+    """
+
+    shadows: dict[nn.Module, dict[str, Any]] | None
+    forwards: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]]
+    aliases: dict[int, Tensor]
+
+
 class Recording:
-    """A module and what its first call found; `again` recreates that for a later call.
+    """A module and what its first call found; `run_again` recreates that for a later call.
 
     Args:
         module: the module to be run twice.
@@ -113,7 +127,7 @@ class Recording:
         self._may_draw = not self.plain or any(map(may_draw, self.modules))
         self._draws: Draws | None = None
         self._prepared: ModuleState | None = None
-        self._shadows: tuple[dict[nn.Module, dict[str, Any]], dict[int, Tensor]] | None = None
+        self._ready: _Ready | None = None
         self.needs: tuple[bool, ...] = ()
 
     def _state(self) -> ModuleState:
@@ -186,47 +200,24 @@ class Recording:
         self._prepared = self._state()
 
     def prepare_again(self) -> None:
-        """Before backward, likewise: make ready for one call of `again` what can be made ready."""
+        """Before backward, likewise: make ready for one later call what can be made ready."""
         if self._prepared is not None:
-            self._shadows = self._new_shadows()
+            self._ready = self._make_ready()
 
-    def _new_shadows(self) -> tuple[dict[nn.Module, dict[str, Any]], dict[int, Tensor]]:
+    def _make_ready(self) -> _Ready:
+        """What a later call needs; nothing in place of what is there, where that is what the first call found."""
+        if self.state.is_there():
+            aliases: dict[int, Tensor] = {id(parameter): parameter for parameter in self.parameters}
+            return _Ready(None, self._savings.replays(), aliases)
         shadows, aliases = self.state.shadows()
         for module, forward in self._savings.replays():
             shadows[module]["forward"] = forward
-        return shadows, aliases
-
-    @contextmanager
-    def again(self) -> Iterator[dict[int, Tensor]]:
-        """Recreate the circumstances of the first call.
-
-        Yields:
-            The alias that stands in for each parameter, by the parameter's ``id``: what to
-            differentiate with respect to.
-
-        Raises:
-            RuntimeError: what the first call found was changed since and can't be put back.
-        """
-        self.state.check_unchanged()
-        shadows, aliases = self._shadows or self._new_shadows()
-        self._shadows = None
-        there = [module.__dict__ for module in self.modules]
-        outer = runs_now()
-        _thread.runs = (*outer, Run(self, again=True))
-        try:
-            for module, shadow in shadows.items():
-                object.__setattr__(module, "__dict__", shadow)
-            with self._surroundings.again(), _NOTHING if self._draws is None else self._draws.again(self.name):
-                yield aliases
-        finally:
-            for module, attributes in zip(self.modules, there, strict=True):
-                object.__setattr__(module, "__dict__", attributes)
-            _thread.runs = outer
+        return _Ready(shadows, [], aliases)
 
     def run_again(
         self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0
     ) -> tuple[Any, list[Tensor], dict[int, Tensor]]:
-        """Run the module once more.
+        """Run the module once more, in the circumstances of the first call.
 
         Args:
             inputs: as those of `first`.
@@ -234,13 +225,36 @@ class Recording:
             linked: so many of the inputs are taken with their history; the others become leaves.
 
         Returns:
-            What it returned, the leaves, and the aliases of its parameters as `again` yields them.
+            What it returned, the leaves, and what stands in for each parameter, by the parameter's ``id``: what to
+            differentiate with respect to.
+
+        Raises:
+            RuntimeError: what the first call found was changed since and can't be put back.
         """
+        self.state.check_unchanged()
         needs = self.needs[linked:]
         leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs[linked:], needs, strict=True)]
-        with self.again() as aliases, torch.set_grad_enabled(differentiate or not self.plain):
-            # Views, because some observers (FlopCounterMode) want tensors that have a history.
-            return self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)]), leaves, aliases
+        ready = self._ready or self._make_ready()
+        self._ready = None
+        there = [module.__dict__ for module in self.modules] if ready.shadows is not None else ()
+        outer = runs_now()
+        _thread.runs = (*outer, Run(self, again=True))
+        try:
+            for module, shadow in ready.shadows.items() if ready.shadows is not None else ():
+                object.__setattr__(module, "__dict__", shadow)
+            for module, forward in ready.forwards:
+                module.__dict__["forward"] = forward
+            draws = _NOTHING if self._draws is None else self._draws.again(self.name)
+            with self._surroundings.again(), draws, torch.set_grad_enabled(differentiate or not self.plain):
+                # Views, because some observers (FlopCounterMode) want tensors that have a history.
+                outputs = self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)])
+        finally:
+            for module, attributes in zip(self.modules, there, strict=False):
+                object.__setattr__(module, "__dict__", attributes)
+            for module, _ in ready.forwards:
+                module.__dict__.pop("forward", None)
+            _thread.runs = outer
+        return outputs, leaves, ready.aliases
 
     def once_more(self, inputs: Sequence[Tensor], *, differentiate: bool = False) -> Any:
         """What the module gives when called as by `run_again`; the values have no history."""

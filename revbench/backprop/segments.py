@@ -165,7 +165,9 @@ def _differentiate(
         result, extra, aliases = recording.run_again((*outputs, *given), differentiate=True, linked=len(outputs))
         outputs = _as_state(result)
         sequence.look(recording, outputs)
-        wanted += [(key, alias) for key, alias in aliases.items() if alias.requires_grad]
+        # Each once: what stands in for a parameter of two units can be the parameter itself.
+        known = {id(x) for _, x in wanted}
+        wanted += [(key, alias) for key, alias in aliases.items() if alias.requires_grad and id(alias) not in known]
         wanted += [(id(tensor), leaf) for tensor, leaf in zip(given, extra, strict=True) if leaf.requires_grad]
     if state[0].device.type == "cpu":  # on a GPU at the end, without waiting now
         sequence.judge(recordings, state)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.fingerprint import PHASES, Order, fingerprint, numbers_read
-from revbench.backprop.suspicion import Note, Suspicion, changes, unseen
+from revbench.backprop.suspicion import Note, Suspicion, changes, distance, measure_sizes, unseen
 
 # Beyond this relative error of its input nothing can be said of a function.
 _LOST = 1 / 32
@@ -83,6 +83,8 @@ class Tripwire:
         """Forward: the pair after the last half step."""
         self._left = [fingerprint(a, None, self._phase), fingerprint(out, None, self._phase)]
         self._read = numbers_read(a)
+        if self.immediate:
+            measure_sizes(self._notes)
 
     def begin(self, a: Tensor, out: Tensor) -> None:
         """Backward: the same pair.
@@ -106,7 +108,12 @@ class Tripwire:
         Returns:
             Suspicions that the caller must settle.
         """
-        self._unread.append((index, self._notes[index].now(value)))
+        note = self._notes[index]
+        now = note.now(value)
+        if self.immediate and distance(now, note.before) <= note.floor * note.size:
+            self._passed.append((index, now))
+            return []
+        self._unread.append((index, now))
         return self.judge() if self.immediate else []
 
     def judge(self) -> list[Suspicion]:
