@@ -6,11 +6,13 @@ dicts are taken apart and put together by `torch.utils._pytree`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from revbench.backprop.module_state import COPIED
 
 OfEachBlock = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
@@ -26,19 +28,52 @@ class Arguments:
     """
 
     def __init__(self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> None:
-        self._leaves, self._structure = tree_flatten((args, dict(kwargs or {})))
-        self.tensors: list[Tensor] = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
-        self._leaves = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in self._leaves]
+        self._some = bool(args or kwargs)
+        leaves, self._structure = tree_flatten((args, dict(kwargs or {})))
+        self.tensors: list[Tensor] = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._others: list[tuple[Any] | None] = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+        self._before: dict[int, Any] = {}  # generators, arrays: as the first call found them, by their place
 
     def __bool__(self) -> bool:
-        return bool(self._leaves)
+        return self._some
 
-    def filled(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments and keyword arguments with other tensors in the places of the first."""
+    def first(self, tensors: Sequence[Tensor], call: Callable[..., Any], name: str) -> Any:
+        """Make the first call.
+
+        Args:
+            tensors: in the places of those that were given.
+            call: takes arguments and keyword arguments.
+            name: how errors call the function.
+
+        Raises:
+            RuntimeError: it changed a list or dict among them: what it puts there would be put there again in backward, or
+                lose its gradient.
+        """
+        self._before = {
+            place: COPIED[type(other[0])](other[0])
+            for place, other in enumerate(self._others)
+            if other is not None and type(other[0]) in COPIED
+        }
         left = iter(tensors)
-        leaves = [next(left) if leaf is None else leaf[0] for leaf in self._leaves]
+        leaves = [next(left) if other is None else other[0] for other in self._others]
+        given = tree_unflatten(leaves, self._structure)
+        found = call(*given[0], **given[1])
+        now, structure = tree_flatten(given)
+        if structure != self._structure or any(a is not b for a, b in zip(now, leaves, strict=True)):
+            raise RuntimeError(
+                f"{name} changes a list or dict that it is called with, and what it puts there would have no gradient; return it"
+                " through the stream, or set strategy 'stored'"
+            )
+        return found
+
+    def again(self, tensors: Sequence[Tensor], call: Callable[..., Any]) -> Any:
+        """Make a later call, with the same arguments; generators among them are where they were before the first call."""
+        left = iter(tensors)
+        leaves: list[Any] = [next(left) if other is None else other[0] for other in self._others]
+        for place, before in self._before.items():
+            leaves[place] = COPIED[type(before)](before)
         args, kwargs = tree_unflatten(leaves, self._structure)
-        return args, kwargs
+        return call(*args, **kwargs)
 
 
 NO_ARGUMENTS = Arguments()

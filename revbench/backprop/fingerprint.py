@@ -64,7 +64,7 @@ def _fingerprint(value: Tensor, order: Order | None, phase: int) -> tuple[Tensor
     if order is not None:
         value = value.permute(order)
     if value.is_complex():
-        value = torch.view_as_real(value)
+        value = torch.view_as_real(value.resolve_conj())
     value = value.contiguous()
     count = value.numel()
     run = _run(value.shape)

@@ -33,6 +33,7 @@ from revbench.backprop.surroundings import Surroundings
 from revbench.backprop.suspicion import watchable
 from revbench.backprop.tape import Tape, call_again
 from revbench.backprop.tripwire import Tripwire
+from revbench.backprop.zeros import Zeros
 
 NO_SECOND_DERIVATIVE = (
     "second derivatives (create_graph=True) are not possible through strategy {strategy!r};"
@@ -51,6 +52,11 @@ class _HalfStep(torch.autograd.Function):
         _, _, needs_a, _, *needs_others = ctx.needs_input_grad
         value = recording.first(a, *arguments, needs=(needs_a, *needs_others[len(recording.parameters) :]))
         _refuse_another_shape(recording.name, b, value)
+        if recording.hooks_input:
+            raise RuntimeError(
+                f"{recording.name} hooks the gradient of its input (or retains it), which under plain autograd is that of the"
+                " whole stream, and here only this function's share; hook a copy (x.clone()), or set strategy 'stored'"
+            )
         if tape.witness is not None:
             tape.witness.note_value(recording.name, value)
         if tape.tripwire is not None:  # before the addition, which then finds the value in the cache
@@ -87,12 +93,14 @@ class _HalfStep(torch.autograd.Function):
             edge = get_gradient_edge(value) if value.requires_grad else None
             value = value.detach()
             dtype = value.dtype
+            if dtype is torch.bool:  # which can be added, but not subtracted
+                value = value.to(a.dtype)
             if tape.tripwire is not None:
                 for suspicion in tape.tripwire.look(ctx.index, value):
                     suspicion.settle(a, functools.partial(call_again, recording))
             weighed = tape.witness.weigh(value) if tape.witness is not None else None
             if not last:
-                tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
+                tape.undo(ctx.index, value, spare=edge is not None and value.stride() == ctx.strides[1])
             del value
             if edge is not None and differentiate:
                 assert grad_out is not None
@@ -242,7 +250,8 @@ def reconstructed(
     """
     watch = tripwire and watchable(x1)
     immediate = x1.device.type == "cpu"
-    tape = Tape(stream, witness, Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None)
+    wire = Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None
+    tape = Tape(stream, witness, wire, Zeros(x2))
     functions = [
         (module, f"block {first_block + i}'s {'FG'[which]}", arguments.of(i, which) if arguments else None)
         for i, pair in enumerate(pairs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -15,13 +15,19 @@ def dense(half: Tensor) -> Tensor:
     return half.clone(memory_format=torch.contiguous_format) if torch._debug_has_internal_overlap(half) == 1 else half
 
 
+# PyTorch 2.6 has no such function.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
 def transformed(halves: Iterable[Tensor]) -> bool:
     """Whether a transform surrounds this call that needs plain autograd.
 
-    That is one of `torch.func`, forward-mode differentiation or `torch.jit.trace`. The call then runs under `stored`, and a
-    warning says so.
+    That is one of `torch.func`, forward-mode differentiation, `torch.jit.trace` or `torch.export`. The call then runs under
+    `stored`, and a warning says so.
     """
-    if torch._C._are_functorch_transforms_active():
+    if _is_exporting():
+        what = "torch.export"
+    elif torch._C._are_functorch_transforms_active():
         what = "a transform of torch.func"
     elif forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(half).tangent is not None for half in halves):
         what = "forward-mode differentiation"

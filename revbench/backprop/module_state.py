@@ -31,7 +31,8 @@ _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
     "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
 )  # fmt: skip
-_CALLED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # without keywords
+CALLED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # without keywords
+_HELD = ("_modules", "_parameters", "_buffers")
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
@@ -46,7 +47,8 @@ _KINDS = (
     list, dict, set, bytearray, collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter, tuple,
 )  # fmt: skip
 _CONTAINERS: Mapping[type, Callable[[Any], Any]] = dict.fromkeys(_KINDS, copy.copy)
-_COPIED: Mapping[type, Callable[[Any], Any]] = {
+_CONSTANT = frozenset({int, float, bool, str, bytes, type(None)})
+COPIED: Mapping[type, Callable[[Any], Any]] = {
     np.ndarray: np.copy,
     torch.Generator: _generator_as_it_is,
     random.Random: copy.deepcopy,
@@ -112,56 +114,60 @@ class ModuleState:
         self._plain = plain
         self._only_read: list[tuple[Tensor, int, int, nn.Module, str]] = []  # the parameters of plain modules
         self._tensors: dict[int, _Tensor] = {}
-        self._copied: dict[int, Any] = {}  # by the id of the container: what it held
+        self._copied: dict[int, tuple[Any, Any]] = {}  # by the id of a container: itself, and what it held
         self._attributes: list[dict[str, Any]] = []
+        self._kinds = [type(module) for module in modules]
         parameters: dict[int, nn.Parameter] = {}
         for module in modules:
             attributes = dict(module.__dict__)
             self._attributes.append(attributes)
-            if attributes["_modules"]:
-                attributes["_modules"] = attributes["_modules"].copy()
-            if attributes["_parameters"]:
-                found = attributes["_parameters"] = attributes["_parameters"].copy()
-                for key, parameter in found.items():
-                    if parameter is not None and id(parameter) not in parameters:
-                        parameters[id(parameter)] = parameter
-                        if plain:
-                            self._only_read.append((parameter, parameter._version, _address(parameter), module, key))
-                        else:
-                            self._hold(parameter, module, key, "parameter")
-            if attributes["_buffers"]:
-                found = attributes["_buffers"] = attributes["_buffers"].copy()
-                for key, buffer in found.items():
-                    if buffer is not None and module not in untouched:
-                        self._refuse_gradient(key, buffer)
-                        self._hold(buffer, module, key, "buffer")
-            if not plain:
-                self._take_hooks(attributes)
+            for key in _HELD if plain else (*_HELD, *_HOOKS):
+                attributes[key] = attributes[key].copy()
+            for key, parameter in attributes["_parameters"].items():
+                if parameter is not None and id(parameter) not in parameters:
+                    parameters[id(parameter)] = parameter
+                    if plain:
+                        self._only_read.append((parameter, parameter._version, _address(parameter), module, key))
+                    else:
+                        self._hold(parameter, module, key, "parameter")
+            for key, buffer in attributes["_buffers"].items():
+                if buffer is not None and module not in untouched:
+                    self._refuse_gradient(key, buffer)
+                    self._hold(buffer, module, key, "buffer")
         self.parameters = list(parameters.values())
         self._needs_gradient = [parameter.requires_grad for parameter in self.parameters]
         if not plain:
             for module, attributes in zip(modules, self._attributes, strict=True):
                 self._take_attributes(module, attributes)
 
-    def _take_hooks(self, attributes: dict[str, Any]) -> None:
-        for key in _HOOKS:
-            if attributes[key]:
-                attributes[key] = attributes[key].copy()
-
     def _take_attributes(self, module: nn.Module, attributes: dict[str, Any]) -> None:
         for key, value in attributes.items():
-            if key in _INTERNAL:
-                continue
-            if isinstance(value, Tensor):
-                self._hold(value, module, key, "attribute")
-            elif type(value) in _CONTAINERS and len(value) <= _LONGEST:
-                tensors = _entries(value)
-                if tensors or type(value) is not tuple:
-                    self._copied[id(value)] = _CONTAINERS[type(value)](value)
-                for tensor in tensors:
-                    self._hold(tensor, module, key, "attribute")
-            elif type(value) in _COPIED and getattr(value, "size", 0) <= _LONGEST:
-                self._copied[id(value)] = _COPIED[type(value)](value)
+            if key not in _INTERNAL:
+                self._take(value, module, key, set())
+
+    def _take(self, value: Any, owner: nn.Module, key: str, outer: set[int]) -> bool:
+        """Take one value of an attribute, and what it contains before it; whether anything was taken.
+
+        Args:
+            value: of the attribute, or an entry of it.
+            owner, key: where it was found.
+            outer: the containers that it is in, by ``id``.
+        """
+        kind = type(value)
+        if isinstance(value, Tensor):
+            self._hold(value, owner, key, "attribute")
+            return True
+        if kind in _CONTAINERS and len(value) <= _LONGEST and id(value) not in outer:
+            outer = {*outer, id(value)}
+            entries = value.values() if isinstance(value, dict) else value
+            some = [self._take(entry, owner, key, outer) for entry in entries if type(entry) not in _CONSTANT]
+            if kind is not tuple or any(some):
+                self._copied.setdefault(id(value), (value, _CONTAINERS[kind](value)))
+                return True
+        elif kind in COPIED and getattr(value, "size", 0) <= _LONGEST:
+            self._copied.setdefault(id(value), (value, COPIED[kind](value)))
+            return True
+        return False
 
     def _hold(self, tensor: Tensor, owner: nn.Module, key: str, kind: str) -> None:
         if id(tensor) in self._tensors:
@@ -183,7 +189,11 @@ class ModuleState:
             )
 
     def settle(self) -> None:
-        """Right after the call: see what it wrote, and drop the copies of what it did not."""
+        """Right after the call: see what it wrote, and drop the copies of what it did not.
+
+        Raises:
+            RuntimeError: it made a parameter, which nothing before it knew of.
+        """
         for held in self._tensors.values():
             version = _version(held.tensor)
             moved = version != held.version
@@ -200,6 +210,43 @@ class ModuleState:
                     _known.setdefault(held.owner, {})[held.key] = _Written
                     held.lost = True
             held.version = version
+        if not self._plain:
+            for module, before in zip(self._modules, self._attributes, strict=True):
+                self._refuse_new(module, before)
+
+    def _refuse_new(self, module: nn.Module, before: Mapping[str, Any]) -> None:
+        """Raise if a module has a parameter or a layer that needs gradient and was not there."""
+        if len(module._parameters) + len(module._modules) <= len(before["_parameters"]) + len(before["_modules"]):
+            return
+        made = [p for key, p in module._parameters.items() if key not in before["_parameters"] and p is not None]
+        for key, child in module._modules.items():
+            made += child.parameters() if key not in before["_modules"] and child is not None else ()
+        if any(parameter.requires_grad for parameter in made):
+            raise RuntimeError(
+                f"{self._name} made a parameter or a layer in this call, whose gradient would be lost; call the model once"
+                " under torch.no_grad() before"
+            )
+
+    def versions(self) -> list[int]:
+        """Of the tensors that are held, now."""
+        return [_version(held.tensor) for held in self._tensors.values()]
+
+    def check_left_alone(self, versions: Sequence[int]) -> None:
+        """After a later call, which wrote into shadows: raise if it reached what is behind them all the same.
+
+        Args:
+            versions: before that call.
+
+        Raises:
+            RuntimeError: it wrote a tensor of a module, and by another way than the module.
+        """
+        for held, version in zip(self._tensors.values(), versions, strict=True):
+            if _version(held.tensor) != version:
+                raise RuntimeError(
+                    f"{self._name} writes its {held.kind} {held.key!r} (shape {tuple(held.tensor.shape)}) by another way than the"
+                    " module that holds it (an object, a bound method, a module in a list), so backward wrote it a second time;"
+                    " write it as self.name, or set strategy 'stored'"
+                )
 
     def check_unchanged(self) -> None:
         """Raise if something that the first call used was changed since and can't be put back."""
@@ -209,6 +256,13 @@ class ModuleState:
         for held in self._tensors.values():
             if held.copy is None:
                 self._refuse_change(held)
+        for module, kind, attributes in zip(self._modules, self._kinds, self._attributes, strict=True):
+            if (
+                type(module) is not kind and "parametrizations" in attributes["_modules"]
+            ):  # its class is no longer what it was
+                raise RuntimeError(
+                    f"a parametrization in {self._name} was removed between forward and backward; remove it after backward"
+                )
 
     def is_there(self) -> bool:
         """Whether plain modules hold exactly what they held, and a later call would leave no trace in it: then it needs no
@@ -218,8 +272,8 @@ class ModuleState:
             return False
         try:
             same = all(
-                module.__dict__ == before and not any(before[key] for key in _CALLED_HOOKS)
-                for module, before in zip(self._modules, self._attributes, strict=True)
+                type(module) is kind and module.__dict__ == before and not any(before[key] for key in CALLED_HOOKS)
+                for module, kind, before in zip(self._modules, self._kinds, self._attributes, strict=True)
             )
         except Exception:  # an attribute that can't be compared was replaced
             return False
@@ -230,38 +284,42 @@ class ModuleState:
             for parameter, need in zip(self.parameters, self._needs_gradient, strict=True)
         )
 
-    def shadows(self) -> tuple[dict[nn.Module, dict[str, Any]], dict[int, Tensor]]:
-        """What the modules' ``__dict__`` must be for the later call.
+    def shadows(self) -> tuple[list[tuple[type[nn.Module], dict[str, Any]]], dict[int, Tensor]]:
+        """What the modules' class (parametrizations change it) and ``__dict__`` must be for the later call.
 
         Returns:
-            One for each module, and the alias that stands in for each parameter, by the parameter's ``id``: what to
+            Both for each module, and the alias that stands in for each parameter, by the parameter's ``id``: what to
             differentiate with respect to.
         """
         stand_ins = self._stand_ins()
         aliases = {id(parameter): stand_ins[id(parameter)] for parameter in self.parameters}
-        pairs = zip(self._modules, self._attributes, strict=True)
-        return {module: self._shadow(attributes, stand_ins) for module, attributes in pairs}, aliases
+        shadows = [self._shadow(attributes, stand_ins) for attributes in self._attributes]
+        return list(zip(self._kinds, shadows, strict=True)), aliases
 
     def _stand_ins(self) -> dict[int, Any]:
         """What the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
         found: dict[int, Any] = {}
         for identity, held in self._tensors.items():
             if held.copy is not None:
-                found[identity] = held.copy.clone()
+                found[identity] = _twin(held.tensor, held.copy.clone())
+        for identity, held in self._tensors.items():  # what lies on the memory of another lies on that of its stand-in
+            base = held.tensor._base if identity in found else None
+            if base is not None and id(base) in found:
+                offset = held.tensor.storage_offset() - base.storage_offset()
+                found[identity] = found[id(base)].as_strided(held.tensor.shape, held.tensor.stride(), offset)
         for parameter, need in zip(self.parameters, self._needs_gradient, strict=True):
-            found[id(parameter)] = found.get(id(parameter), parameter).detach().requires_grad_(need)
-        for identity, container in self._copied.items():
+            found[id(parameter)] = _alias(parameter, found.get(id(parameter), parameter), need)
+        for identity, (_, container) in self._copied.items():
             found[identity] = _with_stand_ins(container, found)
         return found
 
     def _shadow(self, attributes: dict[str, Any], stand_ins: Mapping[int, Any]) -> dict[str, Any]:
         shadow = dict(attributes)
-        if shadow["_parameters"]:
-            shadow["_parameters"] = {key: stand_ins.get(id(p)) for key, p in shadow["_parameters"].items()}
-        if shadow["_buffers"]:
-            shadow["_buffers"] = {key: stand_ins.get(id(b), b) for key, b in shadow["_buffers"].items()}
+        shadow["_parameters"] = {key: stand_ins.get(id(p)) for key, p in shadow["_parameters"].items()}
+        shadow["_buffers"] = {key: stand_ins.get(id(b), b) for key, b in shadow["_buffers"].items()}
+        shadow["_modules"] = shadow["_modules"].copy()
         if self._plain:
-            if any(shadow[key] for key in _CALLED_HOOKS):
+            if any(shadow[key] for key in CALLED_HOOKS):
                 shadow |= {key: collections.OrderedDict() for key in _HOOKS}  # set since the first call, which had none
         else:
             for key in _HOOKS:
@@ -306,15 +364,10 @@ def forget(modules: Sequence[nn.Module]) -> None:
         _known.pop(module, None)
 
 
-def _entries(container: Any) -> list[Tensor]:
-    values = container.values() if isinstance(container, dict) else container
-    return [value for value in values if isinstance(value, Tensor)]
-
-
 def _with_stand_ins(container: Any, stand_ins: Mapping[int, Any]) -> Any:
     """A further copy of a copied attribute, its tensors exchanged."""
     kind = type(container)
-    twin = (_CONTAINERS.get(kind) or _COPIED[kind])(container)
+    twin = (_CONTAINERS.get(kind) or COPIED[kind])(container)
     if isinstance(twin, dict):
         for key, value in container.items():
             twin[key] = stand_ins.get(id(value), value)
@@ -323,6 +376,22 @@ def _with_stand_ins(container: Any, stand_ins: Mapping[int, Any]) -> Any:
     elif isinstance(twin, (list, collections.deque)):
         for i, value in enumerate(container):
             twin[i] = stand_ins.get(id(value), value)
+    return twin
+
+
+def _alias(parameter: nn.Parameter, value: Tensor, need: bool) -> Tensor:
+    """A leaf on the memory of `value` that passes for the parameter: of its class, with its attributes."""
+    kind: Any = type(parameter)
+    if issubclass(kind, nn.Parameter) and kind.__torch_dispatch__ is nn.Parameter.__torch_dispatch__:
+        twin: Tensor = Tensor._make_subclass(kind, value.detach(), need)
+        return _twin(parameter, twin)
+    return value.detach().requires_grad_(need)
+
+
+def _twin(tensor: Tensor, twin: Tensor) -> Tensor:
+    """`twin`, with the attributes that somebody gave to `tensor`."""
+    if tensor.__dict__ and not isinstance(tensor, FakeTensor):
+        twin.__dict__.update(tensor.__dict__)
     return twin
 
 

@@ -12,6 +12,7 @@ import inspect
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,7 @@ def _is_sequence(kind: type[nn.Module]) -> bool:
     return (kind.forward, kind.__iter__) == _SEQUENCE  # type: ignore[attr-defined]
 
 
+_methods: WeakKeyDictionary[type[nn.Module], frozenset[str]] = WeakKeyDictionary()
 _CONTAINERS: dict[type[nn.Module], Any] = {}
 _Container = TypeVar("_Container", bound=type[nn.Module])
 
@@ -93,9 +95,15 @@ def is_plain(module: nn.Module) -> bool:
     known = kind.forward in (_FORWARDS.get(kind), _CONTAINERS.get(kind))
     if not known and not (isinstance(module, nn.Sequential) and _is_sequence(kind)):
         return False
-    # A weight that is a plain attribute (a hypernetwork's, say) is a tensor from outside.
-    own = module.__dict__
-    return kind.__call__ is _CALL and not ("forward" in own or "weight" in own or "bias" in own)
+    return kind.__call__ is _CALL and _replaceable(kind).isdisjoint(module.__dict__)
+
+
+def _replaceable(kind: type[nn.Module]) -> frozenset[str]:
+    """What an instance may not hold itself: a method of its own, or a weight from outside (a hypernetwork's, say)."""
+    if kind not in _methods:
+        named = {name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, FunctionType)}
+        _methods[kind] = frozenset(named | {"weight", "bias"})
+    return _methods[kind]
 
 
 def may_draw(module: nn.Module) -> bool:

@@ -115,6 +115,14 @@ class Draws:
             elif self.drew():
                 put_back(self._after)
 
+    def may_be_needed(self, *, plain: bool) -> bool:
+        """Whether a later call must draw from where this one did.
+
+        A function of one's own may draw in backward alone (a gradient's dropout), or put the state back itself
+        (`torch.random.fork_rng`); so its later calls find the state of the first unless that is dear.
+        """
+        return self.drew() or not (plain or self._own or self._open)
+
     def drew(self) -> bool:
         """Whether the first call drew random numbers (or another thread meanwhile)."""
         return differ(self._before, self._after)

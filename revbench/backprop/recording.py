@@ -16,6 +16,7 @@ While a module runs again it is changed for all to see: one thread at a time may
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
-from revbench.backprop.module_state import ModuleState
+from revbench.backprop.module_state import CALLED_HOOKS, ModuleState
 from revbench.backprop.plain import is_plain, may_draw
 from revbench.backprop.random_states import Draws
 from revbench.backprop.replay import Savings
@@ -66,16 +67,16 @@ def is_recomputing() -> bool:
     return any(run.again for run in runs_now())
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """What a later call needs.
 
     Attributes:
-        shadows: what each module's ``__dict__`` must be; None if nothing of it has to be put back.
+        shadows: what each module's class and ``__dict__`` must be; None if nothing of it has to be put back.
         forwards: then, the functions that stand in for the `forward` of some.
         aliases: what stands in for each parameter, by the parameter's ``id``.
     """
 
-    shadows: dict[nn.Module, dict[str, Any]] | None
+    shadows: Sequence[tuple[type[nn.Module], dict[str, Any]]] | None
     forwards: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]]
     aliases: dict[int, Tensor]
 
@@ -98,6 +99,7 @@ class Recording:
         plain: whether it is made of PyTorch's own layers in `nn.Sequential`, without hooks, and nothing else: then nobody
             reads another's buffers, and no tensor comes in from outside.
         needs: of each input of the first call, whether it needs gradient.
+        hooks_input: whether the first call asked for the gradient of its first input, by a hook or `retain_grad`.
     """
 
     def __init__(
@@ -118,8 +120,7 @@ class Recording:
         self.parameters: list[nn.Parameter] = list(
             {id(p): p for m in self.modules if m._parameters for p in m._parameters.values() if p is not None}.values()
         )
-        hooked = bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
-        hooked = hooked or any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
+        hooked = _hooks_of_all() or any(any(m.__dict__[kind] for kind in CALLED_HOOKS) for m in self.modules)
         self.plain = pytorch_is_whole and not hooked and not arguments and all(map(is_plain, self.modules))
         # Compiled code computes its batch norms itself (`_orig_mod`: what `torch.compile` calls the module that it wraps).
         self._compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self.modules)
@@ -127,8 +128,9 @@ class Recording:
         self._may_draw = not self.plain or any(map(may_draw, self.modules))
         self._draws: Draws | None = None
         self._prepared: ModuleState | None = None
-        self._ready: _Ready | None = None
+        self._ready: Ready | None = None
         self.needs: tuple[bool, ...] = ()
+        self.hooks_input = False
 
     def _state(self) -> ModuleState:
         return ModuleState(self.modules, plain=self.plain, untouched=self._savings.untouched(), name=self.name)
@@ -160,7 +162,7 @@ class Recording:
         finally:
             self._savings.end_noting()
             _thread.runs = outer
-        self._draws = draws if draws is not None and draws.drew() else None
+        self._draws = draws if draws is not None and draws.may_be_needed(plain=self.plain) else None
         self.state.settle()
         if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
@@ -179,18 +181,22 @@ class Recording:
             for leaf in leaves:
                 if leaf.requires_grad:
                     refuse_left(leaf, self.name)
-            outputs = self._call([leaf.view_as(leaf) for leaf in leaves])
+            views = [leaf.view_as(leaf) for leaf in leaves]
+            outputs = self._call(views, again=False)
+            # Hooks of all modules belong to who observes (FlopCounterMode), and hook every input.
+            self.hooks_input = not _hooks_of_all() and (bool(views[0]._backward_hooks) or views[0].retains_grad)
         if not (any(needs) or any(p.requires_grad for p in self.parameters)):  # the last moment: no node is made
             refuse_strangers(_tensors(outputs), (), self)
         return _without_history(outputs)
 
-    def _call(self, inputs: Sequence[Tensor]) -> Any:
-        extra = len(self.arguments.tensors)
+    def _call(self, inputs: Sequence[Tensor], *, again: bool) -> Any:
         if not self.arguments:
             return self.module(*inputs)
-        count = len(inputs) - extra
-        args, kwargs = self.arguments.filled(inputs[count:])
-        return self.module(*inputs[:count], *args, **kwargs)
+        count = len(inputs) - len(self.arguments.tensors)
+        call = functools.partial(self.module, *inputs[:count])
+        if again:
+            return self.arguments.again(inputs[count:], call)
+        return self.arguments.first(inputs[count:], call, self.name)
 
     def prepare_first(self) -> None:
         """Before forward, if all functions of the chain are plain: look at what the module holds, which no call will change.
@@ -204,15 +210,13 @@ class Recording:
         if self._prepared is not None:
             self._ready = self._make_ready()
 
-    def _make_ready(self) -> _Ready:
+    def _make_ready(self) -> Ready:
         """What a later call needs; nothing in place of what is there, where that is what the first call found."""
         if self.state.is_there():
             aliases: dict[int, Tensor] = {id(parameter): parameter for parameter in self.parameters}
-            return _Ready(None, self._savings.replays(), aliases)
+            return Ready(None, self._savings.replays(), aliases)
         shadows, aliases = self.state.shadows()
-        for module, forward in self._savings.replays():
-            shadows[module]["forward"] = forward
-        return _Ready(shadows, [], aliases)
+        return Ready(shadows, self._savings.replays(), aliases)
 
     def run_again(
         self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0
@@ -236,30 +240,46 @@ class Recording:
         leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs[linked:], needs, strict=True)]
         ready = self._ready or self._make_ready()
         self._ready = None
-        there = [module.__dict__ for module in self.modules] if ready.shadows is not None else ()
+        there = [(type(module), module.__dict__) for module in self.modules] if ready.shadows is not None else ()
+        versions = self.state.versions()
         outer = runs_now()
         _thread.runs = (*outer, Run(self, again=True))
         try:
-            for module, shadow in ready.shadows.items() if ready.shadows is not None else ():
-                object.__setattr__(module, "__dict__", shadow)
+            _exchange(self.modules, ready.shadows or ())
             for module, forward in ready.forwards:
                 module.__dict__["forward"] = forward
             draws = _NOTHING if self._draws is None else self._draws.again(self.name)
             with self._surroundings.again(), draws, torch.set_grad_enabled(differentiate or not self.plain):
                 # Views, because some observers (FlopCounterMode) want tensors that have a history.
-                outputs = self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)])
+                outputs = self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)], again=True)
         finally:
-            for module, attributes in zip(self.modules, there, strict=False):
-                object.__setattr__(module, "__dict__", attributes)
             for module, _ in ready.forwards:
                 module.__dict__.pop("forward", None)
+            _exchange(self.modules, there)
             _thread.runs = outer
+        self.state.check_left_alone(versions)
+        if ready.shadows is not None:
+            for alias in ready.aliases.values():
+                if alias._backward_hooks:  # set by the function: the first call set them on the parameter itself
+                    alias._backward_hooks.clear()
         return outputs, leaves, ready.aliases
 
     def once_more(self, inputs: Sequence[Tensor], *, differentiate: bool = False) -> Any:
         """What the module gives when called as by `run_again`; the values have no history."""
         outputs, _, _ = self.run_again(inputs, differentiate=differentiate)
         return _without_history(outputs)
+
+
+def _hooks_of_all() -> bool:
+    return bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
+
+
+def _exchange(modules: Sequence[nn.Module], states: Sequence[tuple[type[nn.Module], dict[str, Any]]]) -> None:
+    """Give modules another class and ``__dict__``, or nothing if there are none."""
+    for module, (kind, attributes) in zip(modules, states, strict=False):
+        if type(module) is not kind:
+            object.__setattr__(module, "__class__", kind)
+        object.__setattr__(module, "__dict__", attributes)
 
 
 def _without_history(outputs: Any) -> Any:

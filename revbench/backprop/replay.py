@@ -53,6 +53,24 @@ def watched_relus() -> Iterator[None]:
         _relus_are_watched = before
 
 
+class _StandIn:
+    """What is called in place of a module's `forward` for the time of one call.
+
+    Copied or pickled with the module meanwhile (an average of weights made in a hook), it becomes that `forward` again.
+    """
+
+    __slots__ = ("_forward", "_module")
+
+    def __init__(self, module: nn.Module, forward: Forward) -> None:
+        self._module, self._forward = module, forward
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._forward(x)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._module, "forward")  # of the copy, which has none of its own yet
+
+
 class BatchStatistics(NamedTuple):
     """Of one batch norm in training: what it divided by, and the running values that it left behind.
 
@@ -79,7 +97,7 @@ class Savings:
         known = [m for m in modules if "forward" not in m.__dict__]  # else somebody else replaced it already
         self._norms: list[Any] = [m for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
         relus = [m for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
-        self._relus = [] if _relus_are_watched else relus
+        self._thrifty = [] if _relus_are_watched else [(relu, _thrifty(relu)) for relu in relus]
         self._private = private
         self._untouched: frozenset[nn.Module] = frozenset()
         self._noted: list[list[BatchStatistics | None]] = [[] for _ in self._norms]
@@ -94,7 +112,7 @@ class Savings:
         """Before the first call, after `untouched`: batch norms note their statistics until `end_noting`."""
         for norm, noted, noting in zip(self._norms, self._noted, self._notings, strict=True):
             noted.clear()
-            norm.__dict__["forward"] = noting
+            norm.__dict__["forward"] = _StandIn(norm, noting)
 
     def end_noting(self) -> None:
         """After the first call."""
@@ -105,10 +123,10 @@ class Savings:
         """For a later call, what the modules' `forward` must be: batch norms take the statistics that they noted, ReLUs
         back-propagate in place.
         """
-        norms = [
+        norms = (
             (norm, self._replaying(norm, iter(noted))) for norm, noted in zip(self._norms, self._noted, strict=True)
-        ]
-        return norms + [(relu, _thrifty(relu)) for relu in self._relus]
+        )
+        return [(module, _StandIn(module, forward)) for module, forward in (*norms, *self._thrifty)]
 
     def _noting(self, norm: Any, noted: list[BatchStatistics | None]) -> Forward:
         plain: Forward = type(norm).forward.__get__(norm)

@@ -31,6 +31,9 @@ from revbench.backprop.suspicion import Note, Suspicion, changes, watchable
 from revbench.backprop.tripwire import next_phase
 
 State = tuple[Tensor, ...]
+# What a gradient is of: a parameter can also be an argument, and autograd adds up the two.
+_Key = tuple[str, int]
+_PARAMETER, _ARGUMENT = "parameter", "argument"
 
 
 class _Sequence:
@@ -129,12 +132,12 @@ class _Segment(torch.autograd.Function):
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy=sequence.strategy))
         state = ctx.saved_tensors[: sequence.width]
         try_out_gradients()
-        collected: dict[int, Tensor] = {}
+        collected: dict[_Key, Tensor] = {}
         needs = ctx.needs_input_grad[1 : 1 + sequence.width]
         of_state = _differentiate(sequence, sequence.recordings, state, needs, grads, collected)
         sequence.judge(sequence.recordings, state)
-        others = (*sequence.parameters, *sequence.tensors)
-        return None, *of_state, *(collected.get(id(x)) for x in others)
+        of_parameters = [collected.get((_PARAMETER, id(p))) for p in sequence.parameters]
+        return None, *of_state, *of_parameters, *(collected.get((_ARGUMENT, id(t))) for t in sequence.tensors)
 
 
 def _differentiate(
@@ -143,9 +146,9 @@ def _differentiate(
     state: State,
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
-    collected: dict[int, Tensor],
+    collected: dict[_Key, Tensor],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`, by ``id``."""
+    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`."""
     if sequence.halve and len(recordings) > 1:
         middle = len(recordings) // 2
         inner = state
@@ -159,7 +162,7 @@ def _differentiate(
 
     leaves = tuple(x.detach().requires_grad_(need) for x, need in zip(state, needs, strict=True))
     outputs: State = leaves
-    wanted: list[tuple[int, Tensor]] = []
+    wanted: list[tuple[_Key, Tensor]] = []
     for recording in recordings:
         given = recording.arguments.tensors
         result, extra, aliases = recording.run_again((*outputs, *given), differentiate=True, linked=len(outputs))
@@ -167,8 +170,14 @@ def _differentiate(
         sequence.look(recording, outputs)
         # Each once: what stands in for a parameter of two units can be the parameter itself.
         known = {id(x) for _, x in wanted}
-        wanted += [(key, alias) for key, alias in aliases.items() if alias.requires_grad and id(alias) not in known]
-        wanted += [(id(tensor), leaf) for tensor, leaf in zip(given, extra, strict=True) if leaf.requires_grad]
+        wanted += [
+            ((_PARAMETER, key), alias)
+            for key, alias in aliases.items()
+            if alias.requires_grad and id(alias) not in known
+        ]
+        wanted += [
+            ((_ARGUMENT, id(tensor)), leaf) for tensor, leaf in zip(given, extra, strict=True) if leaf.requires_grad
+        ]
     if state[0].device.type == "cpu":  # on a GPU at the end, without waiting now
         sequence.judge(recordings, state)
     roots = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None and y.requires_grad]

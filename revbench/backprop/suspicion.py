@@ -26,6 +26,9 @@ _TRIALS = 40
 _SHARE, _SHARE_IF_COARSE = 1 / 64, 1 / 16
 # So many explained suspicions of one module before its own steepness is taken for known.
 _PATIENCE = 3
+_LOOKED_AT = 8  # then once in so many times it is looked at as before: what it reads may have been changed since
+# Norms between which sums of squares neither vanish nor overflow, by the dtype of the fingerprints.
+_SQUARABLE = {torch.float32: (1e-12, 1e15), torch.float64: (1e-130, 1e130)}
 _NOTHING = nullcontext()
 
 
@@ -35,6 +38,12 @@ class _Steepness:
 
     explained: int = 0
     allowed: float = _STEEP
+    _asked: int = 0
+
+    def next(self) -> float:
+        """What is allowed this time."""
+        self._asked += 1
+        return self.allowed if self._asked % _LOOKED_AT else _STEEP
 
 
 _known: WeakKeyDictionary[nn.Module, _Steepness] = WeakKeyDictionary()
@@ -55,7 +64,7 @@ class Note:
         floor: the relative change below which nothing is suspected.
     """
 
-    __slots__ = ("name", "module", "floor", "before", "_phase", "_order", "_size")
+    __slots__ = ("_order", "_phase", "_size", "before", "floor", "module", "name")
 
     def __init__(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype, phase: int) -> None:
         self.name, self.module = name, module
@@ -68,8 +77,7 @@ class Note:
     def size(self) -> float:
         """The norm of `before`; on a GPU it is waited for."""
         if self._size is None:
-            with unseen():
-                self._size = self.before.norm().item()
+            self._size = norm(self.before)
         return self._size
 
     def now(self, value: Tensor) -> Tensor:
@@ -77,9 +85,13 @@ class Note:
         return fingerprint(value, self._order, self._phase)[0]
 
     def allowed(self, input_error: float) -> float:
-        """What relative change an input's relative error explains without a closer look."""
+        """What relative change an input's relative error explains without a closer look.
+
+        A module whose steepness is known is looked at all the same, once in a while.
+        """
         known = _known.get(self.module)
-        return self.floor + (known.allowed if known else _STEEP) * input_error
+        steepness = _STEEP if known is None else known.next()
+        return self.floor + steepness * input_error
 
 
 def watchable(tensor: Tensor) -> bool:
@@ -103,21 +115,43 @@ def changes(notes: Sequence[Note], now: Sequence[Tensor]) -> list[tuple[float, f
             torch.stack(squares).tolist() if len(squares) > 2 else [square.item() for square in squares]
         )
     norms = [math.sqrt(square) if square >= 0 else math.nan for square in found]
-    return list(zip(norms[: len(notes)], norms[len(notes) :], strict=True))
+    measured = zip(norms[: len(notes)], norms[len(notes) :], strict=True)
+    return [
+        (change, size) if _is_squarable(size, difference.dtype) else (norm(difference), note.size)
+        for (change, size), difference, note in zip(measured, moved, notes, strict=True)
+    ]
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    """The Euclidean distance of two fingerprints."""
+def _is_squarable(size: float, dtype: torch.dtype) -> bool:
+    least, most = _SQUARABLE[dtype]
+    return least < size < most
+
+
+def norm(x: Tensor) -> float:
+    """The Euclidean norm of a fingerprint, of values of any size."""
+    with unseen():
+        wide = x.double()
+        largest = wide.abs().max().item()
+        return largest * (wide / largest).norm().item() if 0 < largest < math.inf else largest
+
+
+def distance(a: Tensor, b: Tensor, size: float) -> float:
+    """The Euclidean distance of two fingerprints, of which one is about of the norm `size`."""
+    if not _is_squarable(size, a.dtype):
+        return norm(a.double() - b.double())
     with unseen():
         return torch.dist(a, b).item()
 
 
 def measure_sizes(notes: Sequence[Note]) -> None:
     """The norms of what functions gave, all at once: between two of them it would take several times as long."""
+    if len({len(note.before) for note in notes}) != 1:
+        return
     with unseen():
-        if len({len(note.before) for note in notes}) == 1:
-            for note, size in zip(notes, torch.stack([note.before for note in notes]).norm(dim=1).tolist(), strict=True):
-                note._size = size
+        sizes = torch.stack([note.before for note in notes]).norm(dim=1).tolist()
+    for note, size in zip(notes, sizes, strict=True):
+        if _is_squarable(size, note.before.dtype):
+            note._size = size
 
 
 class Suspicion:
@@ -163,7 +197,7 @@ class Suspicion:
         """
         still = self.note.now(call(inputs))
         share = _SHARE if self.note.floor < 1e-3 else _SHARE_IF_COARSE
-        if not distance(still, self.now) <= share / 2 * self.change:
+        if not distance(still, self.now, self.note.size) <= share / 2 * self.change:
             raise RuntimeError(
                 self._words(
                     "It also differs from itself when called twice on one input: random numbers that are not PyTorch's, or a"
@@ -177,7 +211,7 @@ class Suspicion:
             move = torch.randn(inputs.shape, generator=generator, dtype=wide).to(inputs.device)
             moved = (inputs + (1 + trial % 2) * scale * move).to(inputs.dtype)
             # Beside a call without a move: a state that goes on with each call must not be taken for steepness.
-            if distance(self.note.now(call(moved)), still) >= share * self.change:
+            if distance(self.note.now(call(moved)), still, self.note.size) >= share * self.change:
                 self._explained()
                 return
             still = self.note.now(call(inputs))

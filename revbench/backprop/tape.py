@@ -11,6 +11,7 @@ from revbench.backprop.ownership import memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording
 from revbench.backprop.stream import FloatStream
 from revbench.backprop.tripwire import Tripwire
+from revbench.backprop.zeros import Zeros
 
 
 class Tape:
@@ -20,12 +21,14 @@ class Tape:
         stream: how a half step is added and undone.
         witness: sees the activations.
         tripwire: compares what the functions give in backward with what they gave in forward.
+        zeros: of the half that the first half step's function is given.
     """
 
-    def __init__(self, stream: FloatStream, witness: Witness | None, tripwire: Tripwire | None) -> None:
+    def __init__(self, stream: FloatStream, witness: Witness | None, tripwire: Tripwire | None, zeros: Zeros) -> None:
         self.stream = stream
         self.witness = witness
         self.tripwire = tripwire
+        self._zeros = zeros
         self.recordings: list[Recording] = []
         self.first_with_gradient: int | None = None
         self._pair: tuple[Tensor, Tensor] | None = None
@@ -50,10 +53,11 @@ class Tape:
             raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
         return self._pair
 
-    def undo(self, value: Tensor, *, spare: bool) -> None:
+    def undo(self, index: int, value: Tensor, *, spare: bool) -> None:
         """Go from a half step's ``(a, out)`` to those of the half step before it.
 
         Args:
+            index: of the half step.
             value: the half step's residual, ``m(a)``.
             spare: an operation made it, in the layout of the activation that it was added to: it may be written
                 over if nothing else lies on its memory.
@@ -66,6 +70,8 @@ class Tape:
             into = value
         b = self.stream.subtract(out, value, into=into)
         del out
+        if index == 1:  # the half step before it is the chain's first
+            self._zeros.put_back(b)
         self._pair = (b, a)
         self._owned = (True, self._owned[0])
 

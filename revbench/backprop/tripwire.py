@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.fingerprint import PHASES, Order, fingerprint, numbers_read
-from revbench.backprop.suspicion import Note, Suspicion, changes, distance, measure_sizes, unseen
+from revbench.backprop.suspicion import Note, Suspicion, changes, distance, measure_sizes, norm, unseen
 
 # Beyond this relative error of its input nothing can be said of a function.
 _LOST = 1 / 32
@@ -110,7 +110,7 @@ class Tripwire:
         """
         note = self._notes[index]
         now = note.now(value)
-        if self.immediate and distance(now, note.before) <= note.floor * note.size:
+        if self.immediate and distance(now, note.before, note.size) <= note.floor * note.size:
             self._passed.append((index, now))
             return []
         self._unread.append((index, now))
@@ -145,21 +145,25 @@ class Tripwire:
         """Of the input of the half step that is next on the way back: relative, and that of one number of it."""
         with unseen():
             if self._pair is None:
-                a, out = (_Half(stored, torch.zeros_like(stored), 0.0) for stored, _ in self._left)
+                a, out = (
+                    _Half(stored.double(), torch.zeros_like(stored, dtype=torch.float64), 0.0)
+                    for stored, _ in self._left
+                )
             else:
                 a, out = self._pair
             for index, now in self._passed:
-                before = self._notes[index].before
-                variance = out.variance + (self._epsilon * out.stored.norm().item()) ** 2
-                a, out = _Half(out.stored - before, out.error - (now - before), variance), a
+                before = self._notes[index].before.double()
+                rounding = math.hypot(out.rounding, self._epsilon * norm(out.stored))
+                a, out = _Half(out.stored - before, out.error - (now.double() - before), rounding), a
             self._pair, self._passed = (a, out), []
-            size, error = a.stored.norm().item(), math.hypot(a.error.norm().item(), math.sqrt(a.variance))
+            size, error = norm(a.stored), math.hypot(norm(a.error), a.rounding)
             # Steps of other functions leave errors in few places: there they are larger than the norm shows.
             error *= (
                 max(1.0, a.error.abs().max().item() * math.sqrt(len(a.error)) / (_PEAK * error)) if error > 0 else 1.0
             )
-            relative = error / size if size > 0 else math.inf if error > 0 else 0.0
-            return relative, error / math.sqrt(self._read)
+            if not error < _LOST * size:  # an input of zeros, beside a half that is none: a closer look tells
+                size = max(size, norm(out.stored))
+            return error / size if size > 0 else 0.0, error / math.sqrt(self._read)
 
     def _compare_ends(self) -> None:
         with unseen():
@@ -197,9 +201,9 @@ class _Half:
     Attributes:
         stored: the fingerprint of the activation that forward had.
         error: that of what the reconstructed one differs by, as far as it was measured.
-        variance: the square of the norm of what rounding may have added.
+        rounding: the norm of what rounding may have added.
     """
 
     stored: Tensor
     error: Tensor
-    variance: float
+    rounding: float

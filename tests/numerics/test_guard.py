@@ -192,19 +192,20 @@ def test_random_numbers_that_our_engine_does_not_put_back(monkeypatch: pytest.Mo
 
 
 def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from revbench.backprop.recording import Recording
     from revbench.backprop.replay import Savings
 
     for name in ("begin_noting", "end_noting"):
         monkeypatch.setattr(Savings, name, lambda self: None)
-    monkeypatch.setattr("revbench.backprop.recording.Recording.again", _again_without_copies)
+    monkeypatch.setattr(Recording, "_make_ready", _without_copies)
     with pytest.raises(AssertionError, match=r"a step leaves 1.blocks.*running_mean.* otherwise than stored does"):
         revbench.drift(chain, batch).assert_within()
 
 
-@contextlib.contextmanager
-def _again_without_copies(self: Any) -> Any:
-    with self._draws.again(self.name) if self._draws is not None else contextlib.nullcontext():
-        yield {id(p): p for p in self.parameters}
+def _without_copies(self: Any) -> Any:
+    from revbench.backprop.recording import Ready
+
+    return Ready(None, [], {id(p): p for p in self.parameters})
 
 
 def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,8 +213,8 @@ def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPa
 
     plain = Tape.undo
 
-    def undo(self: Any, value: Tensor, *, spare: bool) -> None:
-        plain(self, value.roll(1, 0), spare=False)  # as if another block's function had been run
+    def undo(self: Any, index: int, value: Tensor, *, spare: bool) -> None:
+        plain(self, index, value.roll(1, 0), spare=False)  # as if another block's function had been run
 
     monkeypatch.setattr(Tape, "undo", undo)
     with pytest.raises(AssertionError, match="smooth_amplification is"):
