@@ -32,7 +32,7 @@ class Arguments:
         leaves, self._structure = tree_flatten((args, dict(kwargs or {})))
         self.tensors: list[Tensor] = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         self._others: list[tuple[Any] | None] = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
-        self._before: dict[int, Any] = {}  # generators, arrays: as the first call found them, by their place
+        self._before: dict[int, Any] = {}  # by the id of a generator or an array: as the first call found it
 
     def __bool__(self) -> bool:
         return self._some
@@ -50,8 +50,8 @@ class Arguments:
                 lose its gradient.
         """
         self._before = {
-            place: COPIED[type(other[0])](other[0])
-            for place, other in enumerate(self._others)
+            id(other[0]): COPIED[type(other[0])](other[0])
+            for other in self._others
             if other is not None and type(other[0]) in COPIED
         }
         left = iter(tensors)
@@ -69,9 +69,8 @@ class Arguments:
     def again(self, tensors: Sequence[Tensor], call: Callable[..., Any]) -> Any:
         """Make a later call, with the same arguments; generators among them are where they were before the first call."""
         left = iter(tensors)
-        leaves: list[Any] = [next(left) if other is None else other[0] for other in self._others]
-        for place, before in self._before.items():
-            leaves[place] = COPIED[type(before)](before)
+        twins = {key: COPIED[type(before)](before) for key, before in self._before.items()}
+        leaves = [next(left) if other is None else twins.get(id(other[0]), other[0]) for other in self._others]
         args, kwargs = tree_unflatten(leaves, self._structure)
         return call(*args, **kwargs)
 

@@ -189,11 +189,7 @@ class ModuleState:
             )
 
     def settle(self) -> None:
-        """Right after the call: see what it wrote, and drop the copies of what it did not.
-
-        Raises:
-            RuntimeError: it made a parameter, which nothing before it knew of.
-        """
+        """Right after the call: see what it wrote, and drop the copies of what it did not."""
         for held in self._tensors.values():
             version = _version(held.tensor)
             moved = version != held.version
@@ -210,17 +206,20 @@ class ModuleState:
                     _known.setdefault(held.owner, {})[held.key] = _Written
                     held.lost = True
             held.version = version
-        if not self._plain:
-            for module, before in zip(self._modules, self._attributes, strict=True):
-                self._refuse_new(module, before)
 
-    def _refuse_new(self, module: nn.Module, before: Mapping[str, Any]) -> None:
-        """Raise if a module has a parameter or a layer that needs gradient and was not there."""
-        if len(module._parameters) + len(module._modules) <= len(before["_parameters"]) + len(before["_modules"]):
-            return
-        made = [p for key, p in module._parameters.items() if key not in before["_parameters"] and p is not None]
-        for key, child in module._modules.items():
-            made += child.parameters() if key not in before["_modules"] and child is not None else ()
+    def refuse_new(self) -> None:
+        """Right after the call: raise if it made a parameter that needs gradient, of which no node knows.
+
+        Raises:
+            RuntimeError: it did, or a layer with one.
+        """
+        made: list[nn.Parameter] = []
+        for module, before in zip(self._modules, self._attributes, strict=True):
+            there = before["_parameters"]
+            made += (p for key, p in module._parameters.items() if p is not None and there.get(key) is None)
+            for key, child in module._modules.items():
+                if child is not None and before["_modules"].get(key) is None:
+                    made += child.parameters()
         if any(parameter.requires_grad for parameter in made):
             raise RuntimeError(
                 f"{self._name} made a parameter or a layer in this call, whose gradient would be lost; call the model once"

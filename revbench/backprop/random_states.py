@@ -13,6 +13,7 @@ must not see these.
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,16 +83,20 @@ class Draws:
 
     Args:
         device: of the call's tensors.
+        plain: the function is known to draw PyTorch's numbers alone, and in forward alone.
         compiled: the call's code is compiled, and can't be given generators.
     """
 
-    def __init__(self, device: torch.device, *, compiled: bool) -> None:
+    def __init__(self, device: torch.device, *, plain: bool, compiled: bool) -> None:
         self._before = random_states(device)
         self._after: States = {}
         self._own = False
         self._open = False  # another thread may have drawn in between
         self._compiled = compiled
         self._thread = threading.get_ident()
+        self._plain = plain
+        # Python's own numbers; NumPy's state takes too long to read.
+        self._python = None if plain else random.getstate()
 
     @contextmanager
     def first(self) -> Iterator[None]:
@@ -101,7 +106,10 @@ class Draws:
         if not self._own:
             yield
             self._after = {device: state_of(device) for device in self._before}
+            if self._python is not None and random.getstate() == self._python:
+                self._python = None
             return
+        self._python = None  # another thread may draw them meanwhile
         global _somebody_drew
         there = self._before
         if _somebody_drew:
@@ -115,13 +123,13 @@ class Draws:
             elif self.drew():
                 put_back(self._after)
 
-    def may_be_needed(self, *, plain: bool) -> bool:
+    def may_be_needed(self) -> bool:
         """Whether a later call must draw from where this one did.
 
         A function of one's own may draw in backward alone (a gradient's dropout), or put the state back itself
         (`torch.random.fork_rng`); so its later calls find the state of the first unless that is dear.
         """
-        return self.drew() or not (plain or self._own or self._open)
+        return self.drew() or not (self._plain or self._own or self._open)
 
     def drew(self) -> bool:
         """Whether the first call drew random numbers (or another thread meanwhile)."""
@@ -140,12 +148,17 @@ class Draws:
                 yield
             return
         there = {device: state_of(device) for device in self._before}
+        python = random.getstate() if self._python is not None else None
         put_back(self._before)
+        if self._python is not None:
+            random.setstate(self._python)
         try:
             yield
             after = {device: state_of(device) for device in self._before}
         finally:
             put_back(there)
+            if python is not None:
+                random.setstate(python)
         # How many numbers are drawn can depend on the input (RReLU), so only where somebody else may have drawn is it compared.
         if (self._open or others) and differ(after, self._after) and differ(after, self._before):
             raise RuntimeError(

@@ -151,7 +151,7 @@ class Recording:
         """
         self.needs = tuple(needs)
         versions = [x._version for x in inputs]
-        draws = Draws(inputs[0].device, compiled=self._compiled) if self._may_draw else None
+        draws = Draws(inputs[0].device, plain=self.plain, compiled=self._compiled) if self._may_draw else None
         self.state = self._prepared or self._state()
         outer = runs_now()
         _thread.runs = (*outer, Run(self, again=False))
@@ -162,7 +162,7 @@ class Recording:
         finally:
             self._savings.end_noting()
             _thread.runs = outer
-        self._draws = draws if draws is not None and draws.may_be_needed(plain=self.plain) else None
+        self._draws = draws if draws is not None and draws.may_be_needed() else None
         self.state.settle()
         if versions != [x._version for x in inputs]:
             raise RuntimeError(f"{self.name} changes its input in place; let its first operation write a new tensor")
@@ -183,6 +183,7 @@ class Recording:
                     refuse_left(leaf, self.name)
             views = [leaf.view_as(leaf) for leaf in leaves]
             outputs = self._call(views, again=False)
+            self.state.refuse_new()
             # Hooks of all modules belong to who observes (FlopCounterMode), and hook every input.
             self.hooks_input = not _hooks_of_all() and (bool(views[0]._backward_hooks) or views[0].retains_grad)
         if not (any(needs) or any(p.requires_grad for p in self.parameters)):  # the last moment: no node is made

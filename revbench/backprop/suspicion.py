@@ -206,7 +206,7 @@ class Suspicion:
             )
         generator = torch.Generator().manual_seed(inputs.numel())
         wide = inputs.dtype if inputs.dtype in (torch.float64, torch.complex128, torch.complex64) else torch.float32
-        scale = max(self._each, torch.finfo(inputs.dtype).eps * inputs.to(wide).abs().square().mean().sqrt().item())
+        scale = max(self._each, torch.finfo(inputs.dtype).eps * norm(inputs.abs()) / math.sqrt(max(1, inputs.numel())))
         for trial in range(_TRIALS):
             move = torch.randn(inputs.shape, generator=generator, dtype=wide).to(inputs.device)
             moved = (inputs + (1 + trial % 2) * scale * move).to(inputs.dtype)

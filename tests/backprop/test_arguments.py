@@ -167,3 +167,68 @@ def test_mistakes_are_named(strategy: str) -> None:
     scale.data.mul_(2)
     with pytest.raises(RuntimeError, match="gave another value when backward ran it again"):
         y.sum().backward()
+
+
+class Shared(Mlp):
+    """Its parameter comes in as an argument, too."""
+
+    def forward(self, x: Tensor, scale: Any = 1.0) -> Tensor:
+        return torch.tanh(self.linear(x) @ scale)
+
+
+def test_a_parameter_that_is_an_argument_too() -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        call(x, scale=chain.blocks[0].f.linear.weight).square().sum().backward()
+        return {"gradient of x": x.grad}
+
+    assert_as_plain(lambda: [(Shared(), Shared()) for _ in range(3)], use)
+
+
+@pytest.mark.parametrize("empty", [(), [], {}])
+def test_arguments_without_anything_in_them(empty: Any) -> None:
+    class Demanding(Mlp):
+        def forward(self, x: Tensor, skips: Any) -> Tensor:  # type: ignore[override]
+            assert type(skips) is type(empty)
+            return super().forward(x, 1.0 + len(skips))
+
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        call(x, skips=empty).square().sum().backward()
+        return {"gradient of x": x.grad}
+
+    assert_as_plain(lambda: [(Demanding(), Demanding())], use)
+
+
+class DropsGradients(Mlp):
+    """Draws for the gradient alone: its values tell nothing."""
+
+    def forward(self, x: Tensor, generator: Any = None) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        keep = (torch.rand(y.shape, generator=generator, dtype=y.dtype) < 0.5).to(y.dtype)
+        return y * keep + (y * (1 - keep)).detach()
+
+
+def test_a_generator_among_the_arguments() -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(5)
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        call(x, generator=generator).square().sum().backward()
+        return {"gradient of x": x.grad, "next": torch.rand(3, generator=generator)}
+
+    assert_as_plain(lambda: [(DropsGradients(), DropsGradients()) for _ in range(3)], use)
+
+
+class FillsAList(Mlp):
+    def forward(self, x: Tensor, aux: Any, scale: Any = 1.0) -> Tensor:  # type: ignore[override]
+        y = super().forward(x, scale)
+        aux.append(y.square().mean())
+        return y
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize("others", [{}, {"scale": torch.ones(6)}])
+def test_a_list_that_a_function_fills_is_refused(strategy: Any, others: dict[str, Any]) -> None:
+    chain = reversible([(FillsAList(), FillsAList())], strategy=strategy)
+    with pytest.raises(RuntimeError, match=r"(block 0's F|unit 0) changes a list or dict that it is called with"):
+        chain(torch.randn(5, 12), aux=[], **others)

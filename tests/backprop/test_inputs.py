@@ -248,3 +248,15 @@ def test_functions_see_one_layout_in_both_passes(strategy: Any, plain: bool, mon
             for strides in seen.values():
                 assert len(strides) > 1
                 assert len(set(strides)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:under torch.export a reversible chain runs by plain autograd")
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="this PyTorch does not tell that it exports")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_exported_chain_can_be_trained(strategy: Any) -> None:
+    chain = reversible([(Own(), Own())], strategy=strategy)
+    x = torch.randn(5, 12)
+    exported = torch.export.export(chain, (x,)).module()
+    y = exported(x)
+    assert y.requires_grad
+    torch.testing.assert_close(y, chain(x))

@@ -58,3 +58,9 @@ def _method(plain: Any) -> Any:
         return out * torch.rand_like(out)
 
     return forward
+
+
+def test_a_layer_with_a_method_of_its_own_is_somebodys_own() -> None:
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    layer._conv_forward = nn.Conv2d._conv_forward.__get__(layer)  # type: ignore[method-assign]
+    assert not is_plain(layer)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ import revbench.backprop.random_states as random_states_module
 from revbench import reversible
 from revbench.backprop.random_states import OwnGenerators, others_may_draw, random_states
 from revbench.words import STRATEGIES
+from tests.backprop.oracle import assert_as_plain, once, three
 
 CPU = torch.device("cpu")
 X = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
@@ -169,3 +172,49 @@ def test_backward_in_another_thread() -> None:
         thread.join()
         assert x.grad is not None
         assert (((x.grad * x).sum() - loss).abs() < 1e-9 * loss.abs()).item()
+
+
+class SometimesDetached(nn.Module):
+    """Python's own random numbers decide about the gradient alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.linear(x))
+        return y.detach() if random.random() < 0.5 else y * random.uniform(0.5, 1.5)
+
+
+def test_pythons_random_numbers() -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        random.seed(3)
+        found = once(call, chain)
+        return found | {"next": random.random()}
+
+    assert_as_plain(three(SometimesDetached), use)
+
+
+class ForksTheGenerator(nn.Module):
+    """Draws for the gradient alone, and puts the generator back itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.linear(x))
+        with torch.random.fork_rng(devices=[]):
+            keep = (torch.rand_like(y) < 0.5).to(y.dtype)
+        return y * keep + (y * (1 - keep)).detach()
+
+
+def test_numbers_whose_drawing_leaves_no_trace() -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        y = call(x)
+        torch.rand(1)
+        y.square().sum().backward()
+        return {"gradient of x": x.grad, "next": torch.rand(3)}
+
+    assert_as_plain(three(ForksTheGenerator), use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -229,3 +230,23 @@ def test_holders_are_told_apart() -> None:
     ours = memory_is_ours(a)
     view = a.view(-1)
     assert (seen, ours, memory_is_ours(a), memory_is_ours(view)) == ([True, False], True, False, False)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_that_is_made_while_a_function_runs_stands_on_its_own(how: Any, strategy: Any) -> None:
+    """An average of weights, made by a hook in the first call."""
+    half = nn.Sequential(nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 6))
+    chain = reversible([(half, nn.Linear(6, 6))], strategy=strategy)
+    copies = []
+    handle = half[2].register_forward_pre_hook(lambda module, args: copies.append(how(half[0])))
+    x = torch.randn(96, 12)
+    chain(x).sum().backward()
+    handle.remove()
+    for norm in copies:
+        before = half[0].running_mean.clone()  # type: ignore[union-attr,operator]
+        norm(x[:, :6])
+        norm.reset_running_stats()
+        assert torch.equal(norm(x[:, 6:]), F.batch_norm(x[:, 6:], None, None, norm.weight, norm.bias, True))
+        assert torch.equal(before, half[0].running_mean)  # type: ignore[arg-type]
+        assert not torch.equal(norm.running_mean, torch.zeros(6))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +35,17 @@ class ReadsAGlobal(Linear):
         return self.linear(x) * OUTSIDE["mask"].to(x.dtype)
 
 
-class PythonsRandom(Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) * random.random()
-
-
 class NumPysRandom(Linear):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) * float(np.random.rand())  # noqa: NPY002 - the global one is what a network may draw from
+
+
+class Linear6(Linear):
+    def __init__(self) -> None:
+        super().__init__(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x))
 
 
 class Box:
@@ -83,7 +86,6 @@ def change_one_number_of_the_global() -> None:
 CHANGES: dict[str, tuple[type[Linear], Callable[[nn.Module], None]]] = {
     "a global": (ReadsAGlobal, lambda chain: change_the_global()),
     "one number of a global": (ReadsAGlobal, lambda chain: change_one_number_of_the_global()),
-    "Python's random": (PythonsRandom, lambda chain: None),
     "NumPy's random": (NumPysRandom, lambda chain: None),
     "an object": (KeepsAnObject, lambda chain: None),
     "a layer in a list": (LendsItsLayer, lambda chain: chain.blocks[1].f.hidden[0].weight.data.mul_(1.01)),  # type: ignore[index,operator,union-attr]
@@ -92,7 +94,6 @@ CHANGES: dict[str, tuple[type[Linear], Callable[[nn.Module], None]]] = {
 
 def back_propagate(name: str, strategy: Any, dtype: torch.dtype, *, tripwire: bool = True) -> list[Tensor | None]:
     kind, change = CHANGES[name]
-    random.seed(0)
     OUTSIDE["mask"] = (torch.rand(16, 6, generator=torch.Generator().manual_seed(3)) > 0.5).float()
     torch.manual_seed(0)
     chain = reversible([(kind(6), kind(6)) for _ in range(4)], strategy=strategy, tripwire=tripwire).to(dtype)
@@ -110,6 +111,61 @@ def test_a_function_that_changed(name: str, dtype: torch.dtype, strategy: str) -
         RuntimeError, match=r"(block|unit) \d.* gave another value when backward ran it again.*chain\(x, "
     ):
         back_propagate(name, strategy, dtype)
+
+
+class OfAnySize(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x / OUTSIDE["scale"])) * OUTSIDE["scale"] * OUTSIDE["gain"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1e20), ("float32", 1e-23), ("float64", 1e160), ("float64", 1e-170)]
+)
+@pytest.mark.parametrize("gain", [1.0, 3.0])
+def test_values_whose_squares_no_dtype_holds(gain: float, dtype: str, scale: float, strategy: Any) -> None:
+    torch.manual_seed(0)
+    chain = reversible([(OfAnySize(6), OfAnySize(6)) for _ in range(2)], strategy=strategy).to(getattr(torch, dtype))
+    OUTSIDE.update(scale=scale, gain=1.0)
+    loss = (chain(torch.randn(5, 12, dtype=getattr(torch, dtype)) * scale) / scale).square().sum()
+    OUTSIDE["gain"] = gain
+    with pytest.raises(RuntimeError, match="gave another value") if gain != 1 else contextlib.nullcontext():
+        loss.backward()
+
+
+def test_an_input_of_zeros_hides_nothing() -> None:
+    OUTSIDE.update(scale=1.0, gain=1.0)
+    chain = reversible([(OfAnySize(6), OfAnySize(6)) for _ in range(3)]).double()
+    halves = torch.randn(5, 6, dtype=torch.float64), torch.zeros(5, 6, dtype=torch.float64)
+    loss = sum(y.square().sum() for y in chain(halves))
+    for block in list(chain.blocks)[1:]:
+        block.f, block.g = nn.Identity(), nn.Identity()  # type: ignore[assignment]
+    OUTSIDE["gain"] = 3.0
+    with pytest.raises(RuntimeError, match="gave another value"):
+        loss.backward()  # type: ignore[union-attr]
+
+
+class Steps(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x + (torch.floor(x) - x).detach())) * OUTSIDE["gain"]
+
+
+def test_a_function_known_to_be_steep_is_looked_at_once_in_a_while() -> None:
+    torch.manual_seed(0)
+    OUTSIDE["gain"] = 1.0
+    chain = reversible([(Steps(6), Linear6()), (Linear6(), Linear6())]).double()
+    for _ in range(12):  # integers: every number stands on a step
+        chain(torch.randint(-3, 4, (5, 12)).double()).square().sum().backward()
+    alarms = 0
+    for _ in range(16):
+        loss = chain(torch.randn(5, 12, dtype=torch.float64)).square().sum()
+        OUTSIDE["gain"] = 1.1
+        try:
+            loss.backward()
+        except RuntimeError:
+            alarms += 1
+        OUTSIDE["gain"] = 1.0
+    assert alarms >= 2
 
 
 def test_a_large_buffer_whose_first_silent_write_comes_late() -> None:
