@@ -8,11 +8,11 @@ all while a function of `torch.nn.functional` is replaced.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,6 @@ def _is_sequence(kind: type[nn.Module]) -> bool:
     return (kind.forward, kind.__iter__) == _SEQUENCE  # type: ignore[attr-defined]
 
 
-_methods: WeakKeyDictionary[type[nn.Module], frozenset[str]] = WeakKeyDictionary()
 _CONTAINERS: dict[type[nn.Module], Any] = {}
 _Container = TypeVar("_Container", bound=type[nn.Module])
 
@@ -98,12 +97,11 @@ def is_plain(module: nn.Module) -> bool:
     return kind.__call__ is _CALL and _replaceable(kind).isdisjoint(module.__dict__)
 
 
-def _replaceable(kind: type[nn.Module]) -> frozenset[str]:
+@functools.lru_cache(1024)
+def _replaceable(kind: type) -> frozenset[str]:
     """What an instance may not hold itself: a method of its own, or a weight from outside (a hypernetwork's, say)."""
-    if kind not in _methods:
-        named = {name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, FunctionType)}
-        _methods[kind] = frozenset(named | {"weight", "bias"})
-    return _methods[kind]
+    methods = {name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, FunctionType)}
+    return frozenset(methods | {"weight", "bias"})
 
 
 def may_draw(module: nn.Module) -> bool:

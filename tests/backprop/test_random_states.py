@@ -186,7 +186,10 @@ class SometimesDetached(nn.Module):
         return y.detach() if random.random() < 0.5 else y * random.uniform(0.5, 1.5)
 
 
-def test_pythons_random_numbers() -> None:
+def test_pythons_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A thread that an earlier test left behind would change whose numbers are drawn.
+    monkeypatch.setattr(random_states_module, "others_may_draw", lambda but: False)
+
     def use(call: Any, chain: Any) -> dict[str, Any]:
         random.seed(3)
         found = once(call, chain)
@@ -209,7 +212,10 @@ class ForksTheGenerator(nn.Module):
         return y * keep + (y * (1 - keep)).detach()
 
 
-def test_numbers_whose_drawing_leaves_no_trace() -> None:
+def test_numbers_whose_drawing_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A thread that an earlier test left behind would change whose numbers are drawn.
+    monkeypatch.setattr(random_states_module, "others_may_draw", lambda but: False)
+
     def use(call: Any, chain: Any) -> dict[str, Any]:
         x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
         y = call(x)
