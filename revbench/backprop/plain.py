@@ -90,7 +90,7 @@ def plain_container(kind: _Container) -> _Container:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether one module is a layer of PyTorch's, or `nn.Sequential`, as PyTorch made it."""
-    kind = type(module)
+    kind: Any = type(module)
     known = kind.forward in (_FORWARDS.get(kind), _CONTAINERS.get(kind))
     if not known and not (isinstance(module, nn.Sequential) and _is_sequence(kind)):
         return False
