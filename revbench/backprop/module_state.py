@@ -42,6 +42,8 @@ def _generator_as_it_is(generator: torch.Generator) -> torch.Generator:
     return twin
 
 
+_distributed: Callable[[], bool] = torch.distributed.is_initialized if torch.distributed.is_available() else lambda: False
+
 # Attributes that a call may change without setting them anew, and how they are copied.
 _KINDS = (
     list, dict, set, bytearray, collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter, tuple,
@@ -403,12 +405,15 @@ def _version(tensor: Tensor) -> int:
 
 
 def _address(tensor: Tensor) -> int:
-    """Where the data lies; 0 for a tensor without memory of its own."""
+    """Where the data lies, as a number that another place does not share; 0 for a tensor without memory of its own."""
     if isinstance(tensor, FakeTensor):
         return 0
     try:
+        if _distributed() and tensor.layout is torch.strided:
+            # Sharding (`fully_shard`) frees a parameter's memory between its uses and takes other memory for the same storage.
+            return int(tensor.untyped_storage()._cdata) + tensor.storage_offset()
         return tensor.data_ptr()
-    except RuntimeError:  # a wrapper around others
+    except (RuntimeError, NotImplementedError):  # a wrapper around others
         return 0
 
 

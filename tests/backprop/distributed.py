@@ -1,4 +1,4 @@
-"""What each of two processes does in the tests of DistributedDataParallel: ``python -m tests.backprop.distributed``."""
+"""What each of two processes does in the tests of data parallelism: ``python -m tests.backprop.distributed``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from revbench import reversible
+from revbench.words import Strategy
 
 
 class SynchronisedNorm(nn.Module):
@@ -65,10 +68,41 @@ def found(network: Network) -> dict[str, Tensor]:
     return gradients | dict(network.named_buffers())
 
 
-def main(rank: int, folder: Path, strategy: str) -> None:
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x))
+
+
+def network_to_shard(strategy: Strategy) -> nn.Sequential:
+    torch.manual_seed(0)
+    pairs = [(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), Own()) for _ in range(3)]
+    return nn.Sequential(nn.Linear(6, 6), reversible(pairs, strategy=strategy), nn.Linear(6, 2)).double()
+
+
+def sharded(rank: int, strategy: Strategy) -> dict[str, Tensor]:
+    """Gradients of a network whose chain frees its parameters between forward and backward."""
+    network = network_to_shard(strategy)
+    mesh = init_device_mesh("cpu", (2,))
+    fully_shard(network[1], mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh)
+    for _ in range(2):
+        network.zero_grad()
+        network(whole_batch()[rank * 6 : rank * 6 + 6]).square().sum().backward()
+    return {name: p.grad.full_tensor() for name, p in network.named_parameters()}  # type: ignore[union-attr]
+
+
+def main(rank: int, folder: Path, strategy: Strategy, how: str = "replicated") -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    if how == "sharded":
+        torch.save(sharded(rank, strategy), folder / f"{rank}.pt")
+        dist.destroy_process_group()
+        return
     network = Network()
-    network.chain.strategy = strategy  # type: ignore[assignment]
+    network.chain.strategy = strategy
     # Small buckets: the reduction of late layers' gradients overlaps with the recomputation of early ones.
     model = DistributedDataParallel(network, bucket_cap_mb=1e-5, broadcast_buffers=False)
     own = whole_batch()[rank * 6 : rank * 6 + 6]
@@ -84,4 +118,4 @@ def main(rank: int, folder: Path, strategy: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])  # type: ignore[arg-type]

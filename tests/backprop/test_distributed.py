@@ -1,4 +1,4 @@
-"""DistributedDataParallel and synchronised batch norm: two processes give what one gives on the whole batch."""
+"""DistributedDataParallel, `fully_shard` and synchronised batch norm: two processes give what one gives on the whole batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from revbench import reversible
 from tests.backprop.chains import relative_difference
-from tests.backprop.distributed import Network, SynchronisedNorm, found, whole_batch
+from tests.backprop.distributed import Network, SynchronisedNorm, found, network_to_shard, whole_batch
 from tests.conftest import ROOT
 
 
@@ -56,6 +56,16 @@ def test_two_processes_give_the_gradient_of_one(strategy: str, tmp_path: Path) -
             else:
                 assert relative_difference([rank[name]], [value]) < 1e-9, name
     assert SynchronisedNorm.collectives == 0
+
+
+@pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed"])
+def test_two_processes_that_shard_the_chain_give_the_gradient_of_one(strategy: str, tmp_path: Path) -> None:
+    """`fully_shard` frees the parameters after forward and gathers them again, into other memory, before backward."""
+    one = network_to_shard("stored")
+    one(whole_batch()).square().sum().div(2).backward()  # the processes' gradients are averaged
+    for rank in run_two(tmp_path, "tests.backprop.distributed", strategy, "sharded"):
+        for name, p in one.named_parameters():
+            assert relative_difference([rank[name]], [p.grad]) < 1e-12, name
 
 
 @pytest.mark.cuda
