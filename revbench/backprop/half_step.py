@@ -100,7 +100,7 @@ class _HalfStep(torch.autograd.Function):
                     suspicion.settle(a, functools.partial(call_again, recording))
             weighed = tape.witness.weigh(value) if tape.witness is not None else None
             if not last:
-                tape.undo(ctx.index, value, spare=edge is not None and value.stride() == ctx.strides[1])
+                tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
             del value
             if edge is not None and differentiate:
                 assert grad_out is not None
@@ -114,6 +114,8 @@ class _HalfStep(torch.autograd.Function):
                 found = iter(torch.autograd.grad([edge], wanted, grad_out.to(dtype), allow_unused=True))
                 of_inputs = [next(found) if need else None for need in needs]
                 of_parameters = [next(found) if need else None for need in needs_parameters]
+            if ctx.index == 1 and not last:
+                tape.put_zeros_back()
             if tape.witness is not None and not last:
                 again = functools.partial(recording.once_more, (a, *ctx.saved_tensors), differentiate=differentiate)
                 tape.witness.compare(recording.name, tape.pair()[0], weighed, again)

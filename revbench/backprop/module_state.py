@@ -42,7 +42,9 @@ def _generator_as_it_is(generator: torch.Generator) -> torch.Generator:
     return twin
 
 
-_distributed: Callable[[], bool] = torch.distributed.is_initialized if torch.distributed.is_available() else lambda: False
+_distributed: Callable[[], bool] = (
+    torch.distributed.is_initialized if torch.distributed.is_available() else lambda: False
+)
 
 # Attributes that a call may change without setting them anew, and how they are copied.
 _KINDS = (
@@ -411,7 +413,8 @@ def _address(tensor: Tensor) -> int:
     try:
         if _distributed() and tensor.layout is torch.strided:
             # Sharding (`fully_shard`) frees a parameter's memory between its uses and takes other memory for the same storage.
-            return int(tensor.untyped_storage()._cdata) + tensor.storage_offset()
+            storage: int = tensor.untyped_storage()._cdata
+            return storage + int(tensor.storage_offset())
         return tensor.data_ptr()
     except (RuntimeError, NotImplementedError):  # a wrapper around others
         return 0

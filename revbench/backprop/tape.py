@@ -53,11 +53,16 @@ class Tape:
             raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
         return self._pair
 
-    def undo(self, index: int, value: Tensor, *, spare: bool) -> None:
+    def put_zeros_back(self) -> None:
+        """Into the activation that the chain's first half step was given, once that is reconstructed and its maker's graph is
+        gone: it takes up to half an activation for a moment.
+        """
+        self._zeros.put_back(self.pair()[0])
+
+    def undo(self, value: Tensor, *, spare: bool) -> None:
         """Go from a half step's ``(a, out)`` to those of the half step before it.
 
         Args:
-            index: of the half step.
             value: the half step's residual, ``m(a)``.
             spare: an operation made it, in the layout of the activation that it was added to: it may be written
                 over if nothing else lies on its memory.
@@ -70,8 +75,6 @@ class Tape:
             into = value
         b = self.stream.subtract(out, value, into=into)
         del out
-        if index == 1:  # the half step before it is the chain's first
-            self._zeros.put_back(b)
         self._pair = (b, a)
         self._owned = (True, self._owned[0])
 

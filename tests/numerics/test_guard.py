@@ -213,8 +213,8 @@ def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPa
 
     plain = Tape.undo
 
-    def undo(self: Any, index: int, value: Tensor, *, spare: bool) -> None:
-        plain(self, index, value.roll(1, 0), spare=False)  # as if another block's function had been run
+    def undo(self: Any, value: Tensor, *, spare: bool) -> None:
+        plain(self, value.roll(1, 0), spare=False)  # as if another block's function had been run
 
     monkeypatch.setattr(Tape, "undo", undo)
     with pytest.raises(AssertionError, match="smooth_amplification is"):
