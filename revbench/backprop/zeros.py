@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 # Integers of the same size: a number is set to zero where it stands by an `and` of its bits, many times as fast as by a mask.
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
