@@ -132,12 +132,13 @@ def propagate(
         return _run(units, state, arguments)
     if strategy in TORCH_STRATEGIES:
         return run_alternative(strategy, units, state, owner, arguments)
+    structures = owner._structures if isinstance(owner, StrategyModule) else None
     own = [Arguments((), arguments.of_block(i)) for i in range(len(units))] if arguments else None
     state = tuple(map(dense, state))
     if strategy == "checkpointed":
-        return segments.checkpointed(units, state, own, tripwire=tripwire)
+        return segments.checkpointed(units, state, own, tripwire=tripwire, structures=structures)
     if strategy == "recursive":
-        return segments.recursive(units, state, own, tripwire=tripwire)
+        return segments.recursive(units, state, own, tripwire=tripwire, structures=structures)
     start = 0
     while start < len(units):
         stop = start
@@ -147,7 +148,7 @@ def propagate(
             pairs = _pairs(units[start:stop], start)
             halves = reconstructed(
                 pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, witness=witness,
-                arguments=arguments, tripwire=tripwire,
+                arguments=arguments, tripwire=tripwire, structures=structures,
             )  # fmt: skip
             state = tuple(halves)
         else:
@@ -155,7 +156,7 @@ def propagate(
             unit = units[start]
             recompute = nonreversible == "recomputed"
             if recompute:
-                state = segments.segment([unit], state, first_unit=start, tripwire=tripwire)
+                state = segments.segment([unit], state, first_unit=start, tripwire=tripwire, structures=structures)
             else:
                 state = _run([unit], state, None)
         start = stop
@@ -210,7 +211,7 @@ class ReversibleChain(StrategyModule):
             joined = reconstructed(
                 _pairs(self.blocks), dense(stream.enter(x1)), dense(stream.enter(x2)), stream=stream, join_dim=join_dim,
                 kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), arguments=arguments,
-                tripwire=self.tripwire,
+                tripwire=self.tripwire, structures=self._structures,
             )  # fmt: skip
             assert isinstance(joined, Tensor)
             return joined

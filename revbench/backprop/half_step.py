@@ -29,6 +29,7 @@ from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
 from revbench.backprop.stream import FloatStream
+from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
 from revbench.backprop.suspicion import watchable
 from revbench.backprop.tape import Tape, call_again
@@ -227,6 +228,7 @@ def reconstructed(
     witness: Witness | None = None,
     arguments: ChainArguments | None = None,
     tripwire: bool = True,
+    structures: Structures | None = None,
 ) -> tuple[Tensor, Tensor] | Tensor:
     """Run additive coupling blocks, keeping only their last pair for backward.
 
@@ -240,6 +242,7 @@ def reconstructed(
         witness: sees the activations, and the reconstructed ones.
         arguments: what each F and G is called with beside its half.
         tripwire: compare what the functions give in backward with what they gave in forward.
+        structures: what is known of the functions from earlier calls of the chain.
 
     Returns:
         ``(y1, y2)``, or one tensor if `join_dim` is given.
@@ -269,6 +272,7 @@ def reconstructed(
             name,
             pytorch_is_whole=whole,
             surroundings=surroundings,
+            structures=structures or Structures(),
             arguments=Arguments(*given) if given else NO_ARGUMENTS,
         )
         for module, name, given in functions[: len(functions) - kept]

@@ -25,14 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from revbench.backprop.structure import CALLED_HOOKS, HELD, HOOKS, Structure, copied
+
 _SMALL = 4096  # numbers in a buffer or attribute that is copied whether anybody writes it or not
 _LONGEST = 4096  # entries of a list or dict, numbers of a NumPy array, that are copied
-_HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
-)  # fmt: skip
-CALLED_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")  # without keywords
-_HELD = ("_modules", "_parameters", "_buffers")
 _INTERNAL = frozenset(vars(nn.Module()))
 
 
@@ -98,8 +94,8 @@ class ModuleState:
     """The state of modules before a call; see the file's head.
 
     Args:
-        modules: all modules of one function, each once.
-        plain: none of them writes a parameter or sets an attribute (`revbench.backprop.plain`).
+        structure: of the function; of a plain one as it is now.
+        plain: none of its modules writes a parameter or sets an attribute (`revbench.backprop.plain`).
         untouched: those whose buffers no later call reads or changes.
         name: how errors call the function.
 
@@ -110,39 +106,40 @@ class ModuleState:
         parameters: those of the modules, each once.
     """
 
-    def __init__(
-        self, modules: Sequence[nn.Module], *, plain: bool, untouched: frozenset[nn.Module], name: str
-    ) -> None:
+    def __init__(self, structure: Structure, *, plain: bool, untouched: frozenset[nn.Module], name: str) -> None:
         self._name = name
-        self._modules = modules
-        self._plain = plain
+        self._structure, self._plain = structure, plain
+        self._modules = structure.modules
         self._only_read: list[tuple[Tensor, int, int, nn.Module, str]] = []  # the parameters of plain modules
         self._tensors: dict[int, _Tensor] = {}
         self._copied: dict[int, tuple[Any, Any]] = {}  # by the id of a container: itself, and what it held
-        self._attributes: list[dict[str, Any]] = []
-        self._kinds = [type(module) for module in modules]
-        parameters: dict[int, nn.Parameter] = {}
-        for module in modules:
-            attributes = dict(module.__dict__)
-            self._attributes.append(attributes)
-            for key in _HELD if plain else (*_HELD, *_HOOKS):
-                attributes[key] = attributes[key].copy()
-            for key, parameter in attributes["_parameters"].items():
-                if parameter is not None and id(parameter) not in parameters:
-                    parameters[id(parameter)] = parameter
-                    if plain:
-                        self._only_read.append((parameter, parameter._version, _address(parameter), module, key))
-                    else:
-                        self._hold(parameter, module, key, "parameter")
-            for key, buffer in attributes["_buffers"].items():
-                if buffer is not None and module not in untouched:
-                    self._refuse_gradient(key, buffer)
-                    self._hold(buffer, module, key, "buffer")
-        self.parameters = list(parameters.values())
-        self._needs_gradient = [parameter.requires_grad for parameter in self.parameters]
-        if not plain:
-            for module, attributes in zip(modules, self._attributes, strict=True):
+        self._attributes = structure.attributes if plain else [copied(m, (*HELD, *HOOKS)) for m in self._modules]
+        if plain:
+            self._only_read = [(p, p._version, _address(p), owner, key) for p, owner, key in structure.parameters]
+            self.parameters = [parameter for parameter, _, _ in structure.parameters]
+        else:
+            self.parameters = self._take_parameters()
+        for module, attributes in zip(self._modules, self._attributes, strict=True):
+            if attributes["_buffers"] and module not in untouched:
+                self._take_buffers(module, attributes["_buffers"])
+            if not plain:
                 self._take_attributes(module, attributes)
+        self._needs_gradient = [parameter.requires_grad for parameter in self.parameters]
+
+    def _take_parameters(self) -> list[nn.Parameter]:
+        found: dict[int, nn.Parameter] = {}
+        for module, attributes in zip(self._modules, self._attributes, strict=True):
+            for key, parameter in attributes["_parameters"].items():
+                if parameter is not None and id(parameter) not in found:
+                    found[id(parameter)] = parameter
+                    self._hold(parameter, module, key, "parameter")
+        return list(found.values())
+
+    def _take_buffers(self, module: nn.Module, buffers: Mapping[str, Tensor | None]) -> None:
+        for key, buffer in buffers.items():
+            if buffer is not None:
+                self._refuse_gradient(key, buffer)
+                self._hold(buffer, module, key, "buffer")
 
     def _take_attributes(self, module: nn.Module, attributes: dict[str, Any]) -> None:
         for key, value in attributes.items():
@@ -259,10 +256,14 @@ class ModuleState:
         for held in self._tensors.values():
             if held.copy is None:
                 self._refuse_change(held)
-        for module, kind, attributes in zip(self._modules, self._kinds, self._attributes, strict=True):
+        if not self._plain:
+            self._refuse_removed_parametrizations()
+
+    def _refuse_removed_parametrizations(self) -> None:
+        for module, kind, attributes in zip(self._modules, self._structure.kinds, self._attributes, strict=True):
             if (
                 type(module) is not kind and "parametrizations" in attributes["_modules"]
-            ):  # its class is no longer what it was
+            ):  # its class lacks the weight now
                 raise RuntimeError(
                     f"a parametrization in {self._name} was removed between forward and backward; remove it after backward"
                 )
@@ -271,18 +272,9 @@ class ModuleState:
         """Whether plain modules hold exactly what they held, and a later call would leave no trace in it: then it needs no
         shadows, and the gradient of a parameter can be had without an alias.
         """
-        if not self._plain or self._tensors:
+        if not self._plain or self._tensors or not self._structure.holds():
             return False
-        try:
-            same = all(
-                type(module) is kind and module.__dict__ == before and not any(before[key] for key in CALLED_HOOKS)
-                for module, kind, before in zip(self._modules, self._kinds, self._attributes, strict=True)
-            )
-        except Exception:  # an attribute that can't be compared was replaced
-            return False
-        # Tensors by identity: of one number, `==` would compare the values.
-        same = same and all(owner._parameters[key] is tensor for tensor, _, _, owner, key in self._only_read)
-        return same and not any(
+        return not any(
             parameter._backward_hooks or parameter.requires_grad != need
             for parameter, need in zip(self.parameters, self._needs_gradient, strict=True)
         )
@@ -297,7 +289,7 @@ class ModuleState:
         stand_ins = self._stand_ins()
         aliases = {id(parameter): stand_ins[id(parameter)] for parameter in self.parameters}
         shadows = [self._shadow(attributes, stand_ins) for attributes in self._attributes]
-        return list(zip(self._kinds, shadows, strict=True)), aliases
+        return list(zip(self._structure.kinds, shadows, strict=True)), aliases
 
     def _stand_ins(self) -> dict[int, Any]:
         """What the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
@@ -323,9 +315,9 @@ class ModuleState:
         shadow["_modules"] = shadow["_modules"].copy()
         if self._plain:
             if any(shadow[key] for key in CALLED_HOOKS):
-                shadow |= {key: collections.OrderedDict() for key in _HOOKS}  # set since the first call, which had none
+                shadow |= {key: collections.OrderedDict() for key in HOOKS}  # set since the first call, which had none
         else:
-            for key in _HOOKS:
+            for key in HOOKS:
                 shadow[key] = shadow[key].copy()
             shadow |= {
                 key: stand_ins[id(value)]

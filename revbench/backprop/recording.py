@@ -18,26 +18,24 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
-from revbench.backprop.module_state import CALLED_HOOKS, ModuleState
-from revbench.backprop.plain import is_plain, may_draw
+from revbench.backprop.module_state import ModuleState
 from revbench.backprop.random_states import Draws
 from revbench.backprop.replay import Savings
 from revbench.backprop.strangers import refuse_left, refuse_strangers
+from revbench.backprop.structure import Structure, Structures
 from revbench.backprop.surroundings import Surroundings
 
 _thread = threading.local()
 _NOTHING = nullcontext()
-_suspect_kinds: WeakKeyDictionary[type, bool] = WeakKeyDictionary()  # may they be refused?
 
 
 class Run:
@@ -72,12 +70,10 @@ class Ready(NamedTuple):
 
     Attributes:
         shadows: what each module's class and ``__dict__`` must be; None if nothing of it has to be put back.
-        forwards: then, the functions that stand in for the `forward` of some.
         aliases: what stands in for each parameter, by the parameter's ``id``.
     """
 
     shadows: Sequence[tuple[type[nn.Module], dict[str, Any]]] | None
-    forwards: Sequence[tuple[nn.Module, Callable[[Tensor], Tensor]]]
     aliases: dict[int, Tensor]
 
 
@@ -89,6 +85,7 @@ class Recording:
         name: how errors call it, e.g. ``block 3's G``.
         pytorch_is_whole: what `revbench.backprop.plain.functions_are_pytorchs` says.
         surroundings: of the first call.
+        structures: what is known of the functions that were called by these names before.
         arguments: what it is called with after its inputs.
 
     Raises:
@@ -109,23 +106,18 @@ class Recording:
         *,
         pytorch_is_whole: bool,
         surroundings: Surroundings,
+        structures: Structures,
         arguments: Arguments = NO_ARGUMENTS,
     ) -> None:
         self.module = module
         self.name = name
         self.arguments = arguments
         self._surroundings = surroundings
-        self.modules = _walk(module)
-        _refuse_what_cant_run_twice(self.modules, name)
-        self.parameters: list[nn.Parameter] = list(
-            {id(p): p for m in self.modules if m._parameters for p in m._parameters.values() if p is not None}.values()
-        )
-        hooked = _hooks_of_all() or any(any(m.__dict__[kind] for kind in CALLED_HOOKS) for m in self.modules)
-        self.plain = pytorch_is_whole and not hooked and not arguments and all(map(is_plain, self.modules))
-        # Compiled code computes its batch norms itself (`_orig_mod`: what `torch.compile` calls the module that it wraps).
-        self._compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self.modules)
-        self._savings = Savings(() if self._compiled else self.modules, private=self.plain)
-        self._may_draw = not self.plain or any(map(may_draw, self.modules))
+        self._structure = structures.of(module, name)
+        self.modules = self._structure.modules
+        self.parameters: list[nn.Parameter] = [parameter for parameter, _, _ in self._structure.parameters]
+        self.plain = self._structure.plain and pytorch_is_whole and not arguments and not _hooks_of_all()
+        self._savings = Savings(self._structure.stand_ins, private=self.plain)
         self._draws: Draws | None = None
         self._prepared: ModuleState | None = None
         self._ready: Ready | None = None
@@ -133,7 +125,9 @@ class Recording:
         self.hooks_input = False
 
     def _state(self) -> ModuleState:
-        return ModuleState(self.modules, plain=self.plain, untouched=self._savings.untouched(), name=self.name)
+        if self.plain and self._prepared is None and not self._structure.holds():
+            self._structure = Structure(self.module, self.name)  # another function of the chain changed it
+        return ModuleState(self._structure, plain=self.plain, untouched=self._savings.untouched(), name=self.name)
 
     def first(self, *inputs: Tensor, needs: Sequence[bool]) -> Any:
         """Run the module and record the circumstances. Call it without gradient.
@@ -151,7 +145,11 @@ class Recording:
         """
         self.needs = tuple(needs)
         versions = [x._version for x in inputs]
-        draws = Draws(inputs[0].device, plain=self.plain, compiled=self._compiled) if self._may_draw else None
+        draws = (
+            Draws(inputs[0].device, plain=self.plain, compiled=self._structure.compiled)
+            if self._structure.may_draw or not self.plain
+            else None
+        )
         self.state = self._prepared or self._state()
         outer = runs_now()
         _thread.runs = (*outer, Run(self, again=False))
@@ -160,7 +158,7 @@ class Recording:
             with self._surroundings.again(), _NOTHING if draws is None else draws.first():
                 outputs = self.module(*inputs) if self.plain else self._with_a_graph(inputs, needs)
         finally:
-            self._savings.end_noting()
+            self._savings.end()
             _thread.runs = outer
         self._draws = draws if draws is not None and draws.may_be_needed() else None
         self.state.settle()
@@ -215,9 +213,8 @@ class Recording:
         """What a later call needs; nothing in place of what is there, where that is what the first call found."""
         if self.state.is_there():
             aliases: dict[int, Tensor] = {id(parameter): parameter for parameter in self.parameters}
-            return Ready(None, self._savings.replays(), aliases)
-        shadows, aliases = self.state.shadows()
-        return Ready(shadows, self._savings.replays(), aliases)
+            return Ready(None, aliases)
+        return Ready(*self.state.shadows())
 
     def run_again(
         self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0
@@ -247,15 +244,13 @@ class Recording:
         _thread.runs = (*outer, Run(self, again=True))
         try:
             _exchange(self.modules, ready.shadows or ())
-            for module, forward in ready.forwards:
-                module.__dict__["forward"] = forward
+            self._savings.begin_replaying()
             draws = _NOTHING if self._draws is None else self._draws.again(self.name)
             with self._surroundings.again(), draws, torch.set_grad_enabled(differentiate or not self.plain):
                 # Views, because some observers (FlopCounterMode) want tensors that have a history.
                 outputs = self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)], again=True)
         finally:
-            for module, _ in ready.forwards:
-                module.__dict__.pop("forward", None)
+            self._savings.end()
             _exchange(self.modules, there)
             _thread.runs = outer
         self.state.check_left_alone(versions)
@@ -291,41 +286,3 @@ def _without_history(outputs: Any) -> Any:
 
 def _tensors(outputs: Any) -> list[Tensor]:
     return [y for y in (outputs if isinstance(outputs, tuple) else (outputs,)) if isinstance(y, Tensor)]
-
-
-def _walk(root: nn.Module) -> list[nn.Module]:
-    """As `nn.Module.modules`, without the names that this builds for each."""
-    found: dict[nn.Module, None] = {}
-    pending = [root]
-    while pending:
-        module = pending.pop()
-        if module not in found:
-            found[module] = None
-            pending += [child for child in module._modules.values() if child is not None]
-    return list(found)
-
-
-def _refuse_what_cant_run_twice(modules: Sequence[nn.Module], name: str) -> None:
-    for module in modules:
-        kind = type(module)
-        if kind not in _suspect_kinds:
-            bases = [base.__name__ for base in kind.__mro__]
-            _suspect_kinds[kind] = any(base in bases for base in ("ScriptModule", "LazyModuleMixin", "FSDPModule"))
-        if _suspect_kinds[kind]:
-            _refuse(module, name)
-
-
-def _refuse(module: nn.Module, name: str) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
-        raise RuntimeError(f"{name} holds a ScriptModule, which can't be run again; set strategy 'stored'")
-    if isinstance(module, nn.modules.lazy.LazyModuleMixin):
-        if module.has_uninitialized_params():
-            raise RuntimeError(
-                f"{name} holds a {type(module).__name__}, which has no parameters yet; call the model once under"
-                " torch.no_grad() before"
-            )
-        return
-    raise RuntimeError(
-        f"{name} is sharded by itself (fully_shard), so its parameters change between forward and backward; shard the"
-        " whole chain instead, or set strategy 'stored'"
-    )

@@ -85,92 +85,118 @@ class BatchStatistics(NamedTuple):
     running_var: Tensor | None
 
 
-class Savings:
-    """The batch norms and ReLUs of a module, and the statistics that one call of it had.
+class Norm:
+    """A batch norm, and what is called in place of its `forward`: `noting` in a first call, `replaying` in a later one.
+
+    Attributes:
+        noted: the statistics of the call that runs or is repeated, in the order of its uses.
+        untouched: no later call reads its running values or changes them.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        self.norm = norm
+        self.noting, self.replaying = _StandIn(norm, self._note), _StandIn(norm, self._replay)
+        self.noted: list[BatchStatistics | None] = []
+        self.untouched = False
+        self._next = 0
+        self._plain: Forward = type(norm).forward.__get__(norm)
+
+    def begin(self, noted: list[BatchStatistics | None], *, untouched: bool) -> None:
+        """Before a call."""
+        self.noted, self.untouched, self._next = noted, untouched, 0
+
+    def _note(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        few = x.numel() < _SMALL or x.dim() < 2 or x.numel() < _FEWEST_VALUES * x.shape[1]
+        if few or not norm.training or not _is_ordinary(x) or not _is_sound(norm, x):
+            self.noted.append(None)
+            return self._plain(x)
+        norm._check_input_dim(x)
+        mean, var, momentum = None, None, norm.momentum
+        if norm.track_running_stats:
+            mean, var = norm.running_mean, norm.running_var
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+                if momentum is None:
+                    momentum = 1.0 / float(norm.num_batches_tracked)
+        out, *found = torch.native_batch_norm(x, norm.weight, norm.bias, mean, var, True, momentum or 0.0, norm.eps)
+        running = (None if r is None or self.untouched else r.clone() for r in (mean, var))
+        self.noted.append(BatchStatistics(*found, *running))
+        return out
+
+    def _replay(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        noted = self.noted[self._next] if self._next < len(self.noted) else None
+        self._next += 1
+        if noted is None or not norm.training or not _is_ordinary(x) or not _fit(noted, x, norm.weight):
+            if self.untouched and norm.training:
+                return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            return self._plain(x)
+        if noted.running_mean is not None:
+            norm.running_mean.copy_(noted.running_mean)
+            norm.running_var.copy_(noted.running_var)
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+        out: Tensor = _KnownStatistics.apply(x, norm.weight, norm.bias, noted.mean, noted.inverse_deviation, norm.eps)
+        return out
+
+
+class StandIns:
+    """The batch norms and ReLUs of a module, and what stands in for them; not those that somebody else replaced already.
 
     Args:
         modules: all modules of the one that is called twice.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        known = [m for m in modules if "forward" not in m.__dict__]
+        self.norms = [Norm(m) for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
+        self.relus = [(m, _thrifty(m)) for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
+
+
+class Savings:
+    """The statistics that one call of a module had, for those that repeat it.
+
+    Args:
+        stand_ins: of the module.
         private: nobody but the batch norms themselves reads their running values.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], *, private: bool) -> None:
-        known = [m for m in modules if "forward" not in m.__dict__]  # else somebody else replaced it already
-        self._norms: list[Any] = [m for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
-        relus = [m for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
-        self._thrifty = [] if _relus_are_watched else [(relu, _thrifty(relu)) for relu in relus]
+    def __init__(self, stand_ins: StandIns, *, private: bool) -> None:
+        self._stand_ins = stand_ins
         self._private = private
+        self._watched = _relus_are_watched
         self._untouched: frozenset[nn.Module] = frozenset()
-        self._noted: list[list[BatchStatistics | None]] = [[] for _ in self._norms]
-        self._notings = [self._noting(norm, noted) for norm, noted in zip(self._norms, self._noted, strict=True)]
+        self._noted: list[list[BatchStatistics | None]] = [[] for _ in stand_ins.norms]
 
     def untouched(self) -> frozenset[nn.Module]:
         """Before the first call: batch norms whose buffers no later call will read or change."""
-        self._untouched = frozenset(norm for norm in self._norms if self._private and norm.training)
+        norms = self._stand_ins.norms if self._private else ()
+        self._untouched = frozenset(known.norm for known in norms if known.norm.training)
         return self._untouched
 
     def begin_noting(self) -> None:
-        """Before the first call, after `untouched`: batch norms note their statistics until `end_noting`."""
-        for norm, noted, noting in zip(self._norms, self._noted, self._notings, strict=True):
+        """Before the first call, after `untouched`: batch norms note their statistics until `end`."""
+        for known, noted in zip(self._stand_ins.norms, self._noted, strict=True):
             noted.clear()
-            norm.__dict__["forward"] = _StandIn(norm, noting)
+            known.begin(noted, untouched=known.norm in self._untouched)
+            known.norm.__dict__["forward"] = known.noting
 
-    def end_noting(self) -> None:
-        """After the first call."""
-        for norm in self._norms:
-            del norm.__dict__["forward"]
+    def begin_replaying(self) -> None:
+        """Before a later call: batch norms take the statistics that they noted, ReLUs back-propagate in place, until `end`."""
+        for known, noted in zip(self._stand_ins.norms, self._noted, strict=True):
+            known.begin(noted, untouched=known.norm in self._untouched)
+            known.norm.__dict__["forward"] = known.replaying
+        if not self._watched:
+            for relu, forward in self._stand_ins.relus:
+                relu.__dict__["forward"] = forward
 
-    def replays(self) -> list[tuple[nn.Module, Forward]]:
-        """For a later call, what the modules' `forward` must be: batch norms take the statistics that they noted, ReLUs
-        back-propagate in place.
-        """
-        norms = (
-            (norm, self._replaying(norm, iter(noted))) for norm, noted in zip(self._norms, self._noted, strict=True)
-        )
-        return [(module, _StandIn(module, forward)) for module, forward in (*norms, *self._thrifty)]
-
-    def _noting(self, norm: Any, noted: list[BatchStatistics | None]) -> Forward:
-        plain: Forward = type(norm).forward.__get__(norm)
-
-        def forward(x: Tensor) -> Tensor:
-            few = x.numel() < _SMALL or x.dim() < 2 or x.numel() < _FEWEST_VALUES * x.shape[1]
-            if few or not norm.training or not _is_ordinary(x) or not _is_sound(norm, x):
-                noted.append(None)
-                return plain(x)
-            norm._check_input_dim(x)
-            mean, var, momentum = None, None, norm.momentum
-            if norm.track_running_stats:
-                mean, var = norm.running_mean, norm.running_var
-                if norm.num_batches_tracked is not None:
-                    norm.num_batches_tracked.add_(1)
-                    if momentum is None:
-                        momentum = 1.0 / float(norm.num_batches_tracked)
-            out, *found = torch.native_batch_norm(x, norm.weight, norm.bias, mean, var, True, momentum or 0.0, norm.eps)
-            running = (None if r is None or norm in self._untouched else r.clone() for r in (mean, var))
-            noted.append(BatchStatistics(*found, *running))
-            return out
-
-        return forward
-
-    def _replaying(self, norm: Any, left: Iterator[BatchStatistics | None]) -> Forward:
-        plain: Forward = type(norm).forward.__get__(norm)
-
-        def forward(x: Tensor) -> Tensor:
-            noted = next(left, None)
-            if noted is None or not norm.training or not _is_ordinary(x) or not _fit(noted, x, norm.weight):
-                if norm in self._untouched and norm.training:
-                    return F.batch_norm(x, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
-                return plain(x)
-            if noted.running_mean is not None:
-                norm.running_mean.copy_(noted.running_mean)
-                norm.running_var.copy_(noted.running_var)
-                if norm.num_batches_tracked is not None:
-                    norm.num_batches_tracked.add_(1)
-            out: Tensor = _KnownStatistics.apply(
-                x, norm.weight, norm.bias, noted.mean, noted.inverse_deviation, norm.eps
-            )
-            return out
-
-        return forward
+    def end(self) -> None:
+        """After either."""
+        for known in self._stand_ins.norms:
+            known.norm.__dict__.pop("forward", None)
+        for relu, _ in self._stand_ins.relus:
+            relu.__dict__.pop("forward", None)
 
 
 def _is_ordinary(x: Tensor) -> bool:
@@ -229,7 +255,7 @@ class _KnownStatistics(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def _thrifty(relu: nn.ReLU) -> Forward:
+def _thrifty(relu: nn.ReLU) -> _StandIn:
     plain: Forward = nn.ReLU.forward.__get__(relu)
 
     def forward(x: Tensor) -> Tensor:
@@ -242,7 +268,7 @@ def _thrifty(relu: nn.ReLU) -> Forward:
         out: Tensor = _Relu.apply(x, relu.inplace)
         return out
 
-    return forward
+    return _StandIn(relu, forward)
 
 
 class _Relu(torch.autograd.Function):

@@ -26,6 +26,7 @@ from revbench.backprop.ownership import try_out_gradients
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
+from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
 from revbench.backprop.suspicion import Note, Suspicion, changes, watchable
 from revbench.backprop.tripwire import next_phase
@@ -212,6 +213,7 @@ def segment(
     first_unit: int = 0,
     arguments: Sequence[Arguments] | None = None,
     tripwire: bool = True,
+    structures: Structures | None = None,
 ) -> State:
     """Run units one after the other, keeping only the state before them; backward runs them again.
 
@@ -222,6 +224,7 @@ def segment(
         first_unit: number of the first unit, for error messages.
         arguments: what each unit is called with beside the state.
         tripwire: compare what the units give in backward with what they gave in forward.
+        structures: what is known of the units from earlier calls.
 
     Returns:
         The tensors that leave the last unit.
@@ -229,7 +232,14 @@ def segment(
     whole, surroundings = functions_are_pytorchs(), Surroundings(state[0].device)
     given = arguments or [NO_ARGUMENTS] * len(units)
     recordings = [
-        Recording(unit, f"unit {i}", pytorch_is_whole=whole, surroundings=surroundings, arguments=own)
+        Recording(
+            unit,
+            f"unit {i}",
+            pytorch_is_whole=whole,
+            surroundings=surroundings,
+            structures=structures or Structures(),
+            arguments=own,
+        )
         for i, (unit, own) in enumerate(zip(units, given, strict=True), first_unit)
     ]
     sequence = _Sequence(recordings, halve=halve, width=len(state), tripwire=tripwire)
@@ -238,21 +248,42 @@ def segment(
 
 
 def checkpointed(
-    units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None, *, tripwire: bool = True
+    units: Sequence[nn.Module],
+    state: State,
+    arguments: Sequence[Arguments] | None = None,
+    *,
+    tripwire: bool = True,
+    structures: Structures | None = None,
 ) -> State:
     """Segments of about sqrt(L) units; only the states between them are kept."""
     length = math.isqrt(max(len(units) - 1, 0)) + 1
     for start in range(0, len(units), length):
         own = arguments[start : start + length] if arguments else None
-        state = segment(units[start : start + length], state, first_unit=start, arguments=own, tripwire=tripwire)
+        state = segment(
+            units[start : start + length],
+            state,
+            first_unit=start,
+            arguments=own,
+            tripwire=tripwire,
+            structures=structures,
+        )
     return state
 
 
 def recursive(
-    units: Sequence[nn.Module], state: State, arguments: Sequence[Arguments] | None = None, *, tripwire: bool = True
+    units: Sequence[nn.Module],
+    state: State,
+    arguments: Sequence[Arguments] | None = None,
+    *,
+    tripwire: bool = True,
+    structures: Structures | None = None,
 ) -> State:
     """One segment, halved again and again in backward; only the first state is kept."""
-    return segment(units, state, halve=True, arguments=arguments, tripwire=tripwire) if units else state
+    return (
+        segment(units, state, halve=True, arguments=arguments, tripwire=tripwire, structures=structures)
+        if units
+        else state
+    )
 
 
 def _as_state(outputs: Any) -> State:

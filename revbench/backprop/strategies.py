@@ -10,6 +10,7 @@ from torch import nn
 
 from revbench.backprop.certificate import Certificate, Notary, Witness
 from revbench.backprop.compiling import compile_pieces
+from revbench.backprop.structure import Structures
 from revbench.errors import UserError, unknown
 from revbench.words import ALL_STRATEGIES, NONREVERSIBLE, TORCH_STRATEGIES, Nonreversible, Strategy
 
@@ -38,6 +39,7 @@ class StrategyModule(nn.Module):
         self._nonreversible: Nonreversible = "kept"
         self._kept_half_blocks = 0
         self._notary: Notary | None = None
+        self._structures = Structures()
         self.certify = False
         self.tripwire = True
         self.witness: Witness | None = None

@@ -16,6 +16,7 @@ from revbench import reversible
 from revbench.backprop.ownership import gradient_is_ours, memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording
 from revbench.backprop.replay import _KnownStatistics, _Relu
+from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
 from revbench.words import STRATEGIES
 from tests.backprop.chains import relative_difference
@@ -31,7 +32,9 @@ NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNor
 
 def recompute(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """A module's output in the first call and in the second."""
-    recording = Recording(module, "m", pytorch_is_whole=True, surroundings=Surroundings(x.device))
+    recording = Recording(
+        module, "m", pytorch_is_whole=True, surroundings=Surroundings(x.device), structures=Structures()
+    )
     with torch.no_grad():
         first = recording.first(x, needs=(False,))
     return first, recording.once_more((x,))

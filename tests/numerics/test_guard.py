@@ -195,7 +195,7 @@ def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) 
     from revbench.backprop.recording import Recording
     from revbench.backprop.replay import Savings
 
-    for name in ("begin_noting", "end_noting"):
+    for name in ("begin_noting", "begin_replaying"):
         monkeypatch.setattr(Savings, name, lambda self: None)
     monkeypatch.setattr(Recording, "_make_ready", _without_copies)
     with pytest.raises(AssertionError, match=r"a step leaves 1.blocks.*running_mean.* otherwise than stored does"):
@@ -205,7 +205,7 @@ def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) 
 def _without_copies(self: Any) -> Any:
     from revbench.backprop.recording import Ready
 
-    return Ready(None, [], {id(p): p for p in self.parameters})
+    return Ready(None, {id(p): p for p in self.parameters})
 
 
 def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
