@@ -3,9 +3,10 @@
 A tensor's numbers, as they lie in memory, are added up in runs of 251. Sums are linear, so the difference of two
 fingerprints is the fingerprint of the difference, and its Euclidean norm estimates that of the difference, if the numbers of a
 run are uncorrelated exactly so on average. The length of a run is prime and divides no dimension, so that it never is a
-whole row or channel, whose sums can be constant (after layer norm, say). Of a tensor above 262,144 numbers every eighth
-run is read, other ones at each call. What cancels within runs is not seen, and what changes in so small a place of a large
-tensor that it lies between the runs is seen at another call.
+whole row or channel, whose sums can be constant (after layer norm, say). Of a tensor above 65,536 numbers only so many runs
+are read, at most every 32nd, other ones at each call, that they make about 32,768 numbers: no second thread is worth its
+while for those. What cancels within runs is not seen, and what changes in so small a place of a large tensor that it lies
+between the runs is seen at another call.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import math
 import torch
 from torch import Tensor
 
-PHASES = 9
+PHASES = 33
 _RUNS = (251, 241, 127, 113, 61, 59, 31, 29, 13, 11, 7, 5, 3, 2)
 _SUMS = 64  # so many of them at least: shorter runs for smaller tensors
-_LARGE = 1 << 18
+_READ = 1 << 15  # so many numbers are read of a large tensor, as far as every 32nd run makes as many
 
 Order = tuple[int, ...]
 
@@ -47,7 +48,12 @@ def fingerprint(value: Tensor, order: Order | None = None, phase: int = 0) -> tu
 
 def numbers_read(value: Tensor) -> int:
     """How many of a tensor's numbers about go into its fingerprint."""
-    return max(1, value.numel() // (PHASES - 1 if value.numel() >= _LARGE else 1))
+    return max(1, value.numel() // _every(value.numel()))
+
+
+def _every(count: int) -> int:
+    """Of so many numbers each how manyth run is read: all below 65,536."""
+    return max(1, min(PHASES - 1, count // _READ))
 
 
 @functools.lru_cache(1024)
@@ -68,11 +74,13 @@ def _fingerprint(value: Tensor, order: Order | None, phase: int) -> tuple[Tensor
     value = value.contiguous()
     count = value.numel()
     run = _run(value.shape)
-    if count >= _LARGE:  # in the last phase the runs that end with the tensor
-        group = (PHASES - 1) * run
-        start = phase * run if phase < PHASES - 1 else (count - run) % group
+    every = _every(count)
+    group = every * run
+    if every > 1:  # in the last phase the runs that end with the tensor
+        phase %= every + 1
+        start = phase * run if phase < every else (count - run) % group
     else:  # the rest that makes no run is at the end, at the beginning, or in part at both
-        group, start = run, phase * (count % run) // (PHASES - 1)
+        start = phase * (count % run) // (PHASES - 1)
     rows = (count - start - run) // group + 1
     runs = value.as_strided((rows, run), (group, 1), value.storage_offset() + start)
     return runs.sum(1, dtype=torch.float64 if value.dtype == torch.float64 else torch.float32), order

@@ -25,6 +25,7 @@ from torch.autograd.graph import get_gradient_edge
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, ChainArguments
 from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
+from revbench.backprop.ownership import memory_is_ours
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
@@ -62,7 +63,8 @@ class _HalfStep(torch.autograd.Function):
             tape.witness.note_value(recording.name, value)
         if tape.tripwire is not None:  # before the addition, which then finds the value in the cache
             tape.tripwire.note(recording.name, recording.module, value, recording.arithmetic(value))
-        out = _add(tape.stream, recording.name, b, value)
+        spare = recording.eager and tape.witness is None and value is not a and value.stride() == b.stride()
+        out = _add(tape.stream, recording.name, b, value, spare=spare and memory_is_ours(value))
         ctx.strides = a.stride(), b.stride()
         ctx.save_for_backward(*arguments)
         ctx.tape, ctx.recording, ctx.index = tape, recording, len(tape.recordings)
@@ -135,13 +137,13 @@ def _refuse_another_shape(name: str, b: Tensor, value: Any) -> None:
         )
 
 
-def _add(stream: FloatStream, name: str, b: Tensor, value: Tensor) -> Tensor:
-    """``b + value``, if that has the dtype of the stream.
+def _add(stream: FloatStream, name: str, b: Tensor, value: Tensor, *, spare: bool = False) -> Tensor:
+    """``b + value``, if that has the dtype of the stream; written over `value` if that is `spare`.
 
     Raises:
         ValueError: `value` has a dtype that would change the stream's.
     """
-    out = stream.add(b, value)
+    out = stream.add(b, value, into=value if spare and value.dtype is b.dtype else None)
     if out.dtype != b.dtype:
         raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
     return out

@@ -95,6 +95,7 @@ class Recording:
         parameters: those of the module, each once; what a node of autograd takes as inputs.
         plain: whether it is made of PyTorch's own layers in `nn.Sequential`, without hooks, and nothing else: then nobody
             reads another's buffers, and no tensor comes in from outside.
+        eager: plain, and not compiled, whose results may lie in memory of the compiler's.
         needs: of each input of the first call, whether it needs gradient.
         hooks_input: whether the first call asked for the gradient of its first input, by a hook or `retain_grad`.
     """
@@ -117,6 +118,7 @@ class Recording:
         self.modules = self._structure.modules
         self.parameters: list[nn.Parameter] = [parameter for parameter, _, _ in self._structure.parameters]
         self.plain = self._structure.plain and pytorch_is_whole and not arguments and not _hooks_of_all()
+        self.eager = self.plain and not self._structure.compiled
         self._savings = Savings(self._structure.stand_ins, private=self.plain)
         self._draws: Draws | None = None
         self._prepared: ModuleState | None = None

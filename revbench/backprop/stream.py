@@ -25,9 +25,9 @@ class FloatStream:
         low = half.dtype in (torch.bfloat16, torch.float16)
         return half.float() if low and torch.is_autocast_enabled(half.device.type) else half
 
-    def add(self, half: Tensor, residual: Tensor) -> Tensor:
-        """``half + residual`` in a new tensor."""
-        return half + residual
+    def add(self, half: Tensor, residual: Tensor, *, into: Tensor | None = None) -> Tensor:
+        """``half + residual``, written into the residual if nobody else sees it, else into a new tensor."""
+        return torch.add(half, residual, out=into)
 
     def subtract(self, half: Tensor, residual: Tensor, *, into: Tensor | None) -> Tensor:
         """``half - residual``, written into one of the two if nobody else sees it, else into a new tensor."""
