@@ -118,17 +118,20 @@ def _core(library: str, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> nn.Modu
     return core
 
 
-def chain(library: str = "revbench", kind: str = "basic", blocks: int = 9) -> ChainNetwork:
+def chain(library: str = "revbench", kind: str = "basic", blocks: int = 9, tripwire: bool = True) -> ChainNetwork:
     """The network of a case.
 
     Args:
         library: ``revbench``, ``revtorch``, ``revlib`` or ``memcnn``.
         kind: ``basic``: 64 channels, F and G are BN-ReLU-3×3 twice; ``bottleneck``: 128 channels, BN-ReLU-1×1, 3×3, 1×1.
         blocks: of the chain.
+        tripwire: of our engine, so that its cost can be measured.
 
     Raises:
         UserError: an unknown name, or a library that is not installed.
     """
     if kind not in CHAIN_KINDS:
         raise unknown("kind of chain", kind, CHAIN_KINDS)
-    return ChainNetwork(blocks, 64 if kind == "basic" else 128, bottleneck=kind == "bottleneck", library=library)
+    network = ChainNetwork(blocks, 64 if kind == "basic" else 128, bottleneck=kind == "bottleneck", library=library)
+    network.chain.tripwire = tripwire
+    return network

@@ -274,9 +274,9 @@ def depth_cases(plan: Plan) -> list[Case]:
     ]  # fmt: skip
 
 
-def chain_case(plan: Plan, kind: str, library: str = "revbench") -> Case:
+def chain_case(plan: Plan, kind: str, library: str = "revbench", *, tripwire: bool = True) -> Case:
     """The chain by which libraries are compared, stored by plain autograd."""
-    named = f"library={library},kind={kind},blocks={plan.size.chain_blocks}"
+    named = f"library={library},kind={kind},blocks={plan.size.chain_blocks}" + ("" if tripwire else ",tripwire=False")
     return Case(model=f"revbench.peers:chain({named})", batch_size=plan.size.chain_batch_size, device=plan.device)
 
 
@@ -303,8 +303,12 @@ def chain_leads(plan: Plan) -> list[Case]:
 
 
 def contenders(plan: Plan, lead: Case) -> list[Case]:
-    """All that are timed together with this lead: our strategies, PyTorch's ways, and the libraries that are installed."""
+    """All that are timed together with this lead: our strategies, PyTorch's ways, and the libraries that are installed.
+
+    Ours once more without its tripwire, whose cost that is.
+    """
     kind = parse_factory(lead.model)[2]["kind"]
     ours = [case for case in chain_cases(plan) if case.model == lead.model]
     peers = [name for name in PEERS if importlib.util.find_spec(name)]
-    return ours + [chain_case(plan, kind, name).replace(strategy="reconstructed") for name in peers]
+    others = [chain_case(plan, kind, tripwire=False), *(chain_case(plan, kind, name) for name in peers)]
+    return ours + [case.replace(strategy="reconstructed") for case in others]

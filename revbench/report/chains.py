@@ -14,6 +14,7 @@ from revbench.units import human_bytes, human_seconds
 from revbench.words import PEERS, TORCH_STRATEGIES
 
 _PROBES = ("memory", "flops", "time_interleaved")
+_UNWATCHED = ",tripwire=False"  # an argument of the factory
 _MARKERS = {"revtorch": "^", "revlib": "v", "memcnn": "<"}
 
 
@@ -29,9 +30,8 @@ def names_library(case: Case) -> bool:
 
 def _stored(case: Case) -> Case:
     """Plain autograd on the same blocks, uncompiled: what everything on a chain is compared with."""
-    return case.stored().replace(
-        model=case.model.replace(f"library={_library(case)}", "library=revbench"), compile=False
-    )
+    model = case.model.replace(f"library={_library(case)}", "library=revbench").replace(_UNWATCHED, "")
+    return case.stored().replace(model=model, compile=False)
 
 
 def _argument(case: Case, name: str) -> str:
@@ -45,6 +45,8 @@ def _library(case: Case) -> str:
 def _way(case: Case) -> str:
     library = _library(case)
     way = strategy_of(case) if library == "revbench" else library
+    if _UNWATCHED in case.model:
+        way = f"{way}, no tripwire"
     return f"{way}, compiled" if case.compile else way
 
 

@@ -281,10 +281,12 @@ def test_chains_have_a_table_and_a_plane_of_their_own(tmp_path: Path) -> None:
     journal.add_environment(ENVIRONMENT)
     stored = Case(model="revbench.peers:chain(library=revbench,kind=basic,blocks=4)", batch_size=4)
     peer = stored.replace(model="revbench.peers:chain(library=memcnn,kind=basic,blocks=4)", strategy="reconstructed")
+    unwatched = stored.replace(model=stored.model.replace(")", ",tripwire=False)"), strategy="reconstructed")
     cases = {
         stored: (8, 1.0), stored.replace(strategy="reconstructed"): (1, 1.3), peer: (3, 1.7),
         stored.replace(strategy="torch_checkpoint"): (2, 1.4),
         stored.replace(strategy="reconstructed", compile=True): (1, 1.2),
+        unwatched: (1, 1.29),
     }  # fmt: skip
     for case, (mib, seconds) in cases.items():
         found: dict[str, Any] = {**memory(mib << 20), "allocated_activation_peak_bytes": mib << 20}
@@ -305,6 +307,8 @@ def test_chains_have_a_table_and_a_plane_of_their_own(tmp_path: Path) -> None:
     assert by_way["memcnn"][4] == "0.38 ×"
     assert by_way["memcnn"][6] == "1.70 × (1.70 to 1.70)"
     assert by_way["memcnn"][7] == "crashed"
+    assert by_way["reconstructed"][6] == "1.30 × (1.30 to 1.30)"
+    assert by_way["reconstructed, no tripwire"][6] == "1.29 × (1.29 to 1.29)"
     assert by_way["reconstructed, compiled"][2:5] == ["–", "1.0 MiB", "0.12 ×"]
     assert "torch_checkpoint 0.25, 1.40" in figure.alternative
     assert not any(s.title in ("Memory", "Time and computation") for s in report.sections)
