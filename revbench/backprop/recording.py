@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -155,12 +155,18 @@ class Recording:
         self.state = self._prepared or self._state()
         outer = runs_now()
         _thread.runs = (*outer, Run(self, again=False))
-        self._savings.begin_noting()
+        layers = self._savings.first() if self.plain else None
+        if layers is None:
+            self._savings.begin_noting()
         try:
             with self._surroundings.again(), _NOTHING if draws is None else draws.first():
-                outputs = self.module(*inputs) if self.plain else self._with_a_graph(inputs, needs)
+                if layers is not None:
+                    outputs = _one_after_the_other(layers, *inputs)
+                else:
+                    outputs = self.module(*inputs) if self.plain else self._with_a_graph(inputs, needs)
         finally:
-            self._savings.end()
+            if layers is None:
+                self._savings.end()
             _thread.runs = outer
         self._draws = draws if draws is not None and draws.may_be_needed() else None
         self.state.settle()
@@ -240,19 +246,23 @@ class Recording:
         leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs[linked:], needs, strict=True)]
         ready = self._ready or self._make_ready()
         self._ready = None
+        layers = self._savings.again() if self.plain and ready.shadows is None else None
         there = [(type(module), module.__dict__) for module in self.modules] if ready.shadows is not None else ()
         versions = self.state.versions()
         outer = runs_now()
         _thread.runs = (*outer, Run(self, again=True))
         try:
             _exchange(self.modules, ready.shadows or ())
-            self._savings.begin_replaying()
+            if layers is None:
+                self._savings.begin_replaying()
             draws = _NOTHING if self._draws is None else self._draws.again(self.name)
             with self._surroundings.again(), draws, torch.set_grad_enabled(differentiate or not self.plain):
                 # Views, because some observers (FlopCounterMode) want tensors that have a history.
-                outputs = self._call([x.view_as(x) for x in (*inputs[:linked], *leaves)], again=True)
+                views = [x.view_as(x) for x in (*inputs[:linked], *leaves)]
+                outputs = self._call(views, again=True) if layers is None else _one_after_the_other(layers, *views)
         finally:
-            self._savings.end()
+            if layers is None:
+                self._savings.end()
             _exchange(self.modules, there)
             _thread.runs = outer
         self.state.check_left_alone(versions)
@@ -270,6 +280,12 @@ class Recording:
 
 def _hooks_of_all() -> bool:
     return bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
+
+
+def _one_after_the_other(layers: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def _exchange(modules: Sequence[nn.Module], states: Sequence[tuple[type[nn.Module], dict[str, Any]]]) -> None:

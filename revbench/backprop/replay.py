@@ -95,7 +95,7 @@ class Norm:
 
     def __init__(self, norm: Any) -> None:
         self.norm = norm
-        self.noting, self.replaying = _StandIn(norm, self._note), _StandIn(norm, self._replay)
+        self.noting, self.replaying = _StandIn(norm, self.note), _StandIn(norm, self.replay)
         self.noted: list[BatchStatistics | None] = []
         self.untouched = False
         self._next = 0
@@ -105,7 +105,8 @@ class Norm:
         """Before a call."""
         self.noted, self.untouched, self._next = noted, untouched, 0
 
-    def _note(self, x: Tensor) -> Tensor:
+    def note(self, x: Tensor) -> Tensor:
+        """What the batch norm gives in a first call."""
         norm = self.norm
         few = x.numel() < _SMALL or x.dim() < 2 or x.numel() < _FEWEST_VALUES * x.shape[1]
         if few or not norm.training or not _is_ordinary(x) or not _is_sound(norm, x):
@@ -124,7 +125,8 @@ class Norm:
         self.noted.append(BatchStatistics(*found, *running))
         return out
 
-    def _replay(self, x: Tensor) -> Tensor:
+    def replay(self, x: Tensor) -> Tensor:
+        """What it gives in a later one."""
         norm = self.norm
         noted = self.noted[self._next] if self._next < len(self.noted) else None
         self._next += 1
@@ -146,12 +148,22 @@ class StandIns:
 
     Args:
         modules: all modules of the one that is called twice.
+        layers: all that this calls, one after the other, if that is all that it does.
+
+    Attributes:
+        first, again: what to call in place of the whole module; None if it does more than call its layers.
     """
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], layers: Sequence[nn.Module] | None) -> None:
         known = [m for m in modules if "forward" not in m.__dict__]
         self.norms = [Norm(m) for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
         self.relus = [(m, _thrifty(m)) for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
+        self.first = self.again = None
+        if layers is not None:
+            noting = {stand_in.norm: stand_in.note for stand_in in self.norms}
+            replaying = {stand_in.norm: stand_in.replay for stand_in in self.norms} | dict(self.relus)
+            self.first = [noting.get(layer, layer.forward) for layer in layers]
+            self.again = [replaying.get(layer, layer.forward) for layer in layers]
 
 
 class Savings:
@@ -175,17 +187,35 @@ class Savings:
         self._untouched = frozenset(known.norm for known in norms if known.norm.training)
         return self._untouched
 
+    def first(self) -> Sequence[Forward] | None:
+        """For a first call, after `untouched`: the functions that it is, if it is nothing but one after the other.
+
+        They are the same as `begin_noting`, the call of the module and `end`, without anything put into the modules.
+        """
+        self._begin(anew=True)
+        return self._stand_ins.first
+
+    def again(self) -> Sequence[Forward] | None:
+        """For a later call, likewise."""
+        self._begin(anew=False)
+        return self._stand_ins.again if not self._watched else None
+
+    def _begin(self, *, anew: bool) -> None:
+        for known, noted in zip(self._stand_ins.norms, self._noted, strict=True):
+            if anew:
+                noted.clear()
+            known.begin(noted, untouched=known.norm in self._untouched)
+
     def begin_noting(self) -> None:
         """Before the first call, after `untouched`: batch norms note their statistics until `end`."""
-        for known, noted in zip(self._stand_ins.norms, self._noted, strict=True):
-            noted.clear()
-            known.begin(noted, untouched=known.norm in self._untouched)
+        self._begin(anew=True)
+        for known in self._stand_ins.norms:
             known.norm.__dict__["forward"] = known.noting
 
     def begin_replaying(self) -> None:
         """Before a later call: batch norms take the statistics that they noted, ReLUs back-propagate in place, until `end`."""
-        for known, noted in zip(self._stand_ins.norms, self._noted, strict=True):
-            known.begin(noted, untouched=known.norm in self._untouched)
+        self._begin(anew=False)
+        for known in self._stand_ins.norms:
             known.norm.__dict__["forward"] = known.replaying
         if not self._watched:
             for relu, forward in self._stand_ins.relus:

@@ -46,6 +46,7 @@ class Structure:
         self.modules = _walk(module)
         _refuse_what_cant_run_twice(self.modules, name)
         self.kinds = [type(module) for module in self.modules]
+        self._methods = [(kind, kind.forward, kind.__call__) for kind in dict.fromkeys(self.kinds)]
         hooked = any(any(module.__dict__[key] for key in CALLED_HOOKS) for module in self.modules)
         self.plain = not hooked and all(map(is_plain, self.modules))
         self.attributes = [copied(module, HELD) for module in self.modules]
@@ -61,7 +62,8 @@ class Structure:
         # `_orig_mod`: what `torch.compile` calls the module that it wraps.
         self.compiled = any(m._compiled_call_impl is not None or "_orig_mod" in m._modules for m in self.modules)
         self.may_draw = not self.plain or any(map(may_draw, self.modules))
-        self.stand_ins = StandIns(() if self.compiled else self.modules)
+        layers = _layers(module) if self.plain and not self.compiled else None
+        self.stand_ins = StandIns(() if self.compiled else self.modules, layers)
 
     def holds(self) -> bool:
         """Whether the modules of a plain function are what they were and hold what they held."""
@@ -79,6 +81,7 @@ class Structure:
             )
         except Exception:  # an attribute that can't be compared was replaced
             return False
+        same = same and all(kind.forward is run and kind.__call__ is call for kind, run, call in self._methods)
         # Tensors by identity: of one number, `==` would compare the values.
         return same and all(owner._parameters[key] is parameter for parameter, owner, key in self.parameters)
 
@@ -107,6 +110,19 @@ class Structures:
 
     def __reduce__(self) -> tuple[type[Structures], tuple[()]]:  # a copy of the network finds its own
         return Structures, ()
+
+
+def _layers(module: nn.Module) -> list[nn.Module] | None:
+    """The layers that plain modules call, one after the other; None if a container does more than that."""
+    if not isinstance(module, nn.Sequential):
+        return None if module._modules else [module]
+    found: list[nn.Module] = []
+    for child in module._modules.values():
+        layers = _layers(child) if child is not None else None
+        if layers is None:
+            return None
+        found += layers
+    return found
 
 
 def copied(module: nn.Module, keys: Sequence[str]) -> dict[str, Any]:

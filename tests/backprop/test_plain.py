@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revbench import reversible
 from revbench.backprop import ReversibleBlock
 from revbench.backprop.plain import functions_are_pytorchs, is_plain, may_draw
 from revbench.models.residual import ResidualFunction
@@ -58,6 +59,20 @@ def _method(plain: Any) -> Any:
         return out * torch.rand_like(out)
 
     return forward
+
+
+def test_what_is_replaced_after_a_first_call_is_noticed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = reversible([(nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 6)) for _ in range(2)]).double()
+    x = torch.randn(5, 12, dtype=torch.float64)
+    chain(x).sum().backward()
+    plain = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: plain(self, x) * torch.rand(6, dtype=x.dtype))
+    torch.manual_seed(3)
+    found = torch.autograd.grad(chain(x).square().sum(), list(chain.parameters()))
+    torch.manual_seed(3)
+    chain.strategy = "stored"
+    expected = torch.autograd.grad(chain(x).square().sum(), list(chain.parameters()))
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_layer_with_a_method_of_its_own_is_somebodys_own() -> None:
