@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from revbench.backprop.module_state import COPIED
+from revbench.backprop.copies import COPIED
 
 OfEachBlock = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 

@@ -289,7 +289,7 @@ def reversible(
         certify: under ``reconstructed``, compare checksums of the activations; settable later. What was found is
             in the module's ``certificate`` after backward.
         tripwire: let backward raise if a function gives another value when run again than it gave in forward; settable
-            later. Costs less than 1 % of a step of ordinary size.
+            later. Costs about 1 % of a step of ordinary size.
 
     Returns:
         A module called with one tensor, or with a pair ``(x1, x2)`` as one tuple; it returns the same kind. What else it

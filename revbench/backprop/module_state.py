@@ -13,48 +13,31 @@ always copied, so that a change before backward does not matter either.
 from __future__ import annotations
 
 import collections
-import copy
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from revbench.backprop.copies import (
+    CONSTANT,
+    CONTAINERS,
+    COPIED,
+    address_of,
+    alias,
+    same_bits,
+    value_of,
+    version_of,
+    with_attributes,
+    with_stand_ins,
+)  # fmt: skip
 from revbench.backprop.structure import CALLED_HOOKS, HELD, HOOKS, Structure, copied
 
 _SMALL = 4096  # numbers in a buffer or attribute that is copied whether anybody writes it or not
 _LONGEST = 4096  # entries of a list or dict, numbers of a NumPy array, that are copied
 _INTERNAL = frozenset(vars(nn.Module()))
-
-
-def _generator_as_it_is(generator: torch.Generator) -> torch.Generator:
-    twin = torch.Generator(generator.device)
-    twin.set_state(generator.get_state())
-    return twin
-
-
-_distributed: Callable[[], bool] = (
-    torch.distributed.is_initialized if torch.distributed.is_available() else lambda: False
-)
-
-# Attributes that a call may change without setting them anew, and how they are copied.
-_KINDS = (
-    list, dict, set, bytearray, collections.deque, collections.OrderedDict, collections.defaultdict, collections.Counter, tuple,
-)  # fmt: skip
-_CONTAINERS: Mapping[type, Callable[[Any], Any]] = dict.fromkeys(_KINDS, copy.copy)
-_CONSTANT = frozenset({int, float, bool, str, bytes, type(None)})
-COPIED: Mapping[type, Callable[[Any], Any]] = {
-    np.ndarray: np.copy,
-    torch.Generator: _generator_as_it_is,
-    random.Random: copy.deepcopy,
-    np.random.Generator: copy.deepcopy,
-    np.random.RandomState: copy.deepcopy,
-}
 
 
 @dataclass(slots=True)
@@ -115,7 +98,7 @@ class ModuleState:
         self._copied: dict[int, tuple[Any, Any]] = {}  # by the id of a container: itself, and what it held
         self._attributes = structure.attributes if plain else [copied(m, (*HELD, *HOOKS)) for m in self._modules]
         if plain:
-            self._only_read = [(p, p._version, _address(p), owner, key) for p, owner, key in structure.parameters]
+            self._only_read = [(p, p._version, address_of(p), owner, key) for p, owner, key in structure.parameters]
             self.parameters = [parameter for parameter, _, _ in structure.parameters]
         else:
             self.parameters = self._take_parameters()
@@ -158,12 +141,12 @@ class ModuleState:
         if isinstance(value, Tensor):
             self._hold(value, owner, key, "attribute")
             return True
-        if kind in _CONTAINERS and len(value) <= _LONGEST and id(value) not in outer:
+        if kind in CONTAINERS and len(value) <= _LONGEST and id(value) not in outer:
             outer = {*outer, id(value)}
             entries = value.values() if isinstance(value, dict) else value
-            some = [self._take(entry, owner, key, outer) for entry in entries if type(entry) not in _CONSTANT]
+            some = [self._take(entry, owner, key, outer) for entry in entries if type(entry) not in CONSTANT]
             if kind is not tuple or any(some):
-                self._copied.setdefault(id(value), (value, _CONTAINERS[kind](value)))
+                self._copied.setdefault(id(value), (value, CONTAINERS[kind](value)))
                 return True
         elif kind in COPIED and getattr(value, "size", 0) <= _LONGEST:
             self._copied.setdefault(id(value), (value, COPIED[kind](value)))
@@ -173,13 +156,13 @@ class ModuleState:
     def _hold(self, tensor: Tensor, owner: nn.Module, key: str, kind: str) -> None:
         if id(tensor) in self._tensors:
             return
-        version, address = _version(tensor), _address(tensor)
+        version, address = version_of(tensor), address_of(tensor)
         taken, doubtful = None, False
         known = _known.get(owner, {}).get(key) if not isinstance(tensor, FakeTensor) else address
         if (tensor.numel() <= _SMALL and not tensor.requires_grad) or known is _Written:
-            taken = _copy(tensor)
+            taken = value_of(tensor)
         elif (known != address and not tensor.requires_grad) or (known is None and kind == "parameter"):
-            taken, doubtful = _copy(tensor), True
+            taken, doubtful = value_of(tensor), True
         self._tensors[id(tensor)] = _Tensor(tensor, owner, key, kind, taken, doubtful, version, address)
 
     def _refuse_gradient(self, key: str, buffer: Tensor) -> None:
@@ -192,17 +175,17 @@ class ModuleState:
     def settle(self) -> None:
         """Right after the call: see what it wrote, and drop the copies of what it did not."""
         for held in self._tensors.values():
-            version = _version(held.tensor)
+            version = version_of(held.tensor)
             moved = version != held.version
             if held.doubtful:
                 assert held.copy is not None
-                written = moved or not _same_bits(held.copy, held.tensor)
+                written = moved or not same_bits(held.copy, held.tensor)
                 _known.setdefault(held.owner, {})[held.key] = _Written if written else held.address
                 if not written:
                     held.copy = None
             elif held.copy is None and moved:
                 if isinstance(held.tensor, FakeTensor):
-                    held.copy = _copy(held.tensor)  # of its shape alone
+                    held.copy = value_of(held.tensor)  # of its shape alone
                 else:
                     _known.setdefault(held.owner, {})[held.key] = _Written
                     held.lost = True
@@ -229,7 +212,7 @@ class ModuleState:
 
     def versions(self) -> list[int]:
         """Of the tensors that are held, now."""
-        return [_version(held.tensor) for held in self._tensors.values()]
+        return [version_of(held.tensor) for held in self._tensors.values()]
 
     def check_left_alone(self, versions: Sequence[int]) -> None:
         """After a later call, which wrote into shadows: raise if it reached what is behind them all the same.
@@ -241,7 +224,7 @@ class ModuleState:
             RuntimeError: it wrote a tensor of a module, and by another way than the module.
         """
         for held, version in zip(self._tensors.values(), versions, strict=True):
-            if _version(held.tensor) != version:
+            if version_of(held.tensor) != version:
                 raise RuntimeError(
                     f"{self._name} writes its {held.kind} {held.key!r} (shape {tuple(held.tensor.shape)}) by another way than the"
                     " module that holds it (an object, a bound method, a module in a list), so backward wrote it a second time;"
@@ -251,7 +234,7 @@ class ModuleState:
     def check_unchanged(self) -> None:
         """Raise if something that the first call used was changed since and can't be put back."""
         for tensor, version, address, owner, key in self._only_read:
-            if tensor._version != version or _address(tensor) != address:
+            if tensor._version != version or address_of(tensor) != address:
                 self._refuse_change(_Tensor(tensor, owner, key, "parameter", None, False, version, address))
         for held in self._tensors.values():
             if held.copy is None:
@@ -296,16 +279,16 @@ class ModuleState:
         found: dict[int, Any] = {}
         for identity, held in self._tensors.items():
             if held.copy is not None:
-                found[identity] = _twin(held.tensor, held.copy.clone())
+                found[identity] = with_attributes(held.tensor, held.copy.clone())
         for identity, held in self._tensors.items():  # what lies on the memory of another lies on that of its stand-in
             base = held.tensor._base if identity in found else None
             if base is not None and id(base) in found:
                 offset = held.tensor.storage_offset() - base.storage_offset()
                 found[identity] = found[id(base)].as_strided(held.tensor.shape, held.tensor.stride(), offset)
         for parameter, need in zip(self.parameters, self._needs_gradient, strict=True):
-            found[id(parameter)] = _alias(parameter, found.get(id(parameter), parameter), need)
+            found[id(parameter)] = alias(parameter, found.get(id(parameter), parameter), need)
         for identity, (_, container) in self._copied.items():
-            found[identity] = _with_stand_ins(container, found)
+            found[identity] = with_stand_ins(container, found)
         return found
 
     def _shadow(self, attributes: dict[str, Any], stand_ins: Mapping[int, Any]) -> dict[str, Any]:
@@ -333,12 +316,12 @@ class ModuleState:
                 f"{what} was written by this call of it and by none before, so its earlier value is not known; run the step"
                 " again, or set strategy 'stored'"
             )
-        if _version(held.tensor) != held.version:
+        if version_of(held.tensor) != held.version:
             raise RuntimeError(
                 f"{what} was changed in place between its use in forward and backward, so its gradient can't be computed;"
                 " change it after backward"
             )
-        if _address(held.tensor) != held.address:
+        if address_of(held.tensor) != held.address:
             raise RuntimeError(
                 f"the data of {what.removeprefix('the ')} was replaced (by `.data = …`) between its use in forward and"
                 " backward, so its gradient can't be computed; replace it after backward"
@@ -357,67 +340,3 @@ def forget(modules: Sequence[nn.Module]) -> None:
     """Take nothing for known of these modules: their next call is looked at as their first."""
     for module in modules:
         _known.pop(module, None)
-
-
-def _with_stand_ins(container: Any, stand_ins: Mapping[int, Any]) -> Any:
-    """A further copy of a copied attribute, its tensors exchanged."""
-    kind = type(container)
-    twin = (_CONTAINERS.get(kind) or COPIED[kind])(container)
-    if isinstance(twin, dict):
-        for key, value in container.items():
-            twin[key] = stand_ins.get(id(value), value)
-    elif isinstance(twin, tuple):
-        return tuple(stand_ins.get(id(value), value) for value in twin)
-    elif isinstance(twin, (list, collections.deque)):
-        for i, value in enumerate(container):
-            twin[i] = stand_ins.get(id(value), value)
-    return twin
-
-
-def _alias(parameter: nn.Parameter, value: Tensor, need: bool) -> Tensor:
-    """A leaf on the memory of `value` that passes for the parameter: of its class, with its attributes."""
-    kind: Any = type(parameter)
-    if issubclass(kind, nn.Parameter) and kind.__torch_dispatch__ is nn.Parameter.__torch_dispatch__:
-        twin: Tensor = Tensor._make_subclass(kind, value.detach(), need)
-        return _twin(parameter, twin)
-    return value.detach().requires_grad_(need)
-
-
-def _twin(tensor: Tensor, twin: Tensor) -> Tensor:
-    """`twin`, with the attributes that somebody gave to `tensor`."""
-    if tensor.__dict__ and not isinstance(tensor, FakeTensor):
-        twin.__dict__.update(tensor.__dict__)
-    return twin
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _address(tensor: Tensor) -> int:
-    """Where the data lies, as a number that another place does not share; 0 for a tensor without memory of its own."""
-    if isinstance(tensor, FakeTensor):
-        return 0
-    try:
-        if _distributed() and tensor.layout is torch.strided:
-            # Sharding (`fully_shard`) frees a parameter's memory between its uses and takes other memory for the same storage.
-            storage: int = tensor.untyped_storage()._cdata
-            return storage + int(tensor.storage_offset())
-        return tensor.data_ptr()
-    except (RuntimeError, NotImplementedError):  # a wrapper around others
-        return 0
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same values, NaN being equal to itself."""
-    if a.shape != b.shape or a.dtype != b.dtype or a.layout is not torch.strided:
-        return False
-    if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-    if not a.is_floating_point():
-        return torch.equal(a, b.detach())
-    return torch.equal(a, b.detach()) or bool(((a == b) | (a.isnan() & b.isnan())).all())

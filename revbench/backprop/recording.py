@@ -5,7 +5,8 @@ What a second call would see or change differently from the first, and what is d
 - what the modules hold (parameters, buffers, attributes, layers, hooks, ``train()`` or ``eval()``): the second call finds what
   the first found, in shadows of the modules that are dropped after it (`revbench.backprop.module_state`); batch norms
   reuse what the first call computed (`revbench.backprop.replay`). Parameters are detached aliases, so that hooks on the
-  caller's fire once, when autograd accumulates the gradient, and not also inside the recomputation;
+  caller's fire once, when autograd accumulates the gradient, and not also inside the recomputation. Of a plain function
+  (`…plain`) that holds what it held nothing is exchanged: it leaves no trace;
 - random numbers: the same are drawn again, and the global generators are where they would be (`…random_states`);
 - autocast, default dtype, modes of torch functions: entered again (`…surroundings`);
 - grad mode: the first call builds a graph, as under `stored`, which is dropped at once: the recomputation needs as much
@@ -279,7 +280,13 @@ class Recording:
 
 
 def _hooks_of_all() -> bool:
-    return bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
+    """Whether somebody hooks every module; plain functions are not called through their modules."""
+    return bool(
+        every_module._global_forward_hooks
+        or every_module._global_forward_pre_hooks
+        or every_module._global_backward_hooks
+        or every_module._global_backward_pre_hooks
+    )
 
 
 def _one_after_the_other(layers: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_full_backward_hook, register_module_full_backward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from revbench import reversible
@@ -36,6 +37,39 @@ def test_backward_hooks_on_plain_layers() -> None:
         fired: list[int] = []
         on_layers(chain, fired)
         return once(call, chain) | {"fired": len(fired)}
+
+    assert_as_plain(sequences, use)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        register_module_full_backward_hook,
+        register_module_full_backward_pre_hook,
+    ],
+)
+def test_backward_hooks_on_all_modules(register: Any) -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        layers = [block.f[0] for block in chain.blocks]
+        handle = register(lambda m, *gradients: halved(m, gradients[0]) if m in layers else None)
+        try:
+            return once(call, chain)
+        finally:
+            handle.remove()
+
+    assert_as_plain(sequences, use)
+
+
+def test_hooks_of_several_gradients_and_of_accumulation_run_once() -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        seen: list[Any] = []
+        parameters = list(chain.parameters())
+        handles = [p.register_post_accumulate_grad_hook(lambda p: seen.append(p.shape)) for p in parameters]
+        handles.append(torch.autograd.graph.register_multi_grad_hook(parameters, lambda grads: seen.append(len(grads))))  # type: ignore[arg-type]
+        found = once(call, chain)
+        for handle in handles:
+            handle.remove()
+        return found | {"seen": sorted(map(str, seen))}
 
     assert_as_plain(sequences, use)
 
