@@ -79,3 +79,25 @@ def test_a_layer_with_a_method_of_its_own_is_somebodys_own() -> None:
     layer = nn.Conv2d(2, 2, 3, padding=1)
     layer._conv_forward = nn.Conv2d._conv_forward.__get__(layer)  # type: ignore[method-assign]
     assert not is_plain(layer)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        nn.Identity,
+        lambda: nn.Sequential(nn.Dropout(0.5), nn.Flatten(1)),
+        lambda: nn.Sequential(nn.Identity(), nn.Unflatten(1, (6,)), nn.Dropout(0.0)),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_layers_that_return_what_they_are_given_are_not_added_to_in_place(half: Any, training: bool) -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        chain.train(training)
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        before = x.detach().clone()
+        y = call(x)
+        y.square().sum().backward()
+        assert torch.equal(x, before)
+        return {"y": y.detach(), "gradient of x": x.grad}
+
+    assert_as_plain(lambda: [(half(), half()) for _ in range(3)], use)
