@@ -257,8 +257,12 @@ class ModuleState:
         """
         if not self._plain or self._tensors or not self._structure.holds():
             return False
-        return not any(
-            parameter._backward_hooks or parameter.requires_grad != need
+        return self.parameters_are_there()
+
+    def parameters_are_there(self) -> bool:
+        """Whether the parameters of plain modules are those of the first call, and nothing acts on their gradients."""
+        return all(owner._parameters.get(key) is tensor for tensor, _, _, owner, key in self._only_read) and not any(
+            parameter._backward_hooks or not parameter.is_leaf or parameter.requires_grad != need
             for parameter, need in zip(self.parameters, self._needs_gradient, strict=True)
         )
 

@@ -115,21 +115,30 @@ class Recording:
         self.name = name
         self.arguments = arguments
         self._surroundings = surroundings
-        self._structure = structures.of(module, name)
-        self.modules = self._structure.modules
+        self._may_be_plain = pytorch_is_whole and not arguments and not _hooks_of_all()
+        self._adopt(structures.of(module, name))
         self.parameters: list[nn.Parameter] = [parameter for parameter, _, _ in self._structure.parameters]
-        self.plain = self._structure.plain and pytorch_is_whole and not arguments and not _hooks_of_all()
-        self.eager = self.plain and not self._structure.compiled
-        self._savings = Savings(self._structure.stand_ins, private=self.plain)
         self._draws: Draws | None = None
         self._prepared: ModuleState | None = None
         self._ready: Ready | None = None
         self.needs: tuple[bool, ...] = ()
         self.hooks_input = False
 
+    def _adopt(self, structure: Structure) -> None:
+        self._structure = structure
+        self.modules = structure.modules
+        self.plain = structure.plain and self._may_be_plain
+        self.eager = self.plain and not structure.compiled
+        self._savings = Savings(structure.stand_ins, private=self.plain)
+
     def _state(self) -> ModuleState:
         if self.plain and self._prepared is None and not self._structure.holds():
-            self._structure = Structure(self.module, self.name)  # another function of the chain changed it
+            self._adopt(Structure(self.module, self.name))
+            if [id(parameter) for parameter, _, _ in self._structure.parameters] != list(map(id, self.parameters)):
+                raise RuntimeError(
+                    f"parameters of {self.name} were replaced by another function of the chain while it ran, so their gradient"
+                    " would be lost; replace them before the call, or set strategy 'stored'"
+                )
         return ModuleState(self._structure, plain=self.plain, untouched=self._savings.untouched(), name=self.name)
 
     def first(self, *inputs: Tensor, needs: Sequence[bool]) -> Any:
@@ -148,15 +157,15 @@ class Recording:
         """
         self.needs = tuple(needs)
         versions = [x._version for x in inputs]
+        self.state = self._prepared or self._state()
         draws = (
             Draws(inputs[0].device, plain=self.plain, compiled=self._structure.compiled)
             if self._structure.may_draw or not self.plain
             else None
         )
-        self.state = self._prepared or self._state()
         outer = runs_now()
         _thread.runs = (*outer, Run(self, again=False))
-        layers = self._savings.first() if self.plain else None
+        layers = self._savings.first() if self.plain and len(inputs) == 1 else None
         if layers is None:
             self._savings.begin_noting()
         try:
@@ -247,7 +256,9 @@ class Recording:
         leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs[linked:], needs, strict=True)]
         ready = self._ready or self._make_ready()
         self._ready = None
-        layers = self._savings.again() if self.plain and ready.shadows is None else None
+        if ready.shadows is None and not self.state.parameters_are_there():  # changed since, while backward ran
+            ready = Ready(*self.state.shadows())
+        layers = self._savings.again() if self.plain and ready.shadows is None and len(inputs) == 1 else None
         there = [(type(module), module.__dict__) for module in self.modules] if ready.shadows is not None else ()
         versions = self.state.versions()
         outer = runs_now()

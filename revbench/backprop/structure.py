@@ -46,7 +46,7 @@ class Structure:
         self.modules = _walk(module)
         _refuse_what_cant_run_twice(self.modules, name)
         self.kinds = [type(module) for module in self.modules]
-        self._methods = [(kind, kind.forward, kind.__call__) for kind in dict.fromkeys(self.kinds)]
+        self._methods = [(kind, _methods_of(kind)) for kind in dict.fromkeys(self.kinds)]
         hooked = any(any(module.__dict__[key] for key in CALLED_HOOKS) for module in self.modules)
         self.plain = not hooked and all(map(is_plain, self.modules))
         self.attributes = [copied(module, HELD) for module in self.modules]
@@ -81,9 +81,16 @@ class Structure:
             )
         except Exception:  # an attribute that can't be compared was replaced
             return False
-        same = same and all(kind.forward is run and kind.__call__ is call for kind, run, call in self._methods)
-        # Tensors by identity: of one number, `==` would compare the values.
-        return same and all(owner._parameters[key] is parameter for parameter, owner, key in self.parameters)
+        # Layers in their order, and tensors by identity: `==` would compare the values of those of one number.
+        return (
+            same
+            and all(_methods_of(kind) == methods for kind, methods in self._methods)
+            and all(
+                list(map(id, module.__dict__[key].values())) == list(map(id, before[key].values()))
+                for module, before in zip(self.modules, self.attributes, strict=True)
+                for key in HELD
+            )
+        )
 
 
 class Structures:
@@ -112,9 +119,13 @@ class Structures:
         return Structures, ()
 
 
+def _methods_of(kind: Any) -> tuple[Any, ...]:
+    return kind.forward, kind.__call__, getattr(kind, "__iter__", None)
+
+
 def _layers(module: nn.Module) -> list[nn.Module] | None:
     """The layers that plain modules call, one after the other; None if a container does more than that."""
-    if not isinstance(module, nn.Sequential):
+    if type(module).forward is not nn.Sequential.forward:
         return None if module._modules else [module]
     found: list[nn.Module] = []
     for child in module._modules.values():

@@ -116,3 +116,58 @@ def test_the_default_dtype_and_modes_of_forward_are_those_of_backward() -> None:
         return {"gradient of x": x.grad}
 
     assert_as_plain(three(Typed), use)
+
+
+# Between two calls, after which what a plain function is made of is known
+
+
+def order(f: Any) -> None:
+    first = f[0]
+    del f._modules["0"]
+    f._modules["0"] = first
+
+
+def untied(f: Any) -> None:
+    f[1].weight = nn.Parameter(f[1].weight.detach().clone())
+
+
+def one_number(f: Any) -> None:
+    f[3].running_mean = f[3].running_mean + 0.0
+
+
+@pytest.mark.parametrize("change", [order, untied, one_number])
+def test_changes_between_two_calls_are_noticed(change: Any) -> None:
+    def plain_half() -> nn.Module:
+        half = nn.Sequential(
+            nn.Linear(6, 6), nn.PReLU(), nn.Unflatten(1, (1, 6)), nn.BatchNorm1d(1), nn.Flatten(), nn.PReLU()
+        )
+        half[5].weight = half[1].weight  # type: ignore[assignment]
+        return half.eval()
+
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        call(x).square().sum().backward()
+        for block in chain.blocks:
+            change(block.f)
+        call(x).square().sum().backward()
+        return {"gradient of x": x.grad}
+
+    assert_as_plain(three(plain_half), use)
+
+
+def test_a_weight_that_is_replaced_while_backward_runs() -> None:
+    def use(call: Any, chain: Any) -> dict[str, Any]:
+        x = torch.randn(5, 12, dtype=torch.float64, requires_grad=True)
+        y = call(x)
+        old = chain.blocks[0].f.weight
+
+        def replace(gradient: Tensor) -> None:
+            chain.blocks[0].f.weight = nn.Parameter(old.detach().clone())
+
+        y.register_hook(replace)
+        last = chain.blocks[2].g.weight.register_hook(replace)
+        y.square().sum().backward()
+        last.remove()
+        return {"gradient of x": x.grad, "gradient of the old weight": old.grad}
+
+    assert_as_plain(three(lambda: nn.Linear(6, 6)), use)
