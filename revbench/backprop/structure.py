@@ -50,6 +50,13 @@ class Structure:
         hooked = any(any(module.__dict__[key] for key in CALLED_HOOKS) for module in self.modules)
         self.plain = not hooked and all(map(is_plain, self.modules))
         self.attributes = [copied(module, HELD) for module in self.modules]
+        # What hangs where, by identity: `==` would compare tensors of one number by value, and forget the order of layers.
+        self._held = [
+            (module, key, list(map(id, attributes[key].values())))
+            for module, attributes in zip(self.modules, self.attributes, strict=True)
+            for key in HELD
+            if attributes[key]
+        ]
         found = [
             (parameter, owner, key)
             for owner, attributes in zip(self.modules, self.attributes, strict=True)
@@ -69,27 +76,15 @@ class Structure:
         """Whether the modules of a plain function are what they were and hold what they held."""
         try:
             same = all(
-                type(module) is kind
-                and module.__dict__ == before
-                and not (
-                    before["_forward_hooks"]
-                    or before["_forward_pre_hooks"]
-                    or before["_backward_hooks"]
-                    or before["_backward_pre_hooks"]
-                )
+                type(module) is kind and module.__dict__ == before and not any(map(before.__getitem__, CALLED_HOOKS))
                 for module, kind, before in zip(self.modules, self.kinds, self.attributes, strict=True)
             )
         except Exception:  # an attribute that can't be compared was replaced
             return False
-        # Layers in their order, and tensors by identity: `==` would compare the values of those of one number.
         return (
             same
             and all(_methods_of(kind) == methods for kind, methods in self._methods)
-            and all(
-                list(map(id, module.__dict__[key].values())) == list(map(id, before[key].values()))
-                for module, before in zip(self.modules, self.attributes, strict=True)
-                for key in HELD
-            )
+            and all(list(map(id, module.__dict__[key].values())) == held for module, key, held in self._held)
         )
 
 

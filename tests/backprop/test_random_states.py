@@ -17,7 +17,7 @@ import revbench.backprop.random_states as random_states_module
 from revbench import reversible
 from revbench.backprop.random_states import OwnGenerators, others_may_draw, random_states
 from revbench.words import STRATEGIES
-from tests.backprop.oracle import assert_as_plain, once, three
+from tests.backprop.oracle import Linear, assert_as_plain, once, three
 
 CPU = torch.device("cpu")
 X = torch.randn(7, 9, generator=torch.Generator().manual_seed(0))
@@ -174,12 +174,8 @@ def test_backward_in_another_thread() -> None:
         assert (((x.grad * x).sum() - loss).abs() < 1e-9 * loss.abs()).item()
 
 
-class SometimesDetached(nn.Module):
+class SometimesDetached(Linear):
     """Python's own random numbers decide about the gradient alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.linear(x))
@@ -198,12 +194,8 @@ def test_pythons_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_as_plain(three(SometimesDetached), use)
 
 
-class ForksTheGenerator(nn.Module):
+class ForksTheGenerator(Linear):
     """Draws for the gradient alone, and puts the generator back itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.linear(x))
