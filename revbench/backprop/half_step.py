@@ -258,7 +258,6 @@ def reconstructed(
     watch = tripwire and watchable(x1)
     immediate = x1.device.type == "cpu"
     wire = Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None
-    tape = Tape(stream, witness, wire, Zeros(x2))
     functions = [
         (module, f"block {first_block + i}'s {'FG'[which]}", arguments.of(i, which) if arguments else None)
         for i, pair in enumerate(pairs)
@@ -267,6 +266,7 @@ def reconstructed(
     # Half step by half step ``a, b <- b + m(a), a``: F takes x2 and adds to x1, G takes that and adds to x2.
     a, b = x2, x1
     kept = min(kept_half_blocks, len(functions))
+    tape = Tape(stream, witness, wire, Zeros(x2) if len(functions) - kept > 1 else None)
     whole, surroundings = functions_are_pytorchs(), Surroundings(x1.device)
     recordings = [
         Recording(

@@ -21,10 +21,12 @@ class Tape:
         stream: how a half step is added and undone.
         witness: sees the activations.
         tripwire: compares what the functions give in backward with what they gave in forward.
-        zeros: of the half that the first half step's function is given.
+        zeros: of the half that the first half step's function is given; None if that is not reconstructed.
     """
 
-    def __init__(self, stream: FloatStream, witness: Witness | None, tripwire: Tripwire | None, zeros: Zeros) -> None:
+    def __init__(
+        self, stream: FloatStream, witness: Witness | None, tripwire: Tripwire | None, zeros: Zeros | None
+    ) -> None:
         self.stream = stream
         self.witness = witness
         self.tripwire = tripwire
@@ -57,7 +59,8 @@ class Tape:
         """Into the activation that the chain's first half step was given, once that is reconstructed and its maker's graph is
         gone: it takes up to half an activation for a moment.
         """
-        self._zeros.put_back(self.pair()[0])
+        if self._zeros is not None:
+            self._zeros.put_back(self.pair()[0])
 
     def undo(self, value: Tensor, *, spare: bool) -> None:
         """Go from a half step's ``(a, out)`` to those of the half step before it.

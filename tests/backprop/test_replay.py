@@ -237,15 +237,19 @@ def test_holders_are_told_apart() -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
-def test_a_copy_that_is_made_while_a_function_runs_stands_on_its_own(how: Any, strategy: Any) -> None:
-    """An average of weights, made by a hook in the first call."""
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_copy_that_is_made_while_a_function_runs_stands_on_its_own(how: Any, strategy: Any, itself: bool) -> None:
+    """An average of weights, made by a hook: of the function that the hook is on, or of a plain one before it."""
     half = nn.Sequential(nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 6))
-    chain = reversible([(half, nn.Linear(6, 6))], strategy=strategy)
-    copies = []
-    handle = half[2].register_forward_pre_hook(lambda module, args: copies.append(how(half[0])))
+    other = nn.Linear(6, 6)
+    chain = reversible([(half, other)], strategy=strategy)
+    copies: list[Any] = []
+    hooked = half[2] if itself else other
+    handle = hooked.register_forward_pre_hook(lambda module, args: copies.append(how(half[0])))
     x = torch.randn(96, 12)
     chain(x).sum().backward()
     handle.remove()
+    assert len(copies) >= 2
     for norm in copies:
         before = half[0].running_mean.clone()  # type: ignore[union-attr,operator]
         norm(x[:, :6])
