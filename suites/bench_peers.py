@@ -15,7 +15,7 @@ BUDGET_SECONDS = 25
 
 @pytest.mark.revbench_cases(of=chain_cases)
 def test_memory(revbench, case):
-    revbench.measure(case, "memory", timeline=False, allocator=True)
+    revbench.measure(case, "memory", timeline=False)
 
 
 @pytest.mark.revbench_cases(of=chain_cases)
@@ -29,7 +29,7 @@ def test_flops(revbench, case):
 def test_library(revbench, library, kind, probe):
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed: pip install revbench[peers]")
-    options = {"timeline": False, "allocator": True} if probe == "memory" else {}
+    options = {"timeline": False} if probe == "memory" else {}
     revbench.measure(chain_case(revbench.plan, kind, library).replace(strategy="reconstructed"), probe, **options)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ Observer = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]
 class LiveTensors(TorchDispatchMode):
     """Counts the bytes of every storage that a tensor operation returns, for as long as it lives.
 
-    What it counts: storages, once each however many tensors view them; at the size that was asked for.
+    What it counts: storages, once each however many tensors view them; at the size that was asked for, or that they were
+    resized to since, also past every operation (``x.untyped_storage().resize_(0)``, by which some reversible networks and
+    sharded ones give memory back while the tensor lives).
     What it can't see: memory that a kernel takes and gives back inside one operation (workspace), the
     allocator's rounding and cache, the CUDA context, compressed sparse tensors. The count is the same on every device and does
     not depend on the allocator.
@@ -71,6 +73,16 @@ class LiveTensors(TorchDispatchMode):
         self._numbers = itertools.count()
         self._changes: list[tuple[int, int, int]] = []  # operation, storage, bytes
         self._gradients: set[int] = set()
+        self._resizes = ExitStack()
+
+    def __enter__(self) -> LiveTensors:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._resizes.enter_context(_told_of_resizes(self._see_resized))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._resizes.close()
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def track(self, *groups: Iterable[Any] | Tensor | Mapping[Any, Any] | nn.Module) -> None:
         """Count tensors that exist already, in any nesting of modules, lists, tuples and dicts."""
@@ -153,6 +165,8 @@ class LiveTensors(TorchDispatchMode):
                     self._see(item)
                 elif isinstance(item, (tuple, list)):
                     self.track(item)
+        elif out is None:  # it may have resized what it was given
+            self.track(args)
         return out
 
     def _see(self, tensor: Tensor) -> None:
@@ -161,9 +175,14 @@ class LiveTensors(TorchDispatchMode):
                 self._see(tensor._indices())
                 self._see(tensor._values())
             return
-        if self._device is not None and tensor.device.type != self._device:
-            return
-        storage = tensor.untyped_storage()
+        if self._device is None or tensor.device.type == self._device:
+            self._see_storage(tensor.untyped_storage())
+
+    def _see_resized(self, storage: torch.UntypedStorage) -> None:
+        if self._device is None or storage.device.type == self._device:
+            self._see_storage(storage)
+
+    def _see_storage(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key in self._ignored:
             return
@@ -189,3 +208,20 @@ class LiveTensors(TorchDispatchMode):
         _, nbytes, number = self._known.pop(key)
         self.live_bytes -= nbytes
         self._changes.append((self.operations + 1, number, -nbytes))  # the line after the last operation still has it
+
+
+@contextmanager
+def _told_of_resizes(tell: Callable[[torch.UntypedStorage], None]) -> Iterator[None]:
+    """Inside, hear of every storage that Python resizes, which no dispatcher sees."""
+    resize = torch.UntypedStorage.resize_
+
+    def resize_(storage: torch.UntypedStorage, size: int) -> Any:
+        result = resize(storage, size)
+        tell(storage)
+        return result
+
+    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]

@@ -15,14 +15,16 @@ from revbench.probes.reconciliation import reconcile
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.workload import Workload
 
-_TRACKED = (
-    "peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES), *(f"{phase}_peak_place" for phase in PHASES), "steady_bytes",
-    "activation_peak_bytes", "activation_peak_without_gradients_bytes", "parameter_bytes", "gradient_bytes",
-    "optimizer_state_bytes", "batch_bytes", "kept_bytes",
+_PEAKS = (
+    "peak_bytes", *(f"{phase}_peak_bytes" for phase in PHASES), *(f"{phase}_peak_place" for phase in PHASES),
+    "activation_peak_bytes", "activation_peak_without_gradients_bytes", "kept_bytes",
 )  # fmt: skip
+_TRACKED = (*_PEAKS, "steady_bytes", "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "batch_bytes")
+# Live tensors may be so many times what the allocator gave out, whose events of one nanosecond have no order.
+_CONTRADICTION = 1.01
 
 
-def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True, allocator: bool = False) -> Found:
+def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True) -> Found:
     """Measure a step's memory in passes of their own: first the untouched process, then the tracker.
 
     Each pass takes one step to create the optimizer's state, then the step that is measured. Parameters,
@@ -33,7 +35,6 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         workload: what to measure.
         progress: not called: the probe is over in two steps.
         timeline: keep the live bytes after each operation.
-        allocator: on the CPU, also ask PyTorch's allocator, through its profiler (on a GPU it is always asked).
 
     Returns:
         Metrics of live tensors: ``peak_bytes`` and ``forward_peak_bytes``, ``backward_peak_bytes``,
@@ -41,7 +42,8 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         ``activation_peak_bytes`` (the peak above the steady state), ``kept_bytes`` (between forward and backward),
         ``parameter_bytes``, ``gradient_bytes``, ``optimizer_state_bytes``, ``batch_bytes``; all None for compiled cases.
         ``allocated_activation_peak_bytes``: what the allocator gave out above the steady state, with the memory that
-        a kernel takes and gives back inside one operation. ``rss_peak_bytes`` (the worker's high-water mark),
+        a kernel takes and gives back inside one operation; where live tensors are said to be more than that, one of the
+        two is wrong, and the peaks of live tensors are None. ``rss_peak_bytes`` (the worker's high-water mark),
         ``rss_before_bytes``; on the CPU, after an untouched step, ``unique_set_bytes`` and ``rss_bytes``; on a GPU those of
         `allocator_figures`. The gaps between them: `revbench.probes.reconciliation.reconcile`.
         Series ``operation``, ``live_bytes``, ``gradient_bytes``, ``phase``: one row for each operation of the step.
@@ -57,7 +59,7 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         metrics["rss_bytes"] = _resident_bytes("VmRSS")
     metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
 
-    if workload.case.device == "cpu" and allocator:
+    if workload.case.device == "cpu":
         metrics["allocated_activation_peak_bytes"] = _cpu_allocator(workload, inputs, targets)
     if workload.case.compile or workload.case.strategy == "torch_budget":
         reason = "compiled code makes tensors that the tracker can't see"
@@ -65,7 +67,26 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         return Found(metrics | reconcile(metrics))
     step = track_step(workload, inputs, targets)
     metrics |= tracked_metrics(step)
+    allocated = metrics.get("allocated_activation_peak_bytes")
+    if (reason := contradiction(step.activation_peak_bytes, allocated)) is not None:
+        metrics |= dict.fromkeys(_PEAKS) | {f"{name}_reason": reason for name in _PEAKS}
+        timeline = False
     return Found(metrics | reconcile(metrics), series=step.timeline if timeline else {})
+
+
+def contradiction(live: int, allocated: Metric) -> str | None:
+    """Why live tensors can't be what was counted: no tensor lives in memory that no allocator gave out.
+
+    Args:
+        live: bytes of live tensors above the steady state.
+        allocated: what the allocator gave out above it, if that is known.
+    """
+    if not isinstance(allocated, int) or live <= _CONTRADICTION * allocated:
+        return None
+    return (
+        f"{live} bytes of live tensors were counted, but the allocator gave out {allocated}: something gives memory back, or"
+        " gets it elsewhere, where the tracker does not see it"
+    )
 
 
 def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:

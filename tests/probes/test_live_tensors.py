@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from revbench.probes.live_tensors import LiveTensors
+
+RESIZE = torch.UntypedStorage.resize_
 
 
 def test_counts_storages_once_and_for_as_long_as_they_live() -> None:
@@ -62,6 +67,35 @@ def test_resized_storages_and_existing_tensors() -> None:
     with live:
         x.resize_(1000)
         assert live.live_bytes == 4000 + 40
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_storages_that_are_resized_past_every_operation(fake: bool) -> None:
+    with FakeTensorMode() if fake else nullcontext():
+        before = torch.zeros(10)
+        live = LiveTensors()
+        live.track(before)
+        with live:
+            x = torch.zeros(1000)
+            x.untyped_storage().resize_(0)
+            assert live.live_bytes == 40
+            x.untyped_storage().resize_(8000)
+            x.add_(1)
+            assert live.live_bytes == 8040
+            before.untyped_storage().resize_(0)
+            assert live.live_bytes == 8000
+            torch.ops.inductor.resize_storage_bytes_(x, 400)
+            assert live.live_bytes == 400
+            del x
+            assert live.live_bytes == 0
+        assert live.peak_bytes == 8040
+    assert torch.UntypedStorage.resize_ is RESIZE
+
+
+def test_storages_on_another_device_are_not_counted_when_resized() -> None:
+    with LiveTensors(device="cuda") as live:
+        torch.zeros(1000).untyped_storage().resize_(4004)
+    assert live.peak_bytes == 0
 
 
 def test_sparse_gradients() -> None:
@@ -123,6 +157,65 @@ def test_agrees_with_mem_tracker(name: str) -> None:
     with ours:
         _train(model, x, optimizer)
     assert ours.peak_bytes == pytest.approx(expected, rel=1e-3)
+
+
+class GivesItsInputBack(torch.autograd.Function):
+    """The way of MemCNN, iUNets and others: the input's memory is given back, while the tensor lives in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Conv2d) -> Tensor:
+        ctx.layer = layer
+        with torch.no_grad():
+            y = x + layer.forward(x[:, :1])
+        x.untyped_storage().resize_(0)
+        ctx.pair = x.detach(), y
+        return y.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, y = ctx.pair
+        x.untyped_storage().resize_(y.untyped_storage().nbytes())
+        with torch.enable_grad():
+            x.copy_(y)
+            leaf = x.detach().requires_grad_()
+            out = leaf + ctx.layer.forward(leaf[:, :1])
+            out.backward(grad)
+        y.untyped_storage().resize_(0)
+        assert leaf.grad is not None
+        return leaf.grad, None
+
+
+class Giving(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 4, 1, 1))
+        self.layers = nn.ModuleList([nn.Conv2d(1, 4, 1) for _ in range(6)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.scale
+        for layer in self.layers:
+            x = GivesItsInputBack.apply(x, layer)
+        return x
+
+
+def test_memory_that_is_given_back_while_tensors_live_is_not_counted() -> None:
+    model = Giving()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(8, 4, 64, 64)
+    theirs = MemTracker()
+    theirs.track_external(model, optimizer, x)
+    with theirs:
+        _train(model, x, optimizer)
+    expected = theirs.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    optimizer.zero_grad(set_to_none=True)
+    ours = LiveTensors()
+    ours.track(model, x)
+    with ours:
+        with ours.phase("forward"):
+            loss = model(x).sum()
+        loss.backward()
+    assert ours.peak_bytes == pytest.approx(expected, rel=1e-3)
+    assert ours.phase_peak_bytes["forward"] < 5 * x.nbytes  # of seven activations
 
 
 def test_is_three_times_faster_than_mem_tracker() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import statistics
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import revbench
 from revbench.case import Case
@@ -64,16 +65,38 @@ def test_interleaved_times_are_the_steps_of_each() -> None:
 def test_the_allocator_agrees_with_the_tracker() -> None:
     for strategy in ("stored", "reconstructed"):
         case = SMALL.replace(strategy=strategy, image_size=16, batch_size=16)
-        m = measure_memory(build_workload(case), allocator=True, **QUIET).metrics  # type: ignore[arg-type]
+        m = measure_memory(build_workload(case), **QUIET).metrics  # type: ignore[arg-type]
         live, allocated = m["activation_peak_bytes"], m["allocated_activation_peak_bytes"]
         assert live <= allocated <= 1.3 * live  # type: ignore[operator]
+
+
+class FromElsewhere(nn.Module):
+    """Its result lies in memory that PyTorch's allocator never gave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 8 * 8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.from_numpy(np.ones((1000, 1000), dtype=np.float32))
+        return self.linear(x.flatten(1)) * noise[0, :10] + noise.sum()
+
+
+def test_live_tensors_that_no_allocator_gave_out_are_not_published() -> None:
+    case = Case(model="tests.probes.test_step_probes:FromElsewhere", image_size=8, batch_size=2)
+    found = measure_memory(build_workload(case), **QUIET)  # type: ignore[arg-type]
+    for name in ("peak_bytes", "activation_peak_bytes", "forward_peak_bytes", "kept_bytes", "forward_peak_place"):
+        assert found.metrics[name] is None
+        assert "but the allocator gave out" in str(found.metrics[f"{name}_reason"])
+    assert found.metrics["parameter_bytes"] == 4 * (3 * 8 * 8 * 10 + 10)
+    assert found.series == {}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="TorchInductor needs a C++ compiler on the CPU")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own
 def test_compiled_cases_say_what_can_not_be_seen() -> None:
     case = SMALL.replace(model="tests.probes.test_step_probes:tiny_chain", compile=True, strategy="reconstructed")
-    m = measure_memory(build_workload(case), allocator=True, **QUIET).metrics  # type: ignore[arg-type]
+    m = measure_memory(build_workload(case), **QUIET).metrics  # type: ignore[arg-type]
     assert m["activation_peak_bytes"] is None
     assert "compiled" in str(m["activation_peak_bytes_reason"])
     assert m["allocated_activation_peak_bytes"] > 0  # type: ignore[operator]
