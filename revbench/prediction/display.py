@@ -57,7 +57,8 @@ def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
         cells = [
             strategy_of(p.case), human_bytes(p.step.kept_bytes),
             *(human_bytes(p.step.phase_peak_bytes[name]) for name in PHASES), human_bytes(p.step.peak_bytes),
-            f"{p.step.peak_bytes / stored:.2f}" if stored else "–", human_flops(p.step_flops),
+            f"{p.step.peak_bytes / stored:.2f}" if stored else "–",
+            ("≥ " if p.uncounted_operators else "") + human_flops(p.step_flops),
             ", ".join(dict.fromkeys((phase, p.step.phase_peak_places[phase]))),
         ]  # fmt: skip
         if batches:
@@ -83,6 +84,8 @@ def _notes(found: Sequence[Prediction], fits: Sequence[Fit]) -> str:
         else "what a kernel takes and gives back inside one operation, Python and its libraries"
     )
     text = f"Predicted without running. Left out: {left_out}."
+    if uncounted := next((p.uncounted_operators for p in found if p.uncounted_operators), None):
+        text += f"\n≥: operators that multiply and for which there is no formula are not counted: {uncounted}."
     if fits:
         fit = fits[0]
         text += (

@@ -30,13 +30,13 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
-from torch.utils.flop_counter import flop_registry
 
 from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.errors import UserError, first_line
 from revbench.prediction.gpu import as_on_gpu, block_bytes
 from revbench.probes.memory import tracked_metrics
+from revbench.probes.operations import Operations
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.words import STRATEGIES
 from revbench.workload import Workload, build_workload, set_strategy
@@ -50,17 +50,22 @@ class Prediction:
         case: of which this was predicted.
         parameters: how many numbers are trained or could be.
         step: bytes by kind and by phase, rounded as the case's device rounds.
-        step_flops: floating-point operations of the step; matrix products and convolutions, an add-multiply being two.
+        step_flops: floating-point operations of the step (`revbench.probes.operations`); an add-multiply is two.
+        uncounted_operators: those that multiply and have no formula, in words; None if there are none.
     """
 
     case: Case
     parameters: int
     step: TrackedStep
     step_flops: int
+    uncounted_operators: str | None
 
     def to_json(self) -> dict[str, Any]:
         """The figures under the names that rows have for them, all but the timeline."""
-        figures = {"parameters": self.parameters, **tracked_metrics(self.step), "step_flops": self.step_flops}
+        figures = {
+            "parameters": self.parameters, **tracked_metrics(self.step), "step_flops": self.step_flops,
+            "uncounted_operators": self.uncounted_operators,
+        }  # fmt: skip
         return {"case_id": self.case.id, "case": self.case.to_json(), **figures}
 
 
@@ -106,13 +111,14 @@ class Predictor:
             mode, workload = self._built(case)
             with mode, as_on_gpu() if cuda else nullcontext():
                 inputs, targets = workload.batch()
-                seen = _Operations()
+                operations = Operations()
                 step = track_step(
-                    workload, inputs, targets, rounded=block_bytes if cuda else int, observe=seen.note,
+                    workload, inputs, targets, rounded=block_bytes if cuda else int, observe=operations.note,
                     on_host=_counters(workload.optimizer) if cuda else (),
                 )  # fmt: skip
-                seen.check(case)
-                return Prediction(case, sum(p.numel() for p in workload.model.parameters()), step, seen.flops)
+                _check_dtypes(operations, case)
+                parameters = sum(p.numel() for p in workload.model.parameters())
+                return Prediction(case, parameters, step, operations.flops, operations.uncounted_words())
 
     def strategies(self, case: Case) -> tuple[str, ...]:
         """Of our own strategies those that the network of a case supports.
@@ -156,27 +162,11 @@ def _make_optimizer_state(workload: Workload) -> None:
     workload.optimizer.step()
 
 
-class _Operations:
-    """Counts floating-point operations by PyTorch's own formulas, and notes the dtypes that they were done in."""
-
-    def __init__(self) -> None:
-        self.flops = 0
-        self.dtypes: set[torch.dtype] = set()
-
-    def note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """One operation."""
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **kwargs, out_val=out)
-            self.dtypes |= {
-                x.dtype for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, Tensor)
-            }
-
-    def check(self, case: Case) -> None:
-        """Raise unless the products were computed in the dtype that the case asks for."""
-        asked = {getattr(torch, case.autocast if case.autocast != "none" else case.dtype)}
-        if self.dtypes and not self.dtypes & asked:
-            raise RuntimeError(f"{case.id}: predicted in {self.dtypes}, asked for {asked}: autocast had no effect")
+def _check_dtypes(operations: Operations, case: Case) -> None:
+    """Raise unless the products were computed in the dtype that the case asks for."""
+    asked = {getattr(torch, case.autocast if case.autocast != "none" else case.dtype)}
+    if operations.dtypes and not operations.dtypes & asked:
+        raise RuntimeError(f"{case.id}: predicted in {operations.dtypes}, asked for {asked}: autocast had no effect")
 
 
 @contextmanager

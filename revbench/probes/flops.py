@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from torch.utils.flop_counter import FlopCounterMode
-
 from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.operations import CountOperations, Operations
 from revbench.workload import Workload, build_workload
 
 
 def measure_flops(workload: Workload, *, progress: Progress) -> Found:
-    """Count a step's operations with PyTorch's own counter: matrix products and convolutions.
+    """Count a step's operations: products of matrices, convolutions, attention and recurrent layers.
 
     A multiplication and an addition count as two. Batch norm, ReLU and additions are not counted, as in the
     paper's add-multiplies (Gomez et al. 2017, section 3.2).
 
     The counter does not see into compiled code: a case with ``compile`` is counted uncompiled, and says so in
-    ``counted``.
+    ``counted``. Operators without a formula that multiply are named in ``uncounted_operators``: then the step has more
+    operations than were counted.
 
     Raises:
         NotImplementedError: strategy ``torch_budget``, whose compiler decides what is computed twice.
@@ -29,10 +29,14 @@ def measure_flops(workload: Workload, *, progress: Progress) -> Found:
     if compiled:
         workload = build_workload(workload.case.replace(compile=False))
     inputs, targets = workload.batch()
-    with FlopCounterMode(display=False) as forward:
+    operations = Operations()
+    with CountOperations(operations):
         loss = workload.forward(inputs, targets)
-    with FlopCounterMode(display=False) as backward:
+        forward = operations.flops
         loss.backward()
-    counts = forward.get_total_flops(), backward.get_total_flops()
-    metrics: dict[str, Metric] = {"step_flops": sum(counts), "forward_flops": counts[0], "backward_flops": counts[1]}
+    metrics: dict[str, Metric] = {
+        "step_flops": operations.flops, "forward_flops": forward, "backward_flops": operations.flops - forward
+    }  # fmt: skip
+    if (words := operations.uncounted_words()) is not None:
+        metrics["uncounted_operators"] = words
     return Found(metrics | ({"counted": "without compilation"} if compiled else {}))

@@ -68,8 +68,8 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
     step = track_step(workload, inputs, targets)
     metrics |= tracked_metrics(step)
     allocated = metrics.get("allocated_activation_peak_bytes")
-    if (reason := contradiction(step.activation_peak_bytes, allocated)) is not None:
-        metrics |= dict.fromkeys(_PEAKS) | {f"{name}_reason": reason for name in _PEAKS}
+    if (impossible := contradiction(step.activation_peak_bytes, allocated)) is not None:
+        metrics |= dict.fromkeys(_PEAKS) | {f"{name}_reason": impossible for name in _PEAKS}
         timeline = False
     return Found(metrics | reconcile(metrics), series=step.timeline if timeline else {})
 

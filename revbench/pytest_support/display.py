@@ -135,7 +135,8 @@ def _figures(row: Row) -> str:
             f"{human_bytes(m['peak_bytes'])} at peak, {human_bytes(m['activation_peak_bytes'])} above the steady state"
         )
     if row.probe == "flops":
-        return f"{human_flops(m['step_flops'])} a step"
+        missing = f" at least: no formula for {m['uncounted_operators']}" if m.get("uncounted_operators") else ""
+        return f"{human_flops(m['step_flops'])} a step{missing}"
     if row.probe == "parameters":
         return f"{m['parameters']:,} parameters"
     if row.probe == "leak":

@@ -9,6 +9,7 @@ from revbench.case import Case, parse_factory
 from revbench.report.document import MISSING, Figure, Table
 from revbench.report.evidence import Evidence, Statistic
 from revbench.report.figures import canvas, colour_of, svg_of
+from revbench.report.operations import operations_ratio, uncounted_note
 from revbench.titles import circumstances, strategy_of
 from revbench.units import human_bytes, human_seconds
 from revbench.words import PEERS, TORCH_STRATEGIES
@@ -82,7 +83,7 @@ def chain_table(evidence: Evidence) -> Table | None:
             less = evidence.ratio(case, stored, "memory", "allocated_activation_peak_bytes")
             step = evidence.value(case, "time_interleaved", "step_seconds")
             ratio = _time_ratio(evidence, case, stored)
-            flops = evidence.ratio(case, stored, "flops", "step_flops")
+            flops = operations_ratio(evidence, case, stored)
             failed = {probe: evidence.failure(case, probe) for probe in _PROBES}
             rows.append(
                 [
@@ -107,6 +108,7 @@ def chain_table(evidence: Evidence) -> Table | None:
         "Live tensors: their peak above the steady state. Allocated: what the allocator gave out above it, with what a"
         " kernel takes and gives back inside one operation; compiled code shows there only.",
         f"Time: steps of all ways in turn in one process; ratios launch by launch, {of}. torch_…: PyTorch's own ways.",
+        *uncounted_note(evidence, [case for cases in groups.values() for case in cases]),
     ]
     columns = ("Chain", "Way", "Live tensors", "Allocated", "to stored", "Step", "to stored", "Operations to stored")
     return Table("Ways to back-propagate a chain of reversible blocks", columns, rows, 2, notes, breaks[1:])

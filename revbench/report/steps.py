@@ -10,8 +10,9 @@ from revbench.case import Case
 from revbench.report.chains import is_chain
 from revbench.report.document import MISSING, Paragraph, Table
 from revbench.report.evidence import Evidence, Statistic, paired
+from revbench.report.operations import operations_cell, operations_ratio, uncounted_note
 from revbench.titles import circumstances, strategy_of, title_of
-from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
+from revbench.units import human_bytes, human_degrees, human_seconds
 
 
 def has_its_own_table(case: Case) -> bool:
@@ -35,7 +36,7 @@ def findings(evidence: Evidence) -> list[Paragraph]:
             )
         if (time := evidence.ratio(case, twin, "time", "step_seconds")) is not None:
             parts.append(f"takes {time:.2f} × the time of a step")
-        if (flops := evidence.ratio(case, twin, "flops", "step_flops")) is not None:
+        if (flops := operations_ratio(evidence, case, twin)) is not None:
             parts.append(f"{flops:.2f} × the floating-point operations")
         angles = evidence.samples(case, "drift", "angle_degrees")
         stored = evidence.samples(case, "drift", "stored_angle_degrees") or evidence.samples(
@@ -67,8 +68,8 @@ def time_table(evidence: Evidence) -> Table | None:
                 cell(evidence, case, "time", f"{p}_seconds", human_seconds)
                 for p in ("forward", "backward", "optimizer")
             ),
-            cell(evidence, case, "flops", "step_flops", human_flops),
-            _times(evidence.ratio(case, twin, "flops", "step_flops")),
+            operations_cell(evidence, case),
+            _times(operations_ratio(evidence, case, twin)),
         ]
 
     columns = ("Step", "to stored", "Forward", "Backward", "Optimizer", "Operations", "to stored")
@@ -88,6 +89,7 @@ def time_table(evidence: Evidence) -> Table | None:
         notes.append(
             f"Launch-bound (a kernel ran in less than 80 % of the step, so the host is what is timed): {names}."
         )
+    notes += uncounted_note(evidence, [c for c in evidence.cases("flops") if not has_its_own_table(c)])
     return _strategy_table(
         "Time and computation of a training step", columns, evidence, ("time", "flops"), cells, notes
     )
