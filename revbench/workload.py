@@ -25,6 +25,7 @@ from revbench.backprop import StrategyModule, compile_pieces
 from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, parse_factory
 from revbench.errors import UserError
 from revbench.models.synchronised import synchronise_batch_norm
+from revbench.nested import map_tensors
 from revbench.recipes import RECIPES
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
@@ -56,16 +57,19 @@ class Workload:
         return self.place(inputs), self.place(targets)
 
     def place(self, value: Any) -> Any:
-        """Move tensors to the case's device, floating-point ones into its dtype and memory format."""
-        if isinstance(value, Tensor):
-            if not value.is_floating_point():
-                return value.to(self.case.device)
-            value = value.to(self.case.device, getattr(torch, self.case.dtype))
-            if value.dim() == 4 and self.case.memory_format == "channels_last":
-                value = value.contiguous(memory_format=torch.channels_last)
-            return value
-        if isinstance(value, (tuple, list)):
-            return type(value)(self.place(item) for item in value)
+        """Move tensors to the case's device, floating-point ones into its dtype and memory format.
+
+        Args:
+            value: a tensor, or tensors in tuples, lists, mappings, dataclasses (`revbench.nested`).
+        """
+        return map_tensors(self._placed, value)
+
+    def _placed(self, value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value.to(self.case.device)
+        value = value.to(self.case.device, getattr(torch, self.case.dtype))
+        if value.dim() == 4 and self.case.memory_format == "channels_last":
+            value = value.contiguous(memory_format=torch.channels_last)
         return value
 
     def forward(self, inputs: Any, targets: Any) -> Tensor:
@@ -122,7 +126,7 @@ def build_workload(case: Case) -> Workload:
             chain.compile_pieces()
         if not chains:
             compile_pieces([model])
-    return Workload(case, model.train(), make_batch, loss, _optimizer(case, model))
+    return Workload(case, model.train(), make_batch, loss, make_optimizer(case, model))
 
 
 def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
@@ -202,17 +206,37 @@ def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
     return model, make_batch, loss or cross_entropy
 
 
-def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW with weight decay on weights only: tensors of two dimensions or more."""
+def make_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW with weight decay on weights only: tensors of two dimensions or more.
+
+    Weights whose gradients are sparse have neither decay, which PyTorch refuses, nor momentum, which would grow with each step.
+
+    Raises:
+        NotImplementedError: AdamW for a network with sparse gradients.
+    """
     recipe = RECIPES[case.recipe]
+    sparse = sparse_weights(model)
+    if sparse and case.optimizer == "adamw":
+        raise NotImplementedError("AdamW takes no sparse gradients, which this network's embeddings give; use sgd")
     parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in parameters if p.dim() >= 2 and id(p) not in sparse],
+            "weight_decay": recipe.weight_decay,
+        },
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
+    if sparse:
+        groups.append({"params": [p for p in parameters if id(p) in sparse], "weight_decay": 0.0, "momentum": 0.0})
     if case.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=1e-3)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+
+
+def sparse_weights(model: nn.Module) -> set[int]:
+    """The ``id`` of each weight whose gradient is sparse: of embeddings that were asked for that."""
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    return {id(module.weight) for module in model.modules() if isinstance(module, kinds) and module.sparse}
 
 
 @torch.no_grad()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch import nn
 
 from revbench.backprop import Certificate, StrategyModule
 from revbench.errors import UserError
+from revbench.nested import map_tensors
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
 from revbench.numerics.copies import (
     check_measurable,
@@ -127,7 +127,7 @@ def compare_gradients(
             set_strategy(exact, "stored")
             set_strategy(plain, "stored")
         exact.double()
-        wide = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
+        wide = map_tensors(lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
         # What follows switches would also break up what is compiled, and another gradient would be judged.
         follow_switches = follow_switches and name != "torch_budget" and not any(map(is_compiled, model.modules()))
 

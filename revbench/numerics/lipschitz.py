@@ -12,14 +12,15 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from revbench.backprop import ReversibleBlock
 from revbench.numerics.passes import autocast_to, device_of, dropout_in_float32, random_states_kept, seed_generators
@@ -108,6 +109,19 @@ def _push(function: Function, x: Tensor, v: Tensor) -> Tensor:
     return torch.zeros_like(x) if image is None else image.detach()
 
 
+@contextmanager
+def _by_definition(block: nn.Module) -> Iterator[None]:
+    """Inside, attention and recurrent layers run by their definition: fused kernels have no forward derivatives."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(module, nn.RNNBase) for module in block.modules()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of settings that these contexts set to what they are
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield
+
+
 def _pull(function: Function, x: Tensor, u: Tensor) -> Tensor:
     """``J^T u``."""
     leaf = x.detach().requires_grad_()
@@ -177,8 +191,9 @@ def _stability(
     (x1, x2), (y1, y2) = entered, left
     dtype = torch.promote_types(x1.dtype, torch.float32)
     wide, exact = copy.deepcopy(block).to(dtype), copy.deepcopy(block).double()
-    f, g = (stretch(m, a.to(dtype)) for m, a in ((wide.f, x2), (wide.g, y1)))
-    inverse = stretch(lambda y: torch.stack(_inverse(wide, y[0], y[1])), torch.stack((y1, y2)).to(dtype))
+    with _by_definition(block):
+        f, g = (stretch(m, a.to(dtype)) for m, a in ((wide.f, x2), (wide.g, y1)))
+        inverse = stretch(lambda y: torch.stack(_inverse(wide, y[0], y[1])), torch.stack((y1, y2)).to(dtype))
 
     def back(
         half: Stretch, m: nn.Module, m64: nn.Module, a: Tensor, b: Tensor, out: Tensor, of_a: Errors, of_out: Errors

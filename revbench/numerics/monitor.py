@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from revbench.errors import UserError, first_line
+from revbench.nested import map_tensors
 from revbench.numerics.gradients import GradientDrift, SetStrategy, compare_gradients, set_strategies
 
 
@@ -90,7 +90,7 @@ class DriftMonitor:
         if step % self.every:
             return None
         began = time.perf_counter()
-        inputs, targets = tree_map_only(Tensor, lambda x: x[: self.items] if x.dim() else x, (inputs, targets))
+        inputs, targets = map_tensors(lambda x: x[: self.items] if x.dim() else x, (inputs, targets))
         drift, problem = None, None
         try:
             drift = compare_gradients(

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from revbench.case import Case
 from revbench.errors import UserError
+from revbench.nested import map_tensors
 from revbench.numerics.gradients import GradientDrift, SetStrategy, compare_gradients, set_strategies
 from revbench.numerics.passes import Loss, random_states_kept, seed_generators
 from revbench.numerics.record import DriftRecord, record_of
@@ -79,7 +79,7 @@ def drift(
             def placed(x: Tensor) -> Tensor:
                 return x.to(device, getattr(torch, dtype)) if x.is_floating_point() else x.to(device)
 
-            inputs, targets = tree_map_only(Tensor, placed, drawn)
+            inputs, targets = map_tensors(placed, drawn)
             model.to(device, getattr(torch, dtype)).train()
             found.append(
                 compare_gradients(

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from revbench.errors import first_line
 from revbench.module_calls import around_module_calls, unless_entered
+from revbench.nested import dense
 from revbench.numerics.switches import Switches
 
 Loss = Callable[[Any, Any], Tensor]
@@ -129,7 +130,7 @@ class Step:
                 (scaled,), (torch.ones_like(scaled),), False, False, (), allow_unreachable=True, accumulate_grad=True
             )
         gradient = {
-            key: (torch.zeros_like(p) if p.grad is None else _dense(p.grad.detach()) / self.loss_scale)
+            key: (torch.zeros_like(p) if p.grad is None else dense(p.grad.detach()) / self.loss_scale)
             for key, p in model.named_parameters()
             if p.requires_grad
         }
@@ -177,10 +178,6 @@ def _put_back(model: nn.Module, buffers: dict[str, Tensor]) -> None:
         for key, value in model.named_buffers():
             if key in buffers:  # else it was made by this pass
                 value.copy_(buffers[key])
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def seed_generators(seed: int) -> None:

@@ -9,8 +9,10 @@ autocast off there without a word; so the step runs on fake CPU tensors, correct
 - its autocast computes losses and other functions that need range in float32, where the CPU's goes on in the lower dtype;
 - its dropout keeps one byte an element.
 
-Not corrected: fused attention, which on the CPU does without dropout; batch statistics, which `reconstructed` computes
-again on a GPU instead of keeping them. What no count of tensors can tell is left out: the CUDA context, workspaces of
+On the CPU some kernels keep more than their results show; how much is asked of the real ones (`revbench.prediction.kernels`).
+
+Not corrected: gradients of sparse embeddings, of which only the making is seen; batch statistics, which `reconstructed` computes
+again on a GPU instead of keeping them; attention, which a GPU fuses also with dropout. What no count of tensors can tell is left out: the CUDA context, workspaces of
 cuDNN and cuBLAS, and fragmentation.
 """
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +36,14 @@ from torch._subclasses.fake_tensor import (
 from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.errors import UserError, first_line
+from revbench.prediction.building import build_fake, fake_batch, taken_for_real
 from revbench.prediction.gpu import as_on_gpu, block_bytes
+from revbench.prediction.kernels import AsKernelsKeep
 from revbench.probes.memory import tracked_metrics
 from revbench.probes.operations import Operations
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.words import STRATEGIES
-from revbench.workload import Workload, build_workload, set_strategy
+from revbench.workload import Workload, set_strategy
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,8 @@ class Predictor:
         cuda = case.device.startswith("cuda")
         with _named_faults(case):
             mode, workload = self._built(case)
-            with mode, as_on_gpu() if cuda else nullcontext():
-                inputs, targets = workload.batch()
+            inputs, targets = fake_batch(workload, mode)
+            with mode, taken_for_real(), as_on_gpu() if cuda else AsKernelsKeep():
                 operations = Operations()
                 step = track_step(
                     workload, inputs, targets, rounded=block_bytes if cuda else int, observe=operations.note,
@@ -137,8 +141,8 @@ class Predictor:
         network = case.stored().replace(batch_size=1)
         if self._network is None or self._network[0] != network:
             mode = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
+            workload = build_fake(here, mode)
             with mode:
-                workload = build_workload(here)
                 if case.device.startswith("cuda"):
                     for group in workload.optimizer.param_groups:
                         group["foreach"] = True

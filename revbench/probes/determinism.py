@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from revbench.backprop.certificate import checksum
 from revbench.module_calls import around_module_calls
+from revbench.nested import dense
 from revbench.probes.found import Found, Metric, Progress
 from revbench.workload import Workload, build_workload
 
@@ -72,7 +73,7 @@ def _step(workload: Workload) -> list[tuple[str, Tensor]]:
     parameters = dict(workload.model.named_parameters())
     for name, parameter in reversed(parameters.items()):
         if parameter.grad is not None:
-            found.append((f"gradient of {name}", checksum(parameter.grad)))
+            found.append((f"gradient of {name}", checksum(dense(parameter.grad))))
     workload.optimizer.step()
     found += [(f"{name} after the step", checksum(parameter)) for name, parameter in parameters.items()]
     return found

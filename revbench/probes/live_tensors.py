@@ -122,7 +122,8 @@ class LiveTensors(TorchDispatchMode):
         Returns:
             Their bytes.
         """
-        found = {key: self._known[key] for t in tensors if (key := t.untyped_storage()._cdata) in self._known}
+        dense = [part for t in tensors for part in _parts(t)]
+        found = {key: self._known[key] for t in dense if (key := t.untyped_storage()._cdata) in self._known}
         self._gradients |= {number for _, _, number in found.values()}
         return sum(nbytes for _, nbytes, _ in found.values())
 
@@ -170,13 +171,9 @@ class LiveTensors(TorchDispatchMode):
         return out
 
     def _see(self, tensor: Tensor) -> None:
-        if tensor.layout != torch.strided:
-            if tensor.layout == torch.sparse_coo:
-                self._see(tensor._indices())
-                self._see(tensor._values())
-            return
-        if self._device is None or tensor.device.type == self._device:
-            self._see_storage(tensor.untyped_storage())
+        for part in _parts(tensor):
+            if self._device is None or part.device.type == self._device:
+                self._see_storage(part.untyped_storage())
 
     def _see_resized(self, storage: torch.UntypedStorage) -> None:
         if self._device is None or storage.device.type == self._device:
@@ -208,6 +205,13 @@ class LiveTensors(TorchDispatchMode):
         _, nbytes, number = self._known.pop(key)
         self.live_bytes -= nbytes
         self._changes.append((self.operations + 1, number, -nbytes))  # the line after the last operation still has it
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensors that have the storages: itself; of a sparse one indices and values; of a compressed one nothing."""
+    if tensor.layout == torch.strided:
+        return (tensor,)
+    return (tensor._indices(), tensor._values()) if tensor.layout == torch.sparse_coo else ()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revbench.nested import tensors_in
 from revbench.probes.clock import PHASES
 from revbench.probes.live_tensors import LiveTensors, Observer
 from revbench.probes.places import Places
@@ -90,7 +91,7 @@ def track_step(
     parameter_bytes = live.live_bytes
     live.track(workload.optimizer.state)
     optimizer_state_bytes = live.live_bytes - parameter_bytes
-    live.track(inputs, targets)
+    live.track(tensors_in((inputs, targets)))
     steady = live.live_bytes
     with places.watching(), live:
         with live.phase("forward"):

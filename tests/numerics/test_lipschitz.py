@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 import revbench
 from revbench.case import Case
@@ -50,6 +50,30 @@ def test_of_blocks_against_the_dense_jacobian() -> None:
         of_f = torch.autograd.functional.jacobian(block.f, state[1]).reshape(4, 4)
         assert stability.f.lipschitz == pytest.approx(torch.linalg.matrix_norm(of_f, 2).item(), rel=0.05)
         state = block(*state)
+
+
+class Fused(nn.Module):
+    """Attention and a recurrent layer, whose fused kernels have no forward derivatives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.lstm(self.attention(x, x, x, need_weights=False)[0])[0]
+        return found
+
+
+def test_of_fused_functions() -> None:
+    chain = revbench.reversible([(Fused(), Fused())], split_dim=2, strategy="stored")
+    x = torch.randn(2, 3, 8)
+    (stability,) = block_stabilities(chain, x, autocast="none", epsilon=2.0**-23).values()
+    f = chain.get_submodule("blocks.0.f")
+    a = x.chunk(2, 2)[1]
+    dense = torch.autograd.functional.jacobian(f, a).reshape(24, 24)
+    largest = torch.linalg.matrix_norm(dense, 2).item()
+    assert 0.85 * largest < stability.f.lipschitz < 1.001 * largest  # many directions stretch alike: from below
 
 
 @given(st.integers(0, 2**31))

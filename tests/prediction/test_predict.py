@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,11 +18,13 @@ from revbench.errors import UserError
 from revbench.models.catalogue import CATALOGUE
 from revbench.prediction import predict
 from revbench.prediction.gpu import block_bytes
+from revbench.prediction.kernels import workspace_bytes
 from revbench.prediction.predictor import Predictor
 from revbench.probes.clock import PHASES
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.words import STRATEGIES
 from revbench.workload import build_workload
+from tests.prediction.factories import LOOKING
 
 MIB = 2**20
 
@@ -73,6 +76,42 @@ def test_equals_what_is_measured_of_unusual_cases(case: Case) -> None:
     assert found.phase_peak_bytes["backward"] == pytest.approx(real.phase_peak_bytes["backward"], rel=0.005)
     assert found.kept_bytes == pytest.approx(real.kept_bytes, rel=0.005)
     assert found.optimizer_state_bytes == real.optimizer_state_bytes
+
+
+@pytest.mark.parametrize("strategy", ["stored", "reconstructed"])
+@pytest.mark.parametrize("name", LOOKING)
+def test_equals_what_is_measured_of_factories_that_look_at_data(name: str, strategy: str) -> None:
+    case = Case(model=f"tests.prediction.factories:{name}", batch_size=16, strategy=strategy)
+    found = predict(case)
+    if name == "sparse":  # whose gradients are not seen after backward
+        assert found.step.peak_bytes == measured(case).peak_bytes
+    else:
+        assert found.step == measured(case)
+    assert found.parameters == sum(p.numel() for p in build_workload(case).model.parameters())
+
+
+def test_a_network_that_was_predicted_is_as_real_afterwards() -> None:
+    predict(Case(model="tests.prediction.factories:constants"))
+    assert not isinstance(torch.ones(2), FakeTensor)
+    assert torch._subclasses.FakeTensor is FakeTensor
+
+
+@pytest.mark.parametrize(
+    "size", [(3, 5, 8, 16), (70, 3, 16, 64), (40, 64, 64, 64), (400, 50, 32, 32), (36, 300, 8, 128)]
+)
+def test_the_workspace_of_recurrent_layers(size: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of small layers exact, of larger ones, where it follows from smaller, within a hundredth."""
+    steps, items, features, hidden = size
+    layer = nn.LSTM(features, hidden)
+    arguments = (
+        torch.zeros(steps, items, features), *(w.detach() for w in layer.all_weights[0]), torch.zeros(items, hidden),
+        torch.zeros(items, hidden), False, [], 2, hidden, 1, True, False, False, True,
+    )  # fmt: skip
+    expected = torch.ops.aten.mkldnn_rnn_layer(*arguments)[3].nbytes
+    large = 2 * steps * items * 4 * hidden * (features + hidden) > 2**28
+    assert workspace_bytes(*arguments) == pytest.approx(expected, rel=0.001 if large else 0)
+    monkeypatch.setattr("revbench.prediction.kernels._OPERATIONS", 1 << 20)
+    assert workspace_bytes(*arguments) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "shufflenet_v2_x0_5"])
