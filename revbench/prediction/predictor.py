@@ -11,15 +11,15 @@ autocast off there without a word; so the step runs on fake CPU tensors, correct
 
 On the CPU some kernels keep more than their results show; how much is asked of the real ones (`revbench.prediction.kernels`).
 
-Not corrected: gradients of sparse embeddings, of which only the making is seen; batch statistics, which `reconstructed` computes
-again on a GPU instead of keeping them; attention, which a GPU fuses also with dropout. What no count of tensors can tell is left out: the CUDA context, workspaces of
-cuDNN and cuBLAS, and fragmentation.
+Not corrected: gradients of sparse embeddings, of which only the making is seen; batch statistics, which `reconstructed`
+computes again on a GPU instead of keeping them; attention, which a GPU fuses also with dropout. What no count of tensors can
+tell is left out: the CUDA context, workspaces of cuDNN and cuBLAS, and fragmentation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,7 @@ from torch._subclasses.fake_tensor import (
 from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.errors import UserError, first_line
+from revbench.prediction.answers import Answering, real_answers
 from revbench.prediction.building import build_fake, fake_batch, taken_for_real
 from revbench.prediction.gpu import as_on_gpu, block_bytes
 from revbench.prediction.kernels import AsKernelsKeep
@@ -113,16 +114,13 @@ class Predictor:
         cuda = case.device.startswith("cuda")
         with _named_faults(case):
             mode, workload = self._built(case)
-            inputs, targets = fake_batch(workload, mode)
-            with mode, taken_for_real(), as_on_gpu() if cuda else AsKernelsKeep():
-                operations = Operations()
-                step = track_step(
-                    workload, inputs, targets, rounded=block_bytes if cuda else int, observe=operations.note,
-                    on_host=_counters(workload.optimizer) if cuda else (),
-                )  # fmt: skip
-                _check_dtypes(operations, case)
-                parameters = sum(p.numel() for p in workload.model.parameters())
-                return Prediction(case, parameters, step, operations.flops, operations.uncounted_words())
+            try:
+                operations, step = _tracked(workload, mode, cuda=cuda)
+            except DataDependentOutputException:
+                operations, step = _tracked(workload, mode, cuda=cuda, answers=real_answers(workload.case))
+            _check_dtypes(operations, case)
+            parameters = sum(p.numel() for p in workload.model.parameters())
+            return Prediction(case, parameters, step, operations.flops, operations.uncounted_words())
 
     def strategies(self, case: Case) -> tuple[str, ...]:
         """Of our own strategies those that the network of a case supports.
@@ -151,6 +149,37 @@ class Predictor:
         _, mode, workload = self._network
         set_strategy(workload.model, here)
         return mode, dataclasses.replace(workload, case=here)
+
+
+def _tracked(
+    workload: Workload, mode: FakeTensorMode, *, cuda: bool, answers: Sequence[Any] = ()
+) -> tuple[Operations, TrackedStep]:
+    inputs, targets = fake_batch(workload, mode)
+
+    def track() -> tuple[Operations, TrackedStep]:
+        operations = Operations()
+        on_host = _counters(workload.optimizer) if cuda else ()
+        with mode, taken_for_real(), as_on_gpu() if cuda else AsKernelsKeep(), Answering(answers):
+            step = track_step(
+                workload, inputs, targets, rounded=block_bytes if cuda else int, observe=operations.note,
+                on_host=on_host,
+            )  # fmt: skip
+        return operations, step
+
+    found = track()
+    return track() if _forget_idle(workload) else found
+
+
+def _forget_idle(workload: Workload) -> bool:
+    """After a step: drop the optimizer's state of parameters that got no gradient, which a real one never makes.
+
+    Returns:
+        Whether there was any.
+    """
+    idle = [p for p in workload.model.parameters() if p.grad is None and p in workload.optimizer.state]
+    for parameter in idle:
+        del workload.optimizer.state[parameter]
+    return bool(idle)
 
 
 def _counters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

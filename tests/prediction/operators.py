@@ -1,4 +1,4 @@
-"""Networks that no prediction can run, and one that it can."""
+"""Networks that ask their data, or use operators of their own."""
 
 from __future__ import annotations
 
@@ -28,9 +28,17 @@ class Curious(nn.Conv2d):
         return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
 
 
+class Dynamic(nn.Conv2d):
+    """As many numbers as its data say."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(x)
+        return out * out[out > 0].sum()
+
+
 def network(kind: str = "Conv2d", width: int = 4) -> nn.Module:
     """One convolution of a kind, and a linear layer."""
-    kinds = {"Opaque": Opaque, "Curious": Curious, "Conv2d": nn.Conv2d}
+    kinds = {"Opaque": Opaque, "Curious": Curious, "Dynamic": Dynamic, "Conv2d": nn.Conv2d}
     return nn.Sequential(
         kinds[kind](3, width, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
     )
