@@ -7,13 +7,14 @@ autocast off there without a word; so the step runs on fake CPU tensors, correct
 - its allocator gives out multiples of 512 bytes, and of large segments not every remainder is split off;
 - its optimizers work on all parameters at once (``foreach``), with temporaries as large as all gradients;
 - its autocast computes losses and other functions that need range in float32, where the CPU's goes on in the lower dtype;
-- its dropout keeps one byte an element.
+- its dropout keeps one byte an element;
+- it fuses attention, with dropout, too.
 
 On the CPU some kernels keep more than their results show; how much is asked of the real ones (`revbench.prediction.kernels`).
 
 Not corrected: gradients of sparse embeddings, of which only the making is seen; batch statistics, which `reconstructed`
-computes again on a GPU instead of keeping them; attention, which a GPU fuses also with dropout. What no count of tensors can
-tell is left out: the CUDA context, workspaces of cuDNN and cuBLAS, and fragmentation.
+computes again on a GPU instead of keeping them; recurrent layers, which cuDNN fuses. What no count of tensors can tell is left
+out: the CUDA context, workspaces of cuDNN and cuBLAS, and fragmentation.
 """
 
 from __future__ import annotations

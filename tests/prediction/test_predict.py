@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -214,6 +215,45 @@ def test_dropout_of_a_gpu_keeps_a_byte() -> None:
 def dropped() -> nn.Module:
     """A classifier with dropout."""
     return nn.Sequential(nn.Flatten(), nn.Linear(768, 768), nn.Dropout(0.5), nn.Linear(768, 10))
+
+
+class Attention(nn.Module):
+    """Of 4 heads, by the function or by PyTorch's layer."""
+
+    def __init__(self, layer: bool) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(64, 192), nn.Linear(64, 64)
+        self.layer = nn.MultiheadAttention(64, 4, dropout=0.1, batch_first=True) if layer else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.layer is not None:
+            return self.layer(x, x, x, need_weights=False)[0]
+        q, k, v = self.before(x).view(*x.shape[:2], 3, 4, 16).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
+        return self.after(out.transpose(1, 2).flatten(2))
+
+
+def attending(layer: bool = False) -> object:
+    """Sequences of 256 vectors."""
+    make_batch = lambda n, g: (torch.randn(n, 256, 64, generator=g), None)  # noqa: E731
+    return Attention(layer), make_batch, lambda out, _: out.sum()
+
+
+@pytest.mark.parametrize("layer", [False, True])
+@pytest.mark.parametrize("autocast", ["none", "bfloat16"])
+def test_a_gpu_keeps_no_scores(layer: bool, autocast: str) -> None:
+    case = Case(model=f"{__name__}:attending(layer={layer})", batch_size=8, device="cuda", autocast=autocast)
+    found = predict(case)
+    size = 2 if autocast == "bfloat16" else 4
+    scores, vectors, sums = 8 * 4 * 256 * 256 * size, 8 * 256 * 64 * size, 8 * 4 * 256 * 4
+    # queries, keys, values, what comes out, the input in autocast's dtype; sums of exponentials. In float32 PyTorch's layer
+    # brings its input and what comes out into another layout.
+    expected = (4 + (autocast != "none") + 2 * (layer and autocast == "none")) * vectors + sums
+    assert found.step.kept_bytes == pytest.approx(expected, abs=16 * 1024)
+    assert found.step.kept_bytes < scores
+    assert predict(case.replace(device="cpu")).step.kept_bytes > scores
+    product = 2 * 8 * 4 * 256 * 256 * 16
+    assert found.step_flops == pytest.approx(7 * product + 3 * 2 * 8 * 256 * 4 * 64 * 64, rel=0.1)
 
 
 def test_adamw_counts_its_steps_on_the_host() -> None:
