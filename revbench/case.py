@@ -51,6 +51,8 @@ class Case:
             of a data set.
         device: ``cpu`` or ``cuda``.
         optimizer: ``sgd`` (momentum 0.9) or ``adamw``.
+        learning_rate: at first. If 0, a training begins with the recipe's (``adamw``: 0.001), and steps that are only measured
+            leave the weights where they were drawn: they cost the same, and no network diverges.
         memory_format: ``contiguous`` or ``channels_last``.
         tf32_matmul, tf32_convolution: TF32 arithmetic for float32 on a GPU that has it.
         cudnn_benchmark: let cuDNN choose its algorithms by timing them.
@@ -87,6 +89,7 @@ class Case:
     data: str = "normal"
     device: str = "cpu"
     optimizer: str = "sgd"
+    learning_rate: float = 0.0
     memory_format: str = "contiguous"
     tf32_matmul: bool = False
     tf32_convolution: bool = False
@@ -201,8 +204,10 @@ class Case:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{field}={value!r} must be an integer of at least {least}")
-        if not isinstance(self.clip_norm, (int, float)) or not 0 <= self.clip_norm < 2**63:
-            raise UserError(f"clip_norm={self.clip_norm!r} must be a number of at least 0")
+        for field in ("clip_norm", "learning_rate"):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not 0 <= value < 2**63:
+                raise UserError(f"{field}={value!r} must be a number of at least 0")
         if self.batch_size % self.world_size:
             raise UserError(
                 f"batch_size={self.batch_size} can't be split evenly among {self.world_size} processes;"

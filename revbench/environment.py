@@ -9,6 +9,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from revbench.units import human_bytes
+
 
 def describe_environment() -> dict[str, Any]:
     """Describe this machine; call it in a worker, since it may initialise CUDA.
@@ -51,6 +53,34 @@ def summarise(environment: dict[str, Any]) -> str:
     if environment["accelerators"]:
         where = f"{environment['accelerators'][0]['name']}; {where}"
     return f"{where}; torch {environment['packages']['torch']}"
+
+
+def lines_of(environment: dict[str, Any]) -> list[str]:
+    """All of it for a person, a line for each part."""
+    cpu, built = environment["cpu"], environment["torch"]
+    accelerators = [
+        f"{a['name']}, {human_bytes(a['memory_bytes'])}, capability {a['capability']}, {a['multiprocessors']} multiprocessors,"
+        f" driver {a['driver'] or 'unknown'}, {a['uuid']}"
+        for a in environment["accelerators"]
+    ]
+    packages = ", ".join(f"{name} {version or 'absent'}" for name, version in environment["packages"].items())
+    found = {
+        "environment": environment["environment_id"],
+        "CPU": f"{cpu['model']}, {cpu['usable_cores']} of {cpu['logical_cores']} logical cores, {cpu['capability']}",
+        "memory": human_bytes(environment["memory_bytes"]),
+        "accelerators": "\n".join(accelerators) or "none",
+        "system": environment["system"],
+        "Python": environment["python"],
+        "packages": packages,
+        "PyTorch": f"{built['threads']} threads, oneDNN {'yes' if built['mkldnn'] else 'no'}, CUDA {built['cuda'] or 'no'}, cuDNN"
+        f" {built['cudnn'] or 'not in use'}",
+    }
+    width = max(map(len, found))
+    return [
+        f"{name if i == 0 else '':<{width}}  {line}"
+        for name, text in found.items()
+        for i, line in enumerate(text.splitlines())
+    ]
 
 
 def _version(package: str) -> str | None:

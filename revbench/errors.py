@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAKE_ROOM = "make room"  # the mend for a full disk
+
 
 class UserError(ValueError):
     """A mistake in what the user asked for.

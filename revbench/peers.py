@@ -90,7 +90,7 @@ def _core(library: str, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> nn.Modu
     if library not in PEERS:
         raise unknown("library", library, LIBRARIES)
     if importlib.util.find_spec(library) is None:
-        raise UserError(f"{library} is not installed; install it with: pip install revbench[peers]")
+        raise UserError(f"{library} is not installed; it is of the extra peers (in a checkout: pip install .[peers])")
     core: nn.Module
     if library == "revtorch":
         import revtorch

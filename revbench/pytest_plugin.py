@@ -6,6 +6,8 @@ revbench until ``--benchmark`` is given.
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,12 +107,18 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         if option.revbench_baseline:
             config.stash[_BASELINE] = read_run(Path(option.revbench_baseline))
-        invocation = open_invocation(config.option, [str(a) for a in config.invocation_params.args])
+        invocation = open_invocation(config.option, _arguments(config))
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[_INVOCATION] = invocation
     config.stash[_DISPLAY] = Display(config)
     config.stash[_USED_SECONDS] = {}
+
+
+def _arguments(config: pytest.Config) -> list[str]:
+    """The command line, after what the project and the environment put before it."""
+    before = [*config.getini("addopts"), *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    return [*map(str, before), *map(str, config.invocation_params.args)]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -159,7 +167,7 @@ def _default_plan(config: pytest.Config) -> Any:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With ``--revbench-shard`` leave the other parts away; the launches of a case stay together."""
-    if _INVOCATION not in config.stash or not config.option.revbench_shard:
+    if not config.option.benchmark or not config.option.revbench_shard:
         return
     from revbench.pytest_support.options import in_shard
 

@@ -9,7 +9,6 @@ from decimal import Decimal
 from revbench.errors import UserError
 
 _FACTORS = {
-    "": 1,
     "B": 1,
     **{f"{p}iB": 1024**i for i, p in enumerate("KMGT", 1)},
     **{f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)},
@@ -26,10 +25,10 @@ def human_bytes(value: float) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of a size as a person writes it: ``24GiB``, ``500 MB``, ``1.5TiB``, ``1073741824``.
+    """Bytes of a size as a person writes it: ``24GiB``, ``500 MB``, ``1.5TiB``, ``1073741824B``.
 
     Raises:
-        UserError: another form, or nothing.
+        UserError: another form, a number without its unit, or nothing.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     factors = {unit.lower(): factor for unit, factor in _FACTORS.items()}

@@ -27,6 +27,9 @@ from revbench.errors import UserError
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.nested import map_tensors
 from revbench.recipes import RECIPES
+from revbench.words import STRATEGIES
+
+_ADAMW_LEARNING_RATE = 1e-3
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]
@@ -147,6 +150,12 @@ def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
     return chains
 
 
+def supported_strategies(model: nn.Module) -> tuple[str, ...]:
+    """Of our own strategies those that everything inside a model supports; ``stored`` alone where nothing has one."""
+    chains = [module.strategies for module in model.modules() if isinstance(module, StrategyModule)]
+    return tuple(s for s in STRATEGIES if s == "stored" or (chains and all(s in chain for chain in chains)))
+
+
 def _move(model: nn.Module, case: Case) -> None:
     """Move a model to a case's device, dtype and memory format.
 
@@ -190,6 +199,10 @@ def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
         factory: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"model {case.model!r} can't be imported: {error}; give package.module:factory") from error
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise UserError(
+            f"model {case.model!r} is a {type(factory).__name__}, not a function; name one that returns a new network each time"
+        )
     try:
         inspect.signature(factory).bind(**arguments)
     except TypeError as error:
@@ -228,9 +241,17 @@ def make_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     ]
     if sparse:
         groups.append({"params": [p for p in parameters if id(p) in sparse], "weight_decay": 0.0, "momentum": 0.0})
+    rate = first_learning_rate(case)
     if case.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=1e-3)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+        return torch.optim.AdamW(groups, lr=rate)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum)
+
+
+def first_learning_rate(case: Case) -> float:
+    """The case's own; else of a training the recipe's, for AdamW PyTorch's, and of other steps 0: weights stay where they are."""
+    if case.learning_rate or not case.training_steps:
+        return case.learning_rate
+    return _ADAMW_LEARNING_RATE if case.optimizer == "adamw" else RECIPES[case.recipe].learning_rate
 
 
 def sparse_weights(model: nn.Module) -> set[int]:

@@ -1,6 +1,6 @@
 """Chains of reversible blocks: our strategies, PyTorch's own ways and other libraries, side by side.
 
-The libraries are an extra (``pip install revbench[peers]``); one that is absent is skipped.
+The libraries are the extra ``peers``; one that is absent is skipped.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ def test_flops(revbench, case):
 @pytest.mark.parametrize("library", PEERS)
 def test_library(revbench, library, kind, probe):
     if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed: pip install revbench[peers]")
+        pytest.skip(f"{library} is not installed: it is of the extra peers")
     options = {"timeline": False} if probe == "memory" else {}
     revbench.measure(chain_case(revbench.plan, kind, library).replace(strategy="reconstructed"), probe, **options)
 

@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+import revbench
 from revbench.results.journal import read_run
 from tests.compare.runs import drift_row, scaled, write
 from tests.conftest import Cli, run_command
@@ -44,6 +46,48 @@ def test_run_then_report(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+def test_who_it_is(cli: Cli) -> None:
+    assert cli("--version") == (0, f"revbench {revbench.__version__}\n", "")
+    long, short = cli("run", "--help"), cli("run", "-h")
+    assert long == short
+    assert long[0] == 0
+    code, out, _ = cli("env")
+    assert code == 0
+    said = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (said["accelerators"] == "none") == (not torch.cuda.is_available())
+    assert f"torch {torch.__version__.partition('+')[0]}" in said["packages"]
+
+
+def test_factories_that_talk_or_leave(cli: Cli) -> None:
+    code, out, err = cli("estimate", "tests.prediction.operators:talkative", "--strategy", "stored", "--json")
+    assert code == 0, err
+    assert json.loads(out)["predictions"][0]["parameters"] == 10 * 4 + 10 + 4 * 28
+    assert "built with care" in err
+    code, out, err = cli("estimate", "tests.prediction.operators:leaves", "--strategy", "stored")
+    assert (code, out) == (2, "")
+    assert "its factory ends the process (not today)" in err
+    code, _, err = cli("run", "tests.prediction.operators:leaves", "--output", "out")
+    assert code == 2
+    assert "can't be built: SystemExit: not today" in err
+    for command in ("estimate", "run"):
+        code, _, err = cli(command, "tests.prediction.operators:NETWORK")
+        assert code == 2
+        assert "is a Sequential, not a function" in err
+
+
+def test_run_of_an_ordinary_network(cli: Cli, tmp_path: Path) -> None:
+    """It measures what the network supports."""
+    code, _, err = cli(
+        "run", "tests.prediction.test_predict:line", "--probe", "flops", "--image-size", "2", "--output", "out"
+    )
+    assert code == 0, err
+    (row,) = read_run(tmp_path / "out").rows
+    assert row.case.strategy == "stored"
+    code, _, err = cli("run", "tests.prediction.test_predict:line", "--certify", "--output", "other")
+    assert code == 2
+    assert "which no model supports" in err
+
+
 def test_estimate(cli: Cli, tmp_path: Path) -> None:
     arguments = (
         "estimate", "revnet-38", "--strategy", "stored", "--strategy", "reconstructed", "--batch-size", "4",
@@ -70,7 +114,9 @@ def test_estimate(cli: Cli, tmp_path: Path) -> None:
 
 def test_estimate_of_a_factory(cli: Cli) -> None:
     model = "revbench.peers:chain(kind=basic,blocks=2)"
-    code, out, err = cli("estimate", model, "--strategy", "stored", "--fit", "64MiB", "--fit-depth")
+    code, out, err = cli(
+        "estimate", model, "--strategy", "stored", "--batch-size", "100", "--fit", "64MiB", "--fit-depth"
+    )
     assert code == 0, err
     line = next(line for line in out.splitlines() if line.startswith("stored"))
     *_, batch, depth = re.split(r"\s{2,}", line.strip())
@@ -101,6 +147,7 @@ def test_nothing_measured_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
         (["run", "revnet-38", "--dtype", "float8"], "unknown dtype"),
         (["run", "revnet-38", "--device", "cuda:99"], "is not there"),
         (["run", "revnet-38", "--batch-size", "0"], "batch_size=0"),
+        (["run", "revnet-38", "--learning-rate", "nan"], "learning_rate=nan"),
         (["run", "revnet-38", "--strategy", "stored", "--certify"], "strategy reconstructed"),
         (["run", "revbench.peers:chain(depth=9)"], "can't be called so"),
         (["run", "revnet-38", "--batch-size", "many"], "--batch-size"),
@@ -115,7 +162,7 @@ def test_nothing_measured_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
         ([], "Missing command"),
         (["estimate", "no.such:thing"], "'no.such:thing' can't be imported"),
         (["estimate", "os:getcwd"], "returned str, not a module"),
-        (["estimate", "resnet-32", "--fit", "0"], "'0' is no memory at all"),
+        (["estimate", "resnet-32", "--fit", "0GiB"], "'0GiB' is no memory at all"),
         (["estimate", "resnet-32", "--fit", "banana"], "'banana' is no size"),
         (["estimate", "resnet-32", "--fit-depth"], "--fit-depth needs --fit"),
         (["estimate", "resnet-32", "--plot", "step.gif"], "must end in .svg"),
@@ -137,7 +184,7 @@ def test_env(cli: Cli, tmp_path: Path) -> None:
     assert code == 0
     environment = json.loads(out)
     done = run_command("env", cwd=tmp_path, module="revbench")
-    assert done.stdout.startswith(environment["environment_id"])
+    assert done.stdout.split()[:2] == ["environment", environment["environment_id"]]
 
 
 def test_compare(cli: Cli, tmp_path: Path) -> None:

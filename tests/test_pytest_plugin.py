@@ -127,6 +127,40 @@ def make():
         assert name.partition("::")[2] in done.stdout
 
 
+def test_settings_of_a_project_and_marks_of_its_tests_count(tmp_path: Path) -> None:
+    suite = """
+import pytest
+from revbench import Case
+
+CASE = Case(model="revnet-38", image_size=8, batch_size=2)
+
+@pytest.mark.benchmark(group="mine")
+def test_marked(revbench):
+    assert revbench.measure(CASE, "time").ok
+
+def test_with_a_benchmark_of_its_own(revbench, benchmark):
+    assert revbench.measure(CASE.replace(batch_size=4), "time").ok
+    benchmark.pedantic(sum, args=([1, 2],), rounds=2)
+"""
+    settings = "[pytest]\naddopts = --benchmark-min-rounds=4 --benchmark-max-time=0.0\n"
+    project = write(tmp_path, {"test_suite.py": suite, "pytest.ini": settings})
+    done = run_command(
+        "--benchmark", "test_suite.py", "--revbench-output=out", "--benchmark-json=theirs.json", cwd=project,
+        PYTEST_ADDOPTS="--benchmark-warmup-iterations=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_run(project / "out").rows
+    assert [len(row.samples["step_seconds"]) for row in rows] == [4, 4]
+    assert {row.metrics["rounds"] for row in rows} == {4}
+    marked, own = json.loads((project / "theirs.json").read_text())["benchmarks"]
+    assert marked["group"] == "mine"
+    assert marked["stats"]["data"] == list(rows[0].samples["step_seconds"])
+    assert own["fullname"].endswith("test_with_a_benchmark_of_its_own")
+    refused = run_command("--benchmark", "test_suite.py", cwd=project, PYTEST_ADDOPTS="--benchmark-disable-gc")
+    assert refused.returncode == 4
+    assert "--benchmark-disable-gc can't apply" in refused.stderr
+
+
 def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run_command(
@@ -326,6 +360,14 @@ def test_collect_only_and_help_measure_nothing(tmp_path: Path) -> None:
     done = run_command("--benchmark", "--collect-only", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "bench_drift.py::test_drift[revnet-38,strategy=reconstructed,dtype=float64,batch_size=16]" in done.stdout
+    parts = []
+    for part in ("1/2", "2/2"):
+        shard = run_command("--benchmark", "--collect-only", f"--revbench-shard={part}", cwd=tmp_path)
+        parts.append({line for line in shard.stdout.splitlines() if "::" in line})
+    whole = run_command("--benchmark", "--collect-only", cwd=tmp_path)
+    assert parts[0] | parts[1] == {line for line in whole.stdout.splitlines() if "::" in line}
+    assert not parts[0] & parts[1]
+    assert min(map(len, parts)) > 10
     assert list(tmp_path.iterdir()) == []
     assert run_command("--benchmark", "--help", cwd=tmp_path).returncode == 0
     assert not (tmp_path / "reports").exists()

@@ -26,7 +26,7 @@ def test_figures(shown: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("24GiB", 24 * 2**30), ("24 gib", 24 * 2**30), ("1.5MiB", 3 * 2**19), ("500MB", 500_000_000), ("2 kB", 2000),
-        ("1073741824", 2**30), ("7B", 7),
+        ("1073741824B", 2**30), ("7B", 7),
     ],
 )  # fmt: skip
 def test_sizes_that_a_person_writes(text: str, expected: int) -> None:
@@ -34,7 +34,8 @@ def test_sizes_that_a_person_writes(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "banana", "GiB", "24 apples", "-3GiB", "0", "0.0GiB", "1e9", "24GiBs", "nan", "9" * 400]
+    "text",
+    ["", "banana", "GiB", "24 apples", "-3GiB", "0", "24", "1073741824", "0.0GiB", "1e9", "24GiBs", "nan", "9" * 400],
 )
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UserError, match=r"give (one|a size) as 24GiB or 500MB"):

@@ -52,9 +52,9 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def env(as_json: Json = False) -> None:
     """Describe this machine as its rows do."""
-    from revbench.environment import summarise
+    from revbench.environment import lines_of
     from revbench.runner.client import WorkerServer
 
     with WorkerServer() as server:
         environment = server.environment()
-    print(json.dumps(environment) if as_json else f"{environment['environment_id']}  {summarise(environment)}")
+    print(json.dumps(environment) if as_json else "\n".join(lines_of(environment)))

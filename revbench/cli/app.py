@@ -8,16 +8,32 @@ from typing import Annotated
 
 import typer
 
+from revbench import __version__
+
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Memory, time and numerical drift of reversible networks. `pytest --benchmark` runs the built-in suites.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
+
+DEFAULT_BATCH_SIZE = 16  # where a command is not told
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"revbench {__version__}")
+        raise typer.Exit(0)
+
+
 @app.callback()
-def before(context: typer.Context) -> None:
+def before(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """In a process that follows, do what it is told, whatever the command line says."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return  # without importing what torchrun needs

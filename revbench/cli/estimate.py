@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from revbench.cli.app import Json, app
+from revbench.cli.app import DEFAULT_BATCH_SIZE, Json, app
 from revbench.errors import UserError
 
 
@@ -18,7 +20,7 @@ def estimate(
     strategy: Annotated[
         list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Items a step.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Items a step.")] = DEFAULT_BATCH_SIZE,
     image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
@@ -51,7 +53,8 @@ def estimate(
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip
-    found = estimate_all(models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth)
+    with redirect_stdout(sys.stderr):  # what a factory prints is no part of the answer
+        found = estimate_all(models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth)
     if as_json:
         print(json.dumps(found.to_json()))
     else:

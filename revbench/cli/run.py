@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revbench.cli.app import Json, app
+from revbench.cli.app import DEFAULT_BATCH_SIZE, Json, app
 from revbench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from revbench.case import Case
+    from revbench.runner.client import WorkerServer
 
 DEFAULT_PROBES = ("time", "memory", "flops", "drift")
 OTHER_PROBES = ("parameters", "lipschitz", "determinism", "leak", "nvml", "memory_history", "energy")
@@ -30,12 +34,16 @@ def run(
             " parameters."
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Items a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Items a step.")] = DEFAULT_BATCH_SIZE,
     image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
     autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
     tf32: Annotated[bool, typer.Option("--tf32", help="TF32 arithmetic for float32, on a GPU that has it.")] = False,
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    learning_rate: Annotated[
+        float, typer.Option(help="Default: weights stay where they were drawn.", show_default=False)
+    ] = 0.0,
     nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
     kept_half_blocks: Annotated[
         int, typer.Option(help="Under reconstructed, half blocks at the end of a chain that keep their activations.")
@@ -49,6 +57,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Measure models under their strategies and write a report."""
+    from revbench.case import Case
     from revbench.pytest_support.display import describe, figures
     from revbench.report import write_report
     from revbench.results.journal import Journal, run_folder
@@ -64,16 +73,19 @@ def run(
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
+        "optimizer": optimizer, "learning_rate": learning_rate,
     }  # fmt: skip
     if device != "auto":
         common["device"] = device
-    found = [case for model in models for case in _cases(model, strategy or (), nonreversible, common)]
+    stored = [Case(model=model, **common) for model in dict.fromkeys(models)]
+    for base in stored:  # mistakes are told before anything takes long
+        for name in strategy or ("stored",):
+            _under(base, name, nonreversible).check()
     asked = {"kept_half_blocks": kept_half_blocks, "certify": certify}
-    if any(asked.values()) and not any(case.strategy == "reconstructed" for case in found):
+    if any(asked.values()) and strategy and "reconstructed" not in strategy:
         raise UserError(
             "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
         )
-    cases = [(case.replace(**asked) if case.strategy == "reconstructed" else case).check() for case in found]
     journal = Journal(folder, resume=resume is not None)
     try:
         with WorkerServer() as server:
@@ -81,11 +93,18 @@ def run(
             if device == "auto":
                 device = "cuda" if environment["accelerators"] else "cpu"
             check_device(device, environment)
-            cases = [case.replace(device=device) for case in cases]
-            for case in {case.model: case for case in cases if ":" in case.model}.values():
-                server.measure(
-                    [case], "parameters"
+            cases = []
+            for base in (case.replace(device=device) for case in stored):
+                supported = _supported(
+                    base, server
                 )  # a factory that can't be built is found before anything is written
+                for name in strategy or supported:
+                    case = _under(base, name, nonreversible)
+                    cases.append((case.replace(**asked) if name == "reconstructed" else case).check())
+            if any(asked.values()) and not any(case.strategy == "reconstructed" for case in cases):
+                raise UserError(
+                    "--kept-half-blocks and --certify are of strategy reconstructed, which no model supports"
+                )
             session = Session(journal, server, environment)
             for repeat in range(1, repeats + 1):
                 for name in probe or DEFAULT_PROBES:
@@ -111,14 +130,17 @@ def run(
         raise typer.Exit(3)
 
 
-def _cases(model: str, strategies: Any, nonreversible: str, fields: dict[str, Any]) -> list[Any]:
-    from revbench.case import Case
-    from revbench.models.catalogue import CATALOGUE
-    from revbench.words import STRATEGIES
+def _under(base: Case, strategy: str, nonreversible: str) -> Case:
+    return base.replace(strategy=strategy, nonreversible="kept" if strategy == "stored" else nonreversible)
 
-    known = CATALOGUE.get(model)
-    supported = [s for s in STRATEGIES if not (known and known.family == "resnet" and s == "reconstructed")]
-    return [
-        Case(model=model, strategy=s, nonreversible="kept" if s == "stored" else nonreversible, **fields)
-        for s in strategies or supported
-    ]
+
+def _supported(case: Case, server: WorkerServer) -> list[str]:
+    """The strategies that a model supports, as its network says.
+
+    Raises:
+        UserError: it can't be built.
+    """
+    answer = server.measure([case], "parameters")
+    if answer["status"] != "ok":
+        raise UserError(f"model {case.model!r} can't be built: {answer['message']}")
+    return str(answer["found"][0]["metrics"]["strategies"]).split(", ")

@@ -45,6 +45,10 @@ def train(
     autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
     compile_pieces: Annotated[bool, typer.Option("--compile", help="torch.compile on each F, G and unit.")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="This memory format.")] = False,
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
+    learning_rate: Annotated[
+        float, typer.Option(help="At first. Default: the recipe's 0.1, of adamw 0.001.", show_default=False)
+    ] = 0.0,
     accumulate: Annotated[int, typer.Option(help="Parts of a batch, whose gradients are added.")] = 1,
     clip: Annotated[float, typer.Option(help="Cut the gradient to this norm; 0: not.")] = 0.0,
     sync_batch_norm: Annotated[
@@ -72,7 +76,7 @@ def train(
         fields={
             "dtype": dtype, "autocast": autocast, "compile": compile_pieces, "clip_norm": clip,
             "memory_format": "channels_last" if channels_last else "contiguous", "accumulate": accumulate,
-            "sync_batch_norm": sync_batch_norm,
+            "sync_batch_norm": sync_batch_norm, "optimizer": optimizer, "learning_rate": learning_rate,
         },
         options={
             "validation_images": validation_images, "loaders": loaders, "evaluations": evaluations, "drift_every": drift_every,

@@ -34,7 +34,6 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.errors import UserError, first_line
 from revbench.prediction.answers import Answering, real_answers
@@ -44,8 +43,7 @@ from revbench.prediction.kernels import AsKernelsKeep
 from revbench.probes.memory import tracked_metrics
 from revbench.probes.operations import Operations
 from revbench.probes.tracked_step import TrackedStep, track_step
-from revbench.words import STRATEGIES
-from revbench.workload import Workload, set_strategy
+from revbench.workload import Workload, set_strategy, supported_strategies
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,7 @@ class Predictor:
         """
         with _named_faults(case):
             _, workload = self._built(case.stored())
-        chains = [module.strategies for module in workload.model.modules() if isinstance(module, StrategyModule)]
-        return tuple(s for s in STRATEGIES if s == "stored" or (chains and all(s in chain for chain in chains)))
+        return supported_strategies(workload.model)
 
     def _built(self, case: Case) -> tuple[FakeTensorMode, Workload]:
         """A network, with its optimizer's state, that runs as this case asks."""
@@ -214,6 +211,8 @@ def _named_faults(case: Case) -> Iterator[None]:
         problem = f"operator {error.func} has no fake kernel; register one with torch.library.register_fake"
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         problem = f"operator {error.func} needs the data of a tensor, of which there is none in a prediction"
+    except SystemExit as error:
+        problem = f"its factory ends the process ({error})"
     except Exception as error:
         problem = f"{type(error).__name__}: {first_line(error)[:300]}"
     else:

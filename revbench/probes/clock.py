@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import resource
 import statistics
 import time
@@ -37,6 +38,9 @@ def measure_time(
         max_seconds: begin no further step after this, once there are `min_rounds`.
         warmup_rounds: steps before the first counted one.
 
+    Raises:
+        FloatingPointError: the steps diverged.
+
     Returns:
         Metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over the
         steps), ``rounds``, ``minor_faults_per_step``; on a GPU also clocks and the share of the step
@@ -59,6 +63,7 @@ def measure_time(
         torch.cuda.synchronize()
     metrics, samples = _summary(rounds)
     metrics["minor_faults_per_step"] = (_minor_faults() - faults) / len(rounds)
+    _refuse_divergence(workload, inputs, targets)
     if cuda:
         from revbench.probes.nvml import Gpu
 
@@ -84,6 +89,9 @@ def measure_time_interleaved(
         rounds: steps of each.
         warmup_rounds: steps of each before the first counted one.
 
+    Raises:
+        FloatingPointError: the steps of one of them diverged.
+
     Returns:
         For each workload metrics and samples as of `measure_time`, without the page faults and a GPU's own.
     """
@@ -99,6 +107,8 @@ def measure_time_interleaved(
                 found[which].append(marks)
         if cuda:
             torch.cuda.synchronize()
+    for workload, batch in zip(workloads, batches, strict=True):
+        _refuse_divergence(workload, *batch)
     return [Found(*_summary(marks)) for marks in found]
 
 
@@ -109,6 +119,20 @@ def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Metric], dict[str, lis
     samples["step_seconds"] = [sum(s) for s in seconds]
     metrics: dict[str, Metric] = {name: statistics.median(values) for name, values in samples.items()}
     return metrics | {"rounds": len(rounds)}, samples
+
+
+def _refuse_divergence(workload: Workload, inputs: Any, targets: Any) -> None:
+    """Raise if the steps led to NaN, which takes another time than numbers do.
+
+    Raises:
+        FloatingPointError: the loss is not finite any more.
+    """
+    with torch.no_grad():
+        loss = workload.forward(inputs, targets).item()
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss became {loss} while steps were timed; choose a smaller learning rate than {workload.case.learning_rate:g}"
+        )
 
 
 def _minor_faults() -> int:

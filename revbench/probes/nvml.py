@@ -17,6 +17,11 @@ import torch
 
 from revbench.probes.found import Metric
 
+_SHADOWED = (
+    "the module pynvml is not that of nvidia-ml-py (an older package of this name shadows it): pip uninstall pynvml, then"
+    " install nvidia-ml-py again"
+)
+
 
 class Nvml(Protocol):
     """What we call of nvidia-ml-py; a test gives its own, that raises nvidia-ml-py's own exceptions."""
@@ -99,6 +104,8 @@ class Gpu:
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self._uuid)
         except self._nvml.NVMLError as error:
             self._problem = f"NVML: {error}"
+        except (AttributeError, TypeError):
+            self._problem = _SHADOWED
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -154,10 +161,13 @@ class Gpu:
     def _asked(self, ask: Callable[[], Reading]) -> Reading:
         if self._problem is not None:
             return Reading(None, self._problem)
+        errors = self._nvml.NVMLError, getattr(self._nvml, "NVMLLibraryMismatchError", self._nvml.NVMLError)
         try:
             return ask()
-        except (self._nvml.NVMLError, self._nvml.NVMLLibraryMismatchError) as error:
+        except errors as error:
             return Reading(None, f"NVML: {error}")
+        except (AttributeError, TypeError):
+            return Reading(None, _SHADOWED)
 
 
 class Sampler:

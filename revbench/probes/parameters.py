@@ -1,15 +1,17 @@
-"""How many parameters a model has."""
+"""How many parameters a model has, and what it supports."""
 
 from __future__ import annotations
 
 from revbench.probes.found import Found, Progress
-from revbench.workload import Workload
+from revbench.workload import Workload, supported_strategies
 
 
 def measure_parameters(workload: Workload, *, progress: Progress) -> Found:
     """Count the parameters, batch norm's scales and shifts and all biases among them, as Table 2 of the paper does.
 
     Returns:
-        Metric ``parameters``; buffers (running statistics) are not counted.
+        Metric ``parameters``; buffers (running statistics) are not counted. ``strategies``: of our own those that the network
+        supports, separated by commas.
     """
-    return Found({"parameters": sum(p.numel() for p in workload.model.parameters())})
+    count = sum(p.numel() for p in workload.model.parameters())
+    return Found({"parameters": count, "strategies": ", ".join(supported_strategies(workload.model))})

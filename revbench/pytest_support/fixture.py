@@ -54,6 +54,7 @@ class Measurer:
         self._invocation = invocation
         self._display = display
         self._in_table = False
+        self._measures_itself = "benchmark" in request.fixturenames
         self._shown = False
         self.plan: Plan = invocation.plan
         self.repeat = repeat
@@ -126,8 +127,12 @@ class Measurer:
     def _show_in_table(self, row: Row) -> None:
         """Replay a row's samples through pytest-benchmark, which keeps the statistics shown in the terminal."""
         self._in_table = True
+        if self._measures_itself:  # pytest-benchmark's own entry of this test is the user's
+            return
         clock = ReplayClock()
-        self._request.node.add_marker(pytest.mark.benchmark(timer=clock, group=row.case.model))
+        given = self._request.node.get_closest_marker("benchmark")
+        settings = {"group": row.case.model, **(given.kwargs if given is not None else {}), "timer": clock}
+        self._request.node.add_marker(pytest.mark.benchmark(**settings), append=False)
         benchmark = self._request.getfixturevalue("benchmark")
         benchmark.name = benchmark_name(row.case.id, row.repeat)
         benchmark.fullname = f"{row.probe}::{benchmark.name}"

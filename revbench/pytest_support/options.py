@@ -63,8 +63,6 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         if _given(arguments, name) or (name in SWITCHES and getattr(option, attribute, False)):
             raise UserError(f"{name} can't apply with --benchmark: {instead}")
     check_tier_and_device(option)
-    if option.revbench_shard:
-        parse_shard(option.revbench_shard)
     if option.revbench_repeats < 1:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
     time_options = _time_options(option, arguments)
@@ -95,7 +93,9 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
 
 
 def check_tier_and_device(option: Any) -> None:
-    """Raise a `UserError` for names that mean nothing anywhere."""
+    """Raise a `UserError` for names that mean nothing anywhere, and for a part that can't be."""
+    if option.revbench_shard:
+        parse_shard(option.revbench_shard)
     if option.revbench_tier not in TIERS:
         raise unknown("tier", option.revbench_tier, TIERS)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", option.revbench_device):

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from revbench.errors import UserError
+from revbench.errors import MAKE_ROOM, UserError
 from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row, check_environment, is_figure
 
 ROWS = "rows.jsonl"
@@ -167,7 +167,7 @@ class Journal:
             write_atomically(self.folder / SERIES / name, json.dumps(columns, allow_nan=False))
         except OSError as error:
             raise UserError(
-                f"can't write to the run folder {self.folder}: {error.strerror}; make room and resume"
+                f"can't write to the run folder {self.folder}: {error.strerror}; {self._how_to_go_on()}"
             ) from error
         return name
 
@@ -184,10 +184,16 @@ class Journal:
         with contextlib.suppress(OSError):  # another training's are there, or it was never made
             folder.rmdir()
 
+    def _is_empty(self) -> bool:
+        return not self.run.rows and not any((self.folder / CHECKPOINTS).glob("*.pt"))
+
+    def _how_to_go_on(self) -> str:
+        return f"{MAKE_ROOM} and {'begin again' if self._is_empty() else 'resume'}"
+
     def close(self) -> None:
         """Let another process write. A run without a row and without a checkpoint leaves nothing behind."""
         os.close(self._file)
-        if not self.run.rows and not any((self.folder / CHECKPOINTS).glob("*.pt")):
+        if self._is_empty():
             (self.folder / ROWS).unlink(missing_ok=True)
             if self.folder in self._made:
                 shutil.rmtree(self.folder / SERIES, ignore_errors=True)  # the beginning of a training, to be begun anew
@@ -205,7 +211,7 @@ class Journal:
         except OSError as error:
             os.ftruncate(self._file, size)  # half a line would make all the others unreadable
             raise UserError(
-                f"can't write to the run folder {self.folder}: {error.strerror}; make room and resume"
+                f"can't write to the run folder {self.folder}: {error.strerror}; {self._how_to_go_on()}"
             ) from error
 
     def _lock(self) -> None:

@@ -18,7 +18,7 @@ __all__ = ["DEFAULT_TIMEOUT_SECONDS", "Session", "WorkerServer", "measure"]
 
 def measure(
     case: Case,
-    probes: Iterable[str] = ("time", "memory"),
+    probes: str | Iterable[str] = ("time", "memory"),
     *,
     output: str | Path | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -28,7 +28,7 @@ def measure(
 
     Args:
         case: what to measure.
-        probes: among ``time``, ``memory``, ``flops``, ``drift``.
+        probes: one or several, among ``time``, ``memory``, ``flops``, ``drift`` and the others of the reference.
         output: a run folder to write; the rows are only returned if not given.
         options: settings of a probe by its name, e.g. ``{"time": {"min_rounds": 20}}``.
         timeout_seconds: of each probe.
@@ -50,7 +50,7 @@ def measure(
             session = Session(journal, server, environment)
             return [
                 session.measure(case, probe, options=(options or {}).get(probe), timeout_seconds=timeout_seconds)
-                for probe in probes
+                for probe in ([probes] if isinstance(probes, str) else probes)
             ]
         finally:
             journal.close()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from revbench.case import Case
-from revbench.errors import UserError, first_line
+from revbench.errors import MAKE_ROOM, UserError, first_line
 from revbench.results.journal import write_atomically
 from revbench.workload import Workload
 
@@ -49,9 +49,7 @@ class Checkpoints:
             os.replace(self._fresh, self._newest)
             self._newest_is_broken = False
         except OSError as error:
-            raise UserError(
-                f"can't write the checkpoint {self._newest}: {error.strerror}; make room and resume"
-            ) from error
+            raise UserError(f"can't write the checkpoint {self._newest}: {error.strerror}; {MAKE_ROOM}") from error
 
     def newest(self) -> tuple[dict[str, Any] | None, str | None]:
         """The state of the newest checkpoint that can be read.

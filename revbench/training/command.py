@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from revbench.case import Case
-from revbench.errors import RunEnded, UserError
+from revbench.errors import MAKE_ROOM, RunEnded, UserError
 from revbench.report import Written, write_report
 from revbench.results.journal import CHECKPOINTS, ROWS, Journal, run_folder, series_stem
 from revbench.results.schema import Row
@@ -88,6 +88,10 @@ def train_all(
         if journal.run.rows:
             write_report([folder], folder)
         raise
+    except UserError as error:
+        if not str(error).endswith(MAKE_ROOM):
+            raise
+        raise UserError(f"{error}; then {_what_is_left(folder)}") from error
     except RunEnded as error:
         raise RunEnded(f"{error}; {_what_is_left(folder)}") from error
     written = write_report([folder], folder)
@@ -130,7 +134,7 @@ def _check_checkpoints(folder: Path, cases: Sequence[Case]) -> None:
 
 def _what_is_left(folder: Path) -> str:
     kept = (folder / ROWS).is_file()
-    return f"go on with --resume {folder}" if kept else "it came to no checkpoint, and nothing is kept"
+    return f"go on with --resume {folder}" if kept else "begin again: it came to no checkpoint, and nothing is kept"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
@@ -83,7 +84,7 @@ class ImageSet:
         """
         try:
             image, label = self._dataset[self._indices[i]]
-            return image.convert("RGB"), int(label)
+            return _as_rgb(image), int(label)
         except Exception as error:  # PIL raises many kinds for a broken file
             raise UserError(
                 f"{self._name(i)} can't be read: {first_line(error)}; put a good copy in its place, or remove it"
@@ -178,20 +179,37 @@ def _held_out(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _image_folder(path: Path) -> Any:
-    from torchvision.datasets import ImageFolder
+    from revbench.training.image_folder import VisibleImageFolder
 
     try:
-        return ImageFolder(str(path))
+        return VisibleImageFolder(path)
     except FileNotFoundError as error:
         raise UserError(
             f"data path {str(path)!r} holds no images in one subfolder a class: {first_line(error)}"
         ) from error
 
 
+def _as_rgb(image: Any) -> Any:
+    """A PIL image in RGB of 8 bits a channel; grey ones of 16 bits are scaled.
+
+    Raises:
+        ValueError: numbers whose range nobody knows.
+    """
+    if image.mode.startswith("I;16"):
+        from PIL import Image
+
+        grey = np.asarray(image).astype(np.float64) * (255.0 / 65535.0)
+        image = Image.fromarray(grey.round().astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
+        raise ValueError(f"its pixels are {kind}, of which nobody knows the range; save it with 8 or 16 bits a channel")
+    return image.convert("RGB")
+
+
 def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
     from torchvision import datasets
 
-    root = Path(os.environ.get("REVBENCH_DATA_ROOT", Path.home() / ".cache" / "revbench"))
+    root = _data_root()
     try:
         root.mkdir(parents=True, exist_ok=True)
         # One process of several downloads or unpacks it; where nothing can be written it must be there already.
@@ -206,6 +224,15 @@ def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
         raise UserError(
             f"data set {name!r} can't be had in {root}: {first_line(error)}; put it there by hand, or give a folder"
         ) from error
+
+
+def _data_root() -> Path:
+    if (named := os.environ.get("REVBENCH_DATA_ROOT")) is not None:
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "revbench"
+    except RuntimeError as error:
+        raise UserError("this user has no home folder; set REVBENCH_DATA_ROOT to the folder of data sets") from error
 
 
 def _in_memory(images: ImageSet, size: int) -> tuple[Tensor, Tensor]:

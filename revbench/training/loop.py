@@ -171,7 +171,7 @@ def _run(
         moment = watch(done - 1, inputs, targets) if watch is not None else None
         meter.begin()
         totals = training.step(done - 1, inputs, targets)
-        line: Line = {"step": done, "learning_rate": training.recipe.learning_rate_at(done - 1, steps)}
+        line: Line = {"step": done, "learning_rate": training.learning_rate_at(done - 1)}
         under_way.append(_reader(line, totals, workload.case.batch_size, meter.end()))
         if moment is not None and moment.drift is not None:
             whole = moment.drift.whole

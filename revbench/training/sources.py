@@ -32,7 +32,7 @@ def split_data_option(option: str) -> tuple[str, str]:
         return option, option
     if not equals or Path(option).exists():
         label, source = "", option
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # which leaves a home folder that is not known as it is
     if not path.is_dir():
         raise UserError(
             f"data: {source!r} is not a folder; give a folder of images, one subfolder a class,"
@@ -49,7 +49,7 @@ def count_classes(source: str) -> int:
     """The number of classes of what `split_data_option` returned as a source."""
     if source in CLASSES:
         return CLASSES[source]
-    return sum(child.is_dir() for child in split_folders(Path(source))[0].iterdir())
+    return len(class_folders(split_folders(Path(source))[0]))
 
 
 def count_training_images(source: str) -> int:
@@ -57,21 +57,32 @@ def count_training_images(source: str) -> int:
     if source in TRAINING_IMAGES:
         return TRAINING_IMAGES[source]
     roots = split_folders(Path(source))
-    count = sum(_count_images(child) for child in roots[0].iterdir() if child.is_dir())
+    count = sum(map(_count_images, class_folders(roots[0])))
     return count if len(roots) == 2 else count - count // HELD_OUT
 
 
 def _count_images(folder: Path) -> int:
-    """As torchvision's ImageFolder finds them: also behind links to folders."""
-    names = (name for _, _, files in os.walk(folder, followlinks=True) for name in files)
-    return sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
+    """As `is_image` finds them: also behind links to folders."""
+    walked = os.walk(folder, followlinks=True)
+    return sum(is_image(Path(where, name), folder) for where, _, files in walked for name in files)
+
+
+def is_image(path: Path, root: Path) -> bool:
+    """Whether a file below a folder counts: by its suffix, and nothing hidden (``.ipynb_checkpoints``, ``._copy.png``)."""
+    parts = path.relative_to(root).parts
+    return path.name.lower().endswith(IMAGE_SUFFIXES) and not any(part.startswith(".") for part in parts)
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The subfolders that are classes, in the order of their labels: all but hidden ones."""
+    return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def check_images(folder: Path) -> None:
     """Raise a `UserError` unless the folder holds images, one subfolder a class, with or without a split above."""
     roots = split_folders(folder)
     for root in roots:
-        classes = sorted(c for c in root.iterdir() if c.is_dir())
+        classes = class_folders(root)
         counts = [_count_images(c) for c in classes]
         if not sum(counts):
             raise UserError(f"data: {str(root)!r} holds no images; it needs a subfolder of images for each class")

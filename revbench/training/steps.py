@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from revbench.recipes import RECIPES
 from revbench.training.ranks import Ranks
 from revbench.training.supply import Supply
-from revbench.workload import Workload
+from revbench.workload import Workload, first_learning_rate
 
 
 class Training:
@@ -38,6 +38,11 @@ class Training:
         """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set."""
         return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
 
+    def learning_rate_at(self, step: int) -> float:
+        """Of a step, from 0."""
+        case = self.workload.case
+        return self.recipe.learning_rate_at(step, case.training_steps, first_learning_rate(case))
+
     def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """One training step.
 
@@ -49,7 +54,7 @@ class Training:
         """
         case, optimizer = self.workload.case, self.workload.optimizer
         for group in optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate_at(step, case.training_steps)
+            group["lr"] = self.learning_rate_at(step)
         optimizer.zero_grad(set_to_none=True)
         found = torch.zeros(2, dtype=torch.float64, device=inputs.device)
         parts = list(zip(inputs.tensor_split(case.accumulate), targets.tensor_split(case.accumulate), strict=True))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from revbench.errors import UserError
+from revbench.errors import MAKE_ROOM, UserError
 from revbench.probes.found import Metric, finite_or_null
 from revbench.results.journal import write_atomically
 from revbench.results.schema import is_figure
@@ -85,7 +85,7 @@ class SeriesFile:
             self._file.write(line + "\n")
 
     def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"can't write the series {self._path}: {error.strerror}; make room and resume")
+        return UserError(f"can't write the series {self._path}: {error.strerror}; {MAKE_ROOM}")
 
 
 def _read(path: Path) -> list[list[Metric]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -36,9 +38,23 @@ class Dynamic(nn.Conv2d):
         return out * out[out > 0].sum()
 
 
+def talkative() -> nn.Module:
+    """Prints what it does."""
+    print("built with care")
+    return network()
+
+
+def leaves() -> nn.Module:
+    """Ends the process."""
+    sys.exit("not today")
+
+
 def network(kind: str = "Conv2d", width: int = 4) -> nn.Module:
     """One convolution of a kind, and a linear layer."""
     kinds = {"Opaque": Opaque, "Curious": Curious, "Dynamic": Dynamic, "Conv2d": nn.Conv2d}
     return nn.Sequential(
         kinds[kind](3, width, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
     )
+
+
+NETWORK = network()

@@ -49,7 +49,7 @@ MARKS = {name: [] if name in dict(QUICK) else [pytest.mark.slow] for name in CAS
 def test_predicted_as_measured(name: str) -> None:
     library, case = CASES[name]
     if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed: pip install revbench[networks]")
+        pytest.skip(f"{library} is not installed: it is of the extra networks")
     predicted = predict(case)
     workload = build_workload(case)
     inputs, targets = workload.batch()
@@ -77,7 +77,7 @@ def test_predicted_as_measured(name: str) -> None:
 def test_live_tensors_fit_into_what_the_allocator_gave_out(name: str) -> None:
     library, case = CASES[name]
     if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed: pip install revbench[networks]")
+        pytest.skip(f"{library} is not installed: it is of the extra networks")
     found = measure_memory(build_workload(case), progress=lambda _: None).metrics
     live, allocated = found["activation_peak_bytes"], found["allocated_activation_peak_bytes"]
     assert 0 < live <= allocated  # type: ignore[operator]

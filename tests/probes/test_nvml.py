@@ -114,6 +114,21 @@ def test_a_missing_figure_is_none_with_its_reason(processes: Any, reason: str) -
     assert reason in str(found["nvml_process_bytes_reason"])
 
 
+def test_an_older_module_of_that_name_is_named() -> None:
+    """Without the second version of the memory's figures, and without the error of libraries that do not fit."""
+    older = SimpleNamespace(
+        NVMLError=pynvml.NVMLError, nvmlInit=lambda: None, nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: "handle", nvmlDeviceGetMemoryInfo=lambda handle: None,
+    )  # fmt: skip
+    with Gpu(UUID, nvml=older) as gpu:  # type: ignore[arg-type]
+        for reading in (gpu.device_bytes(), gpu.process_bytes(), gpu.energy_joules()):
+            assert reading.value is None
+            assert "pip uninstall pynvml" in str(reading.reason)
+    del older.nvmlInit
+    with Gpu(UUID, nvml=older) as gpu:  # type: ignore[arg-type]
+        assert "pip uninstall pynvml" in str(gpu.device_bytes().reason)
+
+
 @pytest.mark.parametrize(
     "answers",
     [{"init": failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)}, {"handle": failure(pynvml.NVML_ERROR_NOT_FOUND)}],

@@ -40,6 +40,31 @@ def test_time_goes_on_for_as_long_as_asked() -> None:
     assert sum(found.samples["step_seconds"][:-1]) < 0.5
 
 
+def steep() -> tuple[object, ...]:
+    """A chain whose squared loss diverges at the paper's learning rate."""
+
+    def half() -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = 10 * torch.randn(count, 16, generator=generator)
+        return x, -x
+
+    net = revbench.reversible([(half(), half()) for _ in range(4)])
+    return net, make_batch, lambda out, target: (out - target).square().sum()
+
+
+@pytest.mark.parametrize("strategy", ["stored", "reconstructed"])
+def test_measured_steps_do_not_diverge_unless_they_are_told_to(strategy: str) -> None:
+    case = Case(model=f"{__name__}:steep", strategy=strategy, batch_size=8)
+    workload = build_workload(case)
+    before = [p.detach().clone() for p in workload.model.parameters()]
+    measure_time(workload, min_rounds=3, max_seconds=0.0, **QUIET)  # type: ignore[arg-type]
+    assert all(map(torch.equal, before, workload.model.parameters()))
+    with pytest.raises(FloatingPointError):
+        measure_time(build_workload(case.replace(learning_rate=0.1)), min_rounds=9, max_seconds=0.0, **QUIET)  # type: ignore[arg-type]
+
+
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), min_size=1, max_size=20))
 def test_busy_share_is_the_union_of_the_kernels(spans: list[tuple[int, int]]) -> None:
     intervals = sorted((a, a + n) for a, n in spans)
@@ -174,4 +199,5 @@ def one_convolution() -> object:
 
 
 def test_parameters() -> None:
-    assert measure_parameters(build_workload(SMALL), **QUIET).metrics == {"parameters": 464_890}  # type: ignore[arg-type]
+    found = measure_parameters(build_workload(SMALL), **QUIET).metrics  # type: ignore[arg-type]
+    assert found == {"parameters": 464_890, "strategies": "stored, reconstructed, checkpointed, recursive"}

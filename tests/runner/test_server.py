@@ -44,7 +44,9 @@ def test_a_fault_is_a_status(server: WorkerServer, name: str, status: str, messa
     assert found["status"] == status
     assert message in found["message"]
     assert "\n" not in found["message"]
-    assert server.measure([case("healthy")], "parameters")["found"][0]["metrics"] == {"parameters": 30_730}
+    assert server.measure([case("healthy")], "parameters")["found"][0]["metrics"] == {
+        "parameters": 30_730, "strategies": "stored",
+    }  # fmt: skip
 
 
 def test_a_batch_that_does_not_fit_is_oom(server: WorkerServer) -> None:

@@ -218,10 +218,19 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("revbench: can't write the checkpoint ")
-    assert done.stderr.endswith(": File too large; make room and resume\n")
+    assert done.stderr.endswith(": File too large; make room; then go on with --resume out\n")
     (first,) = read_run(tmp_path / "out").rows
     assert first.ok
     assert not list((tmp_path / "out" / "checkpoints").glob("*"))  # nothing half-written
+    (other,) = arguments[1:2]
+    alone = (arguments[0], *arguments[2:])
+    program = program.replace(f"'{other}', ", "").replace("'out'", "'alone'")
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+    assert alone[1] == "revnet-38"
+    assert done.stderr.endswith("; make room; then begin again: it came to no checkpoint, and nothing is kept\n")
+    assert not (tmp_path / "alone").exists()
     resumed = run_command(*arguments, "--resume", "out", cwd=tmp_path, module="revbench", PYTHONPATH=str(ROOT))
     assert resumed.returncode == 0, resumed.stderr
     rows = read_run(tmp_path / "out").rows

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -47,6 +48,53 @@ def test_a_folder_with_split_and_limits(tmp_path: Path) -> None:
     found = load_images(str(tmp_path), image_size=20, train_limit=7)
     assert found.train_images.shape == (7, 3, 20, 20)
     assert (found.train_available, len(found.validation_labels)) == (30, 12)
+
+
+def test_hidden_folders_and_files_do_not_count(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", classes=2)
+    for hidden in (folder / ".ipynb_checkpoints", folder / "class0" / ".thumbnails"):
+        hidden.mkdir()
+        Image.new("RGB", (32, 32)).save(hidden / "copy.png")
+    Image.new("RGB", (32, 32)).save(folder / "class1" / "._0.png")
+    _, source = split_data_option(str(folder))
+    assert (count_classes(source), count_training_images(source)) == (2, 16)
+    found = load_images(source, image_size=8)
+    assert (found.num_classes, len(found.train_labels) + len(found.validation_labels)) == (2, 20)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
+    for c in range(2):
+        (tmp_path / f"class{c}").mkdir()
+        for i in range(5):
+            levels = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+            Image.fromarray(levels).save(tmp_path / f"class{c}" / f"{i}.{suffix}")
+    found = load_images(str(tmp_path), image_size=8)
+    expected = torch.linspace(0, 255, 64).reshape(8, 8)
+    assert (found.train_images.float() - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "words"), [(np.float32, "floating-point numbers"), (np.int32, "32-bit integers")])
+def test_images_whose_range_nobody_knows_are_refused(tmp_path: Path, kind: type, words: str) -> None:
+    for c in range(2):
+        (tmp_path / f"class{c}").mkdir()
+        for i in range(5):
+            Image.fromarray(np.ones((8, 8), dtype=kind)).save(tmp_path / f"class{c}" / f"{i}.tiff")
+    with pytest.raises(UserError, match=f"its pixels are {words}.*save it with 8 or 16 bits a channel"):
+        load_images(str(tmp_path), image_size=8)
+
+
+def test_no_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("REVBENCH_DATA_ROOT", raising=False)
+    with pytest.raises(UserError, match="set REVBENCH_DATA_ROOT"):
+        load_images("imagenet", image_size=8)
+    monkeypatch.setenv("REVBENCH_DATA_ROOT", str(tmp_path))
+    with pytest.raises(UserError, match=r"data set 'imagenet' can't be had in .*put it there by hand"):
+        load_images("imagenet", image_size=8)
 
 
 def test_bad_folders(tmp_path: Path) -> None:
