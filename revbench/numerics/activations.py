@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revbench.errors import first_line
+
 
 @dataclass(frozen=True)
 class ActivationError:
@@ -73,7 +75,7 @@ def _joined(halves: list[tuple[float, float, float, float]]) -> ActivationError:
 
 
 @torch.no_grad()
-def round_trips(model: nn.Module, inputs: Any) -> dict[str, ActivationError]:
+def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationError], dict[str, str]]:
     """Reconstruction errors of blocks that are not ours but have ``forward(x1, x2)`` and ``inverse(y1, y2)``.
 
     One forward pass keeps what enters and leaves each such block. Then the way back is gone with `inverse`, block after
@@ -85,8 +87,9 @@ def round_trips(model: nn.Module, inputs: Any) -> dict[str, ActivationError]:
         inputs: its first argument.
 
     Returns:
-        By the name of the block, in the order of forward; empty if an inverse takes anything but two tensors.
+        By the name of the block, in the order of forward; and those that were left out, with the reason.
     """
+    left_out: dict[str, str] = {}
     invertible = {name: module for name, module in model.named_modules() if callable(getattr(module, "inverse", None))}
     blocks = {
         module: name for name, module in invertible.items() if not any(n.startswith(f"{name}.") for n in invertible)
@@ -99,6 +102,8 @@ def round_trips(model: nn.Module, inputs: Any) -> dict[str, ActivationError]:
     def keep(module: nn.Module, entered: tuple[Any, ...], left: Any) -> None:
         if _is_pair(entered) and _is_pair(left):
             seen.append((module, tuple(x.clone() for x in entered), tuple(y.clone() for y in left)))
+        else:
+            left_out[blocks[module]] = "it does not take two tensors and return two"
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:
@@ -114,11 +119,15 @@ def round_trips(model: nn.Module, inputs: Any) -> dict[str, ActivationError]:
         inverse: Any = block.inverse
         try:
             back = tuple(inverse(*(back if linked else left)))
-        except TypeError:  # an inverse of another form
-            return {}
+        except TypeError as error:  # an inverse of another form
+            left_out[blocks[block]] = f"its inverse can't be called with two tensors: {first_line(error)}"
+            back, fed = entered, entered
+            continue
         found[blocks[block]] = _joined([_norms(b, x) for b, x in zip(back, entered, strict=True)])
         fed = entered
-    return dict(reversed(found.items()))
+    called = {*found, *left_out}
+    left_out |= {name: "it was not called" for name in blocks.values() if name not in called}
+    return dict(reversed(found.items())), left_out
 
 
 def _is_pair(values: Any) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from revbench.errors import UserError, first_line
+from revbench.numerics.derivative import derivative_error
 from revbench.numerics.passes import Loss, Pass, Step
 from revbench.numerics.switches import Switches
 
@@ -68,11 +69,9 @@ def own_gradients_aside(model: nn.Module) -> Iterator[None]:
 
 def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], switches: Switches | None) -> Pass:
     """The pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
-    wide_loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     try:
-        return Step(wide_loss, seed).run(exact, batch[0], batch[1], "stored in float64", switches)
+        with _float64_by_default():
+            return Step(_wide(loss), seed).run(exact, batch[0], batch[1], "stored in float64", switches)
     except RuntimeError as error:
         if "dtype" not in str(error) and "scalar type" not in str(error):
             raise
@@ -80,5 +79,25 @@ def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any
             f"{type(exact).__name__} can't run in float64, which the reference does: {first_line(error)};"
             " make tensors in the input's dtype"
         ) from error
+
+
+def reference_derivative_error(
+    loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], gradient: Mapping[str, Tensor]
+) -> float:
+    """How far the reference's gradient is from the derivative of its loss (`revbench.numerics.derivative`)."""
+    with _float64_by_default():
+        return derivative_error(Step(_wide(loss), seed), exact, batch[0], batch[1], gradient)
+
+
+def _wide(loss: Loss) -> Loss:
+    return copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
+
+
+@contextmanager
+def _float64_by_default() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
     finally:
         torch.set_default_dtype(before)

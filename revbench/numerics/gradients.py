@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,11 +19,13 @@ from revbench.numerics.copies import (
     copied,
     is_compiled,
     own_gradients_aside,
+    reference_derivative_error,
     run_reference,
 )
 from revbench.numerics.passes import Loss, Pass, Step, autocast_to, device_of, random_states_kept
 from revbench.numerics.places import Passes, Place, blocks
 from revbench.numerics.switches import Switches
+from revbench.numerics.twins import check_twins
 
 SetStrategy = Callable[[nn.Module, str], None]
 
@@ -44,6 +46,11 @@ class GradientDrift:
         loss: the reference's.
         loss_scale: what the loss was multiplied with (float16 autocast), a power of two; 1 otherwise.
         certificates: of chains that certify.
+        own_functions: functions of autograd by which the reference itself back-propagates, if they are neither PyTorch's nor
+            ours and no chain of ours is inside: there is no stored twin then.
+        derivative_error: how far the reference's gradient then is from the derivative of its loss, relative
+            (`revbench.numerics.derivative`); None where there is a stored twin.
+        blocks_left_out: invertible blocks that are not ours and whose activations could not be reconstructed, with the reason.
     """
 
     whole: Place
@@ -58,6 +65,9 @@ class GradientDrift:
     loss: float
     loss_scale: float
     certificates: tuple[Certificate, ...] = ()
+    own_functions: tuple[str, ...] = ()
+    derivative_error: float | None = None
+    blocks_left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def set_strategies(model: nn.Module, strategy: str) -> None:
@@ -135,15 +145,20 @@ def compare_gradients(
             return Switches(which, frozen_to=imposed) if follow_switches else None
 
         step = Step(loss, seed, autocast).with_loss_scale(plain, inputs, targets)
+        if set_strategy is not set_strategies and strategy is not None and strategy != "stored":
+            check_twins(step, plain, ours, inputs, targets, strategy)
         reference = run_reference(loss, seed, exact, wide, follow(exact))
+        alone = reference.own_functions if not chains else ()
+        wrong = reference_derivative_error(loss, seed, exact, wide, reference.gradient) if alone else None
         same = autocast == "none" and all(p.dtype == torch.float64 for p in plain.parameters())
         stored = reference if same else step.run(plain, inputs, targets, "stored", follow(plain))
         witnesses = _place_witnesses(ours)
         own = stored if name == "stored" else step.run(ours, inputs, targets, name, follow(ours))
         activations = _activation_errors(witnesses)
+        left_out: dict[str, str] = {}
         if not chains and name != "stored":
             with autocast_to(autocast, device_of(model)):
-                activations = round_trips(copied(plain), inputs)
+                activations, left_out = round_trips(copied(plain), inputs)
         certificates = tuple(chain.certificate for chain in chains if chain.certificate is not None)
         for chain in chains:
             chain.witness = None
@@ -182,6 +197,9 @@ def compare_gradients(
         loss=reference.loss,
         loss_scale=step.loss_scale,
         certificates=certificates,
+        own_functions=alone,
+        derivative_error=wrong,
+        blocks_left_out=left_out,
     )
 
 

@@ -25,7 +25,7 @@ def drift(
     batch: Batch,
     *,
     loss: Loss | None = None,
-    strategy: str = "reconstructed",
+    strategy: str | None = "reconstructed",
     set_strategy: SetStrategy = set_strategies,
     dtype: str = "float32",
     autocast: str = "none",
@@ -42,7 +42,8 @@ def drift(
         batch: ``(inputs, targets)``, or a function that draws them.
         loss: from outputs and targets to a scalar; by default cross-entropy for integer targets and the mean squared error
             for others.
-        strategy: ``reconstructed``, or another that `set_strategy` knows.
+        strategy: ``reconstructed``, or another that `set_strategy` knows; None takes the network as it is made: one that only
+            knows its own way to back-propagate has no stored twin, and its gradient is held against the derivative of its loss.
         set_strategy: ``(model, strategy)`` sets ``stored`` or `strategy` on a model; by default on every
             `revbench.reversible` inside. Give your own for reversible blocks that are not ours.
         dtype: of weights, inputs and activations: ``float32``, ``float64`` or ``bfloat16``.
@@ -55,7 +56,8 @@ def drift(
         A record with `metrics`, `verdict` and `assert_within`.
 
     Raises:
-        UserError: a setting that can't be, a factory that returns no module, a model whose strategy can't be set.
+        UserError: a setting that can't be, a factory that returns no module, a model whose strategy can't be set; a
+            `set_strategy` that makes another function of the network, or changes nothing.
         FloatingPointError: loss or gradient is not finite; the message says where this began.
     """
     if draws < 1:
@@ -87,7 +89,7 @@ def drift(
                     strategy=strategy, set_strategy=set_strategy,
                 )
             )  # fmt: skip
-    return record_of(case, found, strategy)
+    return record_of(case, found, strategy or "stored")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
@@ -36,6 +37,7 @@ class Pass:
         unfollowed: why not, if that was tried.
         buffers: the model's, after the pass.
         random_state: of the CPU's generator, and of the GPU's, after the pass.
+        own_functions: names of functions of autograd by somebody's own code, neither PyTorch's nor ours.
     """
 
     gradient: dict[str, Tensor]
@@ -44,6 +46,7 @@ class Pass:
     unfollowed: str | None
     buffers: dict[str, Tensor]
     random_state: tuple[Tensor, ...]
+    own_functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,21 @@ class Step:
                 return found
         return self
 
+    def value(self, model: nn.Module, inputs: Any, targets: Any) -> float:
+        """The loss alone; the model's buffers end as they began."""
+        before = {key: value.clone() for key, value in model.named_buffers()}
+        device = device_of(model)
+        seed_generators(self.seed)
+        try:
+            with (
+                torch.enable_grad(),
+                dropout_in_float32() if device == "cuda" else nullcontext(),
+                autocast_to(self.autocast, device),
+            ):
+                return float(self.loss(model(inputs), targets).item())
+        finally:
+            _put_back(model, before)
+
     def _run(self, model: nn.Module, inputs: Any, targets: Any, name: str, switches: Switches | None) -> Pass:
         device = device_of(model)
         seed_generators(self.seed)
@@ -125,6 +143,7 @@ class Step:
                 )
             # What `torch.autograd.backward` calls: itself it would put the modes of torch functions aside, by which switches
             # are followed in functions that backward runs again.
+            own = own_functions(loss)
             scaled = loss * self.loss_scale
             _engine_run_backward(
                 (scaled,), (torch.ones_like(scaled),), False, False, (), allow_unreachable=True, accumulate_grad=True
@@ -139,7 +158,7 @@ class Step:
                 raise FloatingPointError(f"the gradient of {name} is not finite, on the way back first that of {key}")
         buffers = {key: value.clone() for key, value in model.named_buffers()}
         random_state = (torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device == "cuda" else []))
-        return Pass(gradient, loss.item(), switches, None, buffers, random_state)
+        return Pass(gradient, loss.item(), switches, None, buffers, random_state, own)
 
     def _first_not_finite(self, model: nn.Module, inputs: Any, device: str) -> str:
         names = {module: name or "the network" for name, module in model.named_modules()}
@@ -157,6 +176,24 @@ class Step:
         return (
             f"the first output that is not finite is that of {found[0]}" if found else "every module's output is finite"
         )
+
+
+def own_functions(loss: Tensor) -> tuple[str, ...]:
+    """Names of the functions of autograd that back-propagate to a loss by somebody's own code, neither PyTorch's nor ours."""
+    found: dict[str, None] = {}
+    seen = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction):
+            kind = getattr(type(node), "_forward_cls", type(node))
+            if not f"{kind.__module__}.".startswith(("torch.", "revbench.")):
+                found[kind.__name__] = None
+        waiting += [before for before, _ in node.next_functions]
+    return tuple(found)
 
 
 def device_of(model: nn.Module) -> str:

@@ -16,7 +16,7 @@ from revbench.numerics.angles import epsilon_of
 from revbench.numerics.gradients import GradientDrift
 from revbench.numerics.places import Place
 from revbench.numerics.statistics import summarise_draws
-from revbench.numerics.verdict import Verdict, judge, strange_reference
+from revbench.numerics.verdict import Verdict, judge, strange_reference, wrong_derivative
 from revbench.titles import arithmetic_of
 
 Columns = dict[str, list[Any]]
@@ -70,6 +70,7 @@ class DriftRecord:
                 values["activation_error_epsilons"] = whole.activation.rms / self.stream_epsilon
                 places = [p.activation.largest for p in draw.blocks.values() if p.activation]
                 values["activation_largest_error"] = max(places)
+            values["derivative_error"] = draw.derivative_error
             for name, value in values.items():
                 if value is not None:
                     found.setdefault(name, []).append(float(value))
@@ -79,6 +80,19 @@ class DriftRecord:
         """What any draw left behind otherwise than `stored` does, counted where it is much."""
         found = list(dict.fromkeys(name for draw in self.draws for name in draw.trace))
         return found if len(found) <= 3 else [*found[:2], f"{len(found) - 2} others"]
+
+    def blocks_left_out(self) -> str | None:
+        """Invertible blocks whose activations are not among the errors, in words."""
+        found = {name: why for draw in self.draws for name, why in draw.blocks_left_out.items()}
+        return (
+            "; ".join(f"{name}: {why}" for name, why in list(found.items())[:3])
+            + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+            or None
+        )
+
+    def own_functions(self) -> str | None:
+        """By which the network back-propagates where there is no stored twin, in words."""
+        return ", ".join(dict.fromkeys(name for draw in self.draws for name in draw.own_functions)) or None
 
     def casts(self, *, coarser: bool) -> str | None:
         """Where the network casts to a narrower dtype in the float64 reference, in words.
@@ -116,6 +130,8 @@ class DriftRecord:
                 if name not in samples and reason is not None:
                     found |= {name: None, f"{name}_reason": reason}
         found["units"] = first.units
+        found["blocks_left_out"] = self.blocks_left_out()
+        found["own_functions"] = self.own_functions()
         worst = max(
             (
                 (place.angle_degrees, name)
@@ -164,8 +180,9 @@ class DriftRecord:
     def verdict(self) -> Verdict:
         """Whether the gradient can be trusted, in words."""
         return judge(
-            self.samples(), self.places(), self.strategy, self.arithmetic, self.trace(), self.casts(coarser=True)
-        )
+            self.samples(), self.places(), self.strategy, self.arithmetic, self.trace(), self.casts(coarser=True),
+            self.own_functions(),
+        )  # fmt: skip
 
     def assert_within(
         self,
@@ -192,6 +209,8 @@ class DriftRecord:
             problems.append(f"a step leaves {metrics['trace']} otherwise than stored does")
         if metrics["coarse_casts"]:
             problems.append(f"it computes in {metrics['coarse_casts']}, coarser than {self.arithmetic}")
+        if (wrong := wrong_derivative(samples, self.own_functions())) is not None:
+            problems.append(wrong)
         if (strange := strange_reference(samples)) is not None:
             problems.append(strange)
         bounds = {

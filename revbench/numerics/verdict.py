@@ -14,6 +14,8 @@ HARMLESS_ERROR = 1e-3
 LOST_ERROR = 0.5
 # Of the smooth error of stored: more than this many epsilons no rounding explains in a network that can be trained.
 STRANGE_EPSILONS = 1e4
+# A gradient that differs by more than this share from the derivative of its loss is another's.
+WRONG_DERIVATIVE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Verdict:
 
 def judge(
     samples: Mapping[str, Sequence[float]], places: Mapping[str, Sequence[Any]], strategy: str, arithmetic: str,
-    trace: Sequence[str], coarse_casts: str | None,
+    trace: Sequence[str], coarse_casts: str | None, own_functions: str | None = None,
 ) -> Verdict:  # fmt: skip
     """Judge what was measured; by the smooth part where there is one, else by the whole.
 
@@ -41,17 +43,28 @@ def judge(
         arithmetic: what figures are called by.
         trace: what the step left behind otherwise than `stored`.
         coarse_casts: where the network computes in a coarser dtype than that.
+        own_functions: by which the reference back-propagates, if there is no stored twin.
     """
     part = "smooth_" if samples.get("smooth_relative_error") else ""
     error = statistics.median(samples[f"{part}relative_error"])
     amplifications = samples.get(f"{part}amplification")
     if trace:
         return _verdict("unsafe", f"{strategy} leaves {', '.join(trace)} otherwise than stored does")
+    wrong = wrong_derivative(samples, own_functions)
+    if wrong is not None:
+        return _verdict("unsafe", wrong)
     strange = strange_reference(samples)
     if strange is not None:
         return _verdict("unsafe", strange)
     if coarse_casts is not None:
         return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic}")
+    if strategy == "stored" and own_functions is not None:
+        agreement = max(samples["derivative_error"])
+        return _verdict(
+            "safe" if error <= HARMLESS_ERROR else "caution",
+            f"it back-propagates by {own_functions}, without a stored twin; its gradient in float64 is the derivative of its loss"
+            f" to {max(agreement, 1e-6):.0e}, and {arithmetic} differs from that by {_of(error)}",
+        )
     if strategy == "stored":
         noise = "the reference itself" if arithmetic == "float64" else f"{arithmetic} rounding alone, {_of(error)}"
         return _verdict("reference", noise)
@@ -68,6 +81,17 @@ def judge(
     if amplification <= HARMLESS_AMPLIFICATION or error <= HARMLESS_ERROR:
         return _verdict("safe", said)
     return _verdict("caution" if error < LOST_ERROR else "unsafe", said)
+
+
+def wrong_derivative(samples: Mapping[str, Sequence[float]], own_functions: str | None) -> str | None:
+    """A sentence if a gradient that has no stored twin is not the derivative of its loss; else None."""
+    errors = samples.get("derivative_error")
+    if own_functions is None or not errors or max(errors) <= WRONG_DERIVATIVE:
+        return None
+    return (
+        f"the backward pass of {own_functions} gives a gradient that is {max(errors):.0%} off the derivative of its own loss, in"
+        " float64 (unless it is meant to, as a straight-through estimate is)"
+    )
 
 
 def strange_reference(samples: Mapping[str, Sequence[float]]) -> str | None:

@@ -28,7 +28,7 @@ def drift_table(evidence: Evidence) -> Table | None:
             failure = evidence.failure(case, "drift")
             rows.append(
                 [
-                    _network(case, cases), *_strategy(case, cases), arithmetic_of(case),
+                    _network(case, cases), *_strategy(evidence, case, cases), arithmetic_of(case),
                     failure or _spread(evidence, case, "angle_degrees", human_degrees),
                     _middle(evidence, case, "stored_angle_degrees", human_degrees),
                     _middle(evidence, case, "smooth_error_epsilons", _count),
@@ -37,7 +37,7 @@ def drift_table(evidence: Evidence) -> Table | None:
                     _middle(evidence, case, "activation_error_epsilons", _count),
                 ]
             )  # fmt: skip
-    head = ("Network", *_strategy_column(cases), "Arithmetic")
+    head = ("Network", *_strategy_column(evidence, cases), "Arithmetic")
     columns = (*head, "Angle", "of stored", "Smooth error, ε", "to stored", "Flips", "Activations, ε")
     together = [
         f"{_network(group[0], cases)}: {circumstances(group[0]).partition(', ')[2]}" for group in _networks(cases)
@@ -50,7 +50,7 @@ def drift_table(evidence: Evidence) -> Table | None:
         " the reference; flips: those that went another way. Activations: how far the reconstructed ones are from those of"
         " the forward pass, relative, of the worst block. One flip moves the angle more than all rounding, under stored alike;"
         " only the smooth error and the activations are gated against a baseline.",
-        f"{_if_one_strategy(cases)}{'; '.join(dict.fromkeys(together))}.",
+        f"{_if_one_strategy(evidence, cases)}{'; '.join(dict.fromkeys(together))}.",
     ]
     return Table("Angle and error of the gradient, against float64", columns, rows, len(head), notes, breaks[1:])
 
@@ -61,7 +61,7 @@ def verdict_table(evidence: Evidence) -> Table | None:
     cases = [case for group in _networks(evidence.cases("drift")) for case in group]
     for case in cases:
         launches = evidence.launches(case, "drift")
-        head = [_network(case, cases), *_strategy(case, cases), arithmetic_of(case)]
+        head = [_network(case, cases), *_strategy(evidence, case, cases), arithmetic_of(case)]
         if failure := evidence.failure(case, "drift"):
             said = next((row.message for row in evidence.rows if row.case == case and row.probe == "drift"), None)
             rows.append([*head, f"{failure}: {said}", MISSING])
@@ -83,9 +83,9 @@ def verdict_table(evidence: Evidence) -> Table | None:
     notes = [
         "Safe: the smooth error is at most twice that of stored in the same arithmetic, or below 0.1 % of the gradient. Unsafe:"
         " half of some block's gradient is error and twice what stored has, or a step leaves a trace that stored does not."
-        f" Worst tensor: the largest angle of any parameter tensor in any draw. {_if_one_strategy(cases)}",
+        f" Worst tensor: the largest angle of any parameter tensor in any draw. {_if_one_strategy(evidence, cases)}",
     ]
-    columns = ("Network", *_strategy_column(cases), "Arithmetic", "Verdict", "Worst tensor")
+    columns = ("Network", *_strategy_column(evidence, cases), "Arithmetic", "Verdict", "Worst tensor")
     return Table("Can the gradient be trusted?", columns, rows, len(columns), notes)
 
 
@@ -95,17 +95,23 @@ def _network(case: Case, cases: list[Case]) -> str:
     return f"{title_of(case.model)}, batch {case.batch_size}" if several else title_of(case.model)
 
 
-def _strategy_column(cases: list[Case]) -> tuple[str, ...]:
+def _way(evidence: Evidence, case: Case) -> str:
+    """The strategy; of a network that back-propagates by functions of its own, these."""
+    own = (row.metrics.get("own_functions") for row in evidence.launches(case, "drift"))
+    return next((f"its own, {names}" for names in own if names), strategy_of(case))
+
+
+def _strategy_column(evidence: Evidence, cases: list[Case]) -> tuple[str, ...]:
     """A column for the strategy, if there is more than one."""
-    return ("Strategy",) if len({strategy_of(case) for case in cases}) > 1 else ()
+    return ("Strategy",) if len({_way(evidence, case) for case in cases}) > 1 else ()
 
 
-def _strategy(case: Case, cases: list[Case]) -> tuple[str, ...]:
-    return (strategy_of(case),) if _strategy_column(cases) else ()
+def _strategy(evidence: Evidence, case: Case, cases: list[Case]) -> tuple[str, ...]:
+    return (_way(evidence, case),) if _strategy_column(evidence, cases) else ()
 
 
-def _if_one_strategy(cases: list[Case]) -> str:
-    return "" if _strategy_column(cases) else f"All are {strategy_of(cases[0])}. "
+def _if_one_strategy(evidence: Evidence, cases: list[Case]) -> str:
+    return "" if _strategy_column(evidence, cases) else f"All are {_way(evidence, cases[0])}. "
 
 
 _SEVERITY = {"caution": 1, "unsafe": 2}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 import revbench
 from revbench.errors import UserError
 from revbench.numerics.record import DriftRecord
-from tests.numerics.foreign import FAULTS, ForeignNetwork, batch, set_strategy
+from tests.numerics.foreign import FAULTS, AffineCoupling, ForeignNetwork, batch, set_strategy
 
 BOUNDS: dict[str, Any] = {"angle_degrees": 0.05, "smooth_amplification": 20.0, "activation_error": 1e-4}
 
@@ -50,6 +52,73 @@ def test_a_planted_fault_is_caught(fault: str) -> None:
     with pytest.raises(AssertionError, match=CAUGHT[fault]) as caught:
         measured(fault).assert_within(**BOUNDS)
     assert "float32, 3 draws" in str(caught.value)
+
+
+def test_blocks_that_can_not_be_inverted_are_named() -> None:
+    class Other(AffineCoupling):
+        def inverse(self, y1: Tensor, y2: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return super().inverse(y1, y2)
+
+    class Mixed(ForeignNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks[2] = Other(8)
+            self.unused = AffineCoupling(8)
+
+    def reconstructs_all_but_one(model: nn.Module, strategy: str) -> None:
+        for block in model.blocks:  # type: ignore[union-attr]
+            if isinstance(block, Other):
+                block.inverse = functools.partial(AffineCoupling.inverse, block)  # type: ignore[method-assign]
+        set_strategy(model, strategy)
+        if strategy == "stored":
+            del model.blocks[2].inverse  # type: ignore[index,union-attr]
+
+    metrics = revbench.drift(Mixed, batch, set_strategy=reconstructs_all_but_one).metrics()
+    said = str(metrics["blocks_left_out"])
+    assert said.startswith("blocks.2: its inverse can't be called with two tensors: ")
+    assert "unused: it was not called" in said
+    assert 0 < float(str(metrics["activation_error"])) < 1e-4
+
+
+class Alone(ForeignNetwork):
+    """It knows only its own way to back-propagate."""
+
+    def __init__(self, fault: str = "none") -> None:
+        super().__init__(fault)
+        self.reconstructs = True
+
+
+def test_a_network_without_a_stored_twin() -> None:
+    record = revbench.drift(Alone, batch, strategy=None)
+    assert record.verdict().words.startswith("safe: it back-propagates by Reconstructing, without a stored twin; ")
+    assert max(record.samples()["derivative_error"]) < 1e-6
+    record.assert_within(angle_degrees=0.05)
+
+
+@pytest.mark.parametrize("fault", ["wrong sign in the inverse", "random numbers not restored", "off by one block"])
+def test_without_a_twin_faults_show_in_the_derivative_of_the_loss(fault: str) -> None:
+    record = revbench.drift(lambda: Alone(fault), batch, strategy=None)
+    said = r"the backward pass of Reconstructing gives a gradient that is \d+% off the derivative of its own loss"
+    assert re.match(f"unsafe: {said}", record.verdict().words)
+    with pytest.raises(AssertionError, match=said):
+        record.assert_within()
+
+
+def test_strategies_that_are_two_functions_are_refused() -> None:
+    def another(model: nn.Module, strategy: str) -> None:
+        set_strategy(model, strategy)
+        model.head.weight.data.mul_(1.0 if strategy == "stored" else 1.001)  # type: ignore[union-attr,operator]
+
+    with pytest.raises(UserError, match="set_strategy makes another function of the network"):
+        revbench.drift(ForeignNetwork, batch, set_strategy=another)
+
+
+def test_a_strategy_that_changes_nothing_is_refused() -> None:
+    def misspelt(model: nn.Module, strategy: str) -> None:
+        model.reconstruct = strategy == "reconstructed"  # type: ignore[assignment]
+
+    with pytest.raises(UserError, match=r"set_strategy\(model, strategy\) changes nothing"):
+        revbench.drift(ForeignNetwork, batch, set_strategy=misspelt)
 
 
 def test_a_cast_that_is_no_coarser_only_blunts_the_reference() -> None:

@@ -120,7 +120,7 @@ def test_stored_is_measured_beside_the_strategy() -> None:
             assert (
                 value is not None
                 or f"{name}_reason" in metrics
-                or name in ("trace", "breakdown_block", "casts", "coarse_casts")
+                or name in ("trace", "breakdown_block", "casts", "coarse_casts", "own_functions", "blocks_left_out")
             ), name
 
 

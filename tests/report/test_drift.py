@@ -13,6 +13,7 @@ from revbench.report.build import build_report
 from revbench.report.document import Figure, Report, Table
 from revbench.results.journal import Journal
 from revbench.results.schema import Row
+from tests.report.test_render import rows_of
 from tests.results.rows import ENVIRONMENT, make_row
 
 REVNET = Case(model="revnet-38", strategy="reconstructed", batch_size=16)
@@ -129,6 +130,17 @@ def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
     assert "over 3 draws" in notes
     assert "Fewer than 30 draws" in notes
     assert "All are reconstructed." in notes
+
+
+def test_a_network_that_back_propagates_by_itself_is_not_called_stored(tmp_path: Path) -> None:
+    stored = Case(model="revnet-38", batch_size=16)
+    found = {"angle_degrees": 0.1, "verdict": "safe", "verdict_words": "safe: it is", "own_functions": "Theirs"}
+    other = make_row(case=stored, probe="drift", metrics=found, samples={"angle_degrees": [0.1]})
+    report = rows_of(tmp_path, other)
+    tables = [b for s in report.sections for b in s.blocks if isinstance(b, Table) and "gradient" in b.title]
+    assert len(tables) == 2
+    for table in tables:
+        assert "All are its own, Theirs." in table.notes[-1]
 
 
 def test_the_verdicts_are_the_rows(report: Report) -> None:
