@@ -74,7 +74,7 @@ TIERS: Mapping[str, Tier] = {
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
         training_pairs=("resnet-32",), training_steps=40, training_batch_size=16,
         training_images=10_000, validation_images=1_000, nulls=1, max_seconds=0.9,
-        draws=3, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
+        draws=6, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
         depths=(4, 8, 16, 32), depth_batch_size=1,

@@ -18,7 +18,7 @@ class Finding:
         outcome: ``worse`` (the gate fails), ``holds``, ``unclear`` (too few draws to tell), ``shown`` (not gated).
         before, now: medians over draws; None where there is none.
         factor: ``now / before``.
-        noise_factor: the smallest factor that could be told from noise; None if not gated.
+        noise_factor: the factor that would be found in 90 of 100 cases; None if not gated, or none would.
         block: where it grew most, with its factor in words.
         words: what else there is to say.
     """
@@ -39,7 +39,7 @@ class Finding:
         if self.before is not None and self.now is not None:
             parts.append(f"{_short(self.before)} → {_short(self.now)}")
         if self.factor is not None:
-            noise = f"; noise {self.noise_factor:.2f} ×" if self.noise_factor is not None else ""
+            noise = f"; found from {self.noise_factor:.2f} × on" if self.noise_factor is not None else ""
             parts.append(f"({self.factor:.2f} ×{noise})")
         return " ".join(parts) + "".join(f", {part}" for part in (self.block, self.words) if part)
 
@@ -63,8 +63,13 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Whether something got worse."""
-        return any(finding.outcome == "worse" for finding in self.findings)
+        """Whether something got worse, or nothing could be told: a gate that sees nothing passes nothing."""
+        return any(finding.outcome == "worse" for finding in self.findings) or self.blind
+
+    @property
+    def blind(self) -> bool:
+        """Whether no figure could be told."""
+        return all(finding.outcome in ("shown", "unclear") for finding in self.findings)
 
     def lines(self) -> list[str]:
         """What a person should read, the verdict last."""
@@ -78,13 +83,15 @@ class Comparison:
         last = f"gate against {self.baseline} ({hardware}): {len(gated)} figures of {cases} cases, {worse} worse"
         if unclear:
             last += f", {unclear} unclear (too few draws, or too much scatter)"
+        if self.blind:
+            last += "; nothing could be told, so nothing passes: measure more draws (--revbench-repeats)"
         if self.unmatched:
             last += f"; {len(self.unmatched)} of the baseline's cases were not measured"
         return [*map(str, self.findings), last]
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return {**asdict(self), "failed": self.failed}
+        return {**asdict(self), "failed": self.failed, "blind": self.blind}
 
 
 def one_line(text: str) -> str:

@@ -10,10 +10,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from scipy import stats
-
 from revbench.compare.findings import Finding
+from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.results.journal import Run
 from revbench.results.schema import Row
 
@@ -24,8 +22,7 @@ WORSE_BY: Mapping[str, float] = {
     "smooth_amplification": 0.25,
     "smooth_error_epsilons": 2.0,
 }
-SIGNIFICANCE = 1e-4  # one-sided: some thirty figures a run may raise no false alarm in hundreds of runs
-BLIND_FACTOR = 4.0  # draws that could not tell less than this tell nothing
+BLIND_FACTOR = 4.0  # draws that would not find this in 90 of 100 cases tell nothing
 
 
 class CaseRows:
@@ -72,8 +69,8 @@ def gate(case_id: str, title: str, figure: str, before: CaseRows, now: CaseRows)
     place = _worst_block(
         before, now, "activation_error" if figure.startswith("activation") else "smooth_relative_error"
     )
-    if len(old) + len(new) < 4 or not old or not new:
-        few = f"{len(old)} and {len(new)} draws can't tell a change from noise"
+    if not can_tell(len(old), len(new)):
+        few = f"{len(old)} and {len(new)} draws can't tell a change from noise; a baseline of 30 needs 4, one of 15 needs 5"
         return Finding(case_id, title, figure, "unclear", a, b, factor, None, place, few)
     significant, noise = grew(old, new)
     worse = significant and (factor is None or factor > WORSE_FACTOR) and b - a > WORSE_BY[figure]
@@ -83,37 +80,9 @@ def gate(case_id: str, title: str, figure: str, before: CaseRows, now: CaseRows)
         worse = words is not None
     outcome = "worse" if worse else "holds" if noise <= BLIND_FACTOR else "unclear"
     if outcome == "unclear":
-        words = f"{len(old)} and {len(new)} draws scatter so much that less than {noise:.3g} × can't be told"
+        words = f"{len(old)} and {len(new)} draws scatter so much that less than {noise:.3g} × would not be found"
     known_noise = noise if math.isfinite(noise) else None
     return Finding(case_id, title, figure, outcome, a, b, factor, known_noise, place if worse else None, words)
-
-
-def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
-    """Whether values grew by more than chance, and the smallest factor that these draws could have told.
-
-    Student's t-test with pooled variance on the logarithms (errors scatter by factors, alike before and after a change),
-    one-sided, at `SIGNIFICANCE`. Values that are 0 count as a tenth of the smallest that is not.
-    """
-    if sorted(old) == sorted(new):
-        return False, 1.0
-    if max(*old, *new) <= 0:
-        return False, 1.0
-    least = min(value for value in (*old, *new) if value > 0) / 10
-    a, b = (np.log(np.maximum(np.asarray(values, dtype=np.float64), least)) for values in (old, new))
-    return _told(
-        float(b.mean() - a.mean()), len(a), float(a.var(ddof=1)) if len(a) > 1 else 0.0, len(b),
-        float(b.var(ddof=1)) if len(b) > 1 else 0.0, SIGNIFICANCE,
-    )  # fmt: skip
-
-
-def _told(
-    difference: float, n: int, variance_n: float, m: int, variance_m: float, significance: float
-) -> tuple[bool, float]:
-    """Of two means of logarithms: whether the second is larger beyond chance, and the factor from which it would be."""
-    freedom = n + m - 2
-    error = math.sqrt(((n - 1) * variance_n + (m - 1) * variance_m) / freedom * (1 / n + 1 / m))
-    noise = math.exp(min(float(stats.t.isf(significance, freedom)) * error, 700.0))
-    return difference > math.log(noise), noise
 
 
 def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
@@ -128,19 +97,20 @@ def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
 def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str | None:
     """A block that grew though the worst block, which the figure is of, did not.
 
-    As `grew`, from the mean and the deviation of the logarithms that the series has of each block, over draws; at a
-    significance that is shared by the blocks.
+    By Welch's t as in `revbench.compare.growth`, from the mean and the deviation of the logarithms that the series has of each
+    block, at a significance that is shared by the blocks; in place of ranks all draws must lie above all of the baseline's.
     """
     names = ("activation_log_mean", "activation_log_deviation")
     old, new = _pooled(before, *names), _pooled(now, *names)
     errors = before.samples("activation_error")
     epsilon = statistics.median(errors) / error_epsilons if errors and error_epsilons > 0 else 0.0
     grown: dict[str, float] = {}
+    apart = _blocks_apart(before, now)
     for name in old.keys() & new.keys():
         (n, mean, variance), (m, mean_now, variance_now) = old[name], new[name]
-        if n + m < 4:
+        if not can_tell(n, m) or name not in apart:
             continue
-        significant, _ = _told(mean_now - mean, n, variance, m, variance_now, SIGNIFICANCE / len(old))
+        significant, _ = told_by_moments(mean_now - mean, n, variance, m, variance_now, SIGNIFICANCE / len(old))
         factor = math.exp(min(mean_now - mean, 700.0))
         amount = math.exp(min(mean_now, 700.0)) - math.exp(min(mean, 700.0))
         if significant and factor > WORSE_FACTOR and amount > WORSE_BY["activation_error_epsilons"] * epsilon:
@@ -149,6 +119,13 @@ def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str
         return None
     name = max(grown, key=lambda key: grown[key])
     return f"block {name} grew {grown[name]:.2f} ×, behind the worst one"
+
+
+def _blocks_apart(before: CaseRows, now: CaseRows) -> set[str]:
+    """The blocks whose least error of now is above the largest of before."""
+    highest = {name: max(v for (v,) in vs) for name, vs in before.blocks("activation_error_high").items()}
+    lowest = {name: min(v for (v,) in vs) for name, vs in now.blocks("activation_error_low").items()}
+    return {name for name, value in lowest.items() if name in highest and value > highest[name]}
 
 
 def _pooled(rows: CaseRows, mean: str, deviation: str) -> dict[str, tuple[int, float, float]]:

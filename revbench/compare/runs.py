@@ -57,6 +57,11 @@ def compare_runs(baseline: Run, current: Run) -> Comparison:
             f"{current.folder} and the baseline {baseline.folder} have no case of drift in common, so nothing can be gated;"
             " measure the baseline's cases (suites/bench_drift.py)"
         )
+    if all(finding.outcome == "shown" for finding in findings):
+        raise UserError(
+            f"of the cases that {current.folder} and the baseline {baseline.folder} have in common none has figures in both, so"
+            f" nothing can be gated ({next((f.words for f in findings if f.words), 'only raw figures')})"
+        )
     findings += _times(baseline, current)
     order = ("worse", "unclear", "holds", "shown")
     findings.sort(key=lambda finding: (order.index(finding.outcome), -(finding.factor or 0)))

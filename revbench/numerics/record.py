@@ -15,7 +15,7 @@ from revbench.case import Case
 from revbench.numerics.angles import epsilon_of
 from revbench.numerics.gradients import GradientDrift
 from revbench.numerics.places import Place
-from revbench.numerics.statistics import summarise_draws
+from revbench.numerics.statistics import summarise_draws, why_missing
 from revbench.numerics.verdict import Verdict, judge, strange_reference, wrong_derivative
 from revbench.titles import arithmetic_of
 
@@ -121,6 +121,8 @@ class DriftRecord:
             if summary is not None:
                 for key in ("q05", "q95", "low", "high"):
                     found[f"{name}_{key}"] = getattr(summary, key)
+                    if getattr(summary, key) is None:
+                        found[f"{name}_{key}_reason"] = why_missing(key, len(values))
         for names, reason in (
             (("amplification", "smooth_amplification"), "stored in float64 is the reference itself"),
             (("flips", "smooth_relative_error", "smooth_amplification"), first.smooth_reason),

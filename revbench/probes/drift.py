@@ -22,7 +22,7 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
         first_draw: number of the first one, so that another launch can add others.
 
     Returns:
-        Metrics (medians over draws, each with ``_q05``, ``_q95`` and the bootstrap interval ``_low``, ``_high``):
+        Metrics (medians over draws, each with ``_q05``, ``_q95`` and an interval of the median, ``_low`` to ``_high``):
         ``angle_degrees``, ``relative_error``, ``error_epsilons``; the same of `stored` as ``stored_angle_degrees``,
         ``stored_relative_error``; ``amplification``, their ratio draw by draw; ``smooth_relative_error``,
         ``smooth_error_epsilons``, ``smooth_stored_relative_error``, ``smooth_amplification``; ``flips``, ``stored_flips``

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from revbench.case import Case
-from revbench.numerics.statistics import ENOUGH_DRAWS, summarise_draws
+from revbench.numerics.statistics import ENOUGH_DRAWS, INTERVAL_DRAWS, QUANTILE_DRAWS, summarise_draws
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence, paired
 from revbench.titles import arithmetic_of, circumstances, strategy_of, title_of
@@ -44,8 +44,8 @@ def drift_table(evidence: Evidence) -> Table | None:
     ]
     notes = [
         "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Medians"
-        f" (5 % to 95 %) over {_draws(evidence, cases)}; to stored: the median of the ratios draw by draw, with its bootstrap"
-        " interval of 95 % (below 6 draws: smallest to largest).",
+        f" (5 % to 95 %; below {QUANTILE_DRAWS} draws smallest to largest) over {_draws(evidence, cases)}; to stored: the median"
+        f" of the ratios draw by draw, with its interval of 95 % (below {INTERVAL_DRAWS} draws: smallest to largest).",
         "Smooth error: relative, in units ε of the arithmetic, with every ReLU unit and pooling window frozen to what it did in"
         " the reference; flips: those that went another way. Activations: how far the reconstructed ones are from those of"
         " the forward pass, relative, of the worst block. One flip moves the angle more than all rounding, under stored alike;"
@@ -209,14 +209,24 @@ def _spread(evidence: Evidence, case: Case, metric: str, show: Show) -> str:
     summary = summarise_draws(evidence.samples(case, "drift", metric))
     if summary is None:
         return MISSING
-    return show(summary.median) + (f" ({show(summary.q05)} to {show(summary.q95)})" if summary.q95 > 0 else "")
+    low, high = (
+        (summary.smallest, summary.largest)
+        if summary.q05 is None or summary.q95 is None
+        else (summary.q05, summary.q95)
+    )
+    return show(summary.median) + (f" ({show(low)} to {show(high)})" if high > 0 else "")
 
 
 def _interval(evidence: Evidence, case: Case, metric: str) -> str:
     summary = summarise_draws(evidence.samples(case, "drift", metric))
     if summary is None:
         return MISSING
-    return f"{summary.median:.3g} × ({summary.low:.3g} to {summary.high:.3g})"
+    low, high = (
+        (summary.smallest, summary.largest)
+        if summary.low is None or summary.high is None
+        else (summary.low, summary.high)
+    )
+    return f"{summary.median:.3g} × ({low:.3g} to {high:.3g})"
 
 
 def _count(value: float) -> str:

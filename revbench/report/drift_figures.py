@@ -110,7 +110,8 @@ def _line(
     if not whole:
         return
     middle = np.asarray([s.median for _, s in whole]) * scale
-    low, high = (np.asarray([getattr(s, key) for _, s in whole]) * scale for key in ("q05", "q95"))
+    low = np.asarray([s.smallest if s.q05 is None else s.q05 for _, s in whole]) * scale
+    high = np.asarray([s.largest if s.q95 is None else s.q95 for _, s in whole]) * scale
     axes.errorbar(
         [blocks for blocks, _ in whole], middle, yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)], fmt=style,
         color=colour, markersize=4, linewidth=1.3, elinewidth=0.8, label=label,

@@ -228,8 +228,8 @@ def equivalence_table(evidence: Evidence) -> Table | None:
         return None
     notes = [
         "Reconstructed minus stored, seed by seed, in points of validation error. Same: both one-sided t-tests of a difference"
-        f" beyond ± {100 * MARGIN:.0f} point reject at 5 % (Schuirmann 1987), from {ENOUGH_SEEDS} seeds on. Anything else is"
-        " no claim, either way."
+        f" beyond ± {100 * MARGIN:.0f} point reject at 5 % (Schuirmann 1987), from {ENOUGH_SEEDS} seeds on whose differences are"
+        " not all alike, or all 0. Anything else is no claim, either way."
     ]
     columns = ("Network", "Data", "Seeds", "Mean difference", "90 % interval", "Same error?")
     return Table("Do stored and reconstructed end at the same error?", columns, rows, 2, notes)
@@ -246,4 +246,6 @@ def equivalence(differences: Sequence[float]) -> tuple[str, str, str]:
     interval = f"{100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
     if len(differences) < ENOUGH_SEEDS:
         return shown, interval, f"not tested: at least {ENOUGH_SEEDS} seeds"
+    if error == 0 and mean != 0:
+        return shown, MISSING, "not shown: the differences are all alike, so nobody knows how they scatter"
     return shown, interval, "yes" if mean - half > -MARGIN and mean + half < MARGIN else "not shown"

@@ -236,9 +236,9 @@ class Journal:
 
 def series_stem(key: Key) -> str:
     """What the files of a row are called, made of nothing but letters, digits and dashes."""
-    case_id, probe, repeat = key
+    case_id, probe, repeat, options = key
     words = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
-    return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}"
+    return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}" + (f"-{options}" if options else "")
 
 
 def run_folder(resume: str | Path | None, output: str | Path | None, *, prefix: str = "--") -> Path:

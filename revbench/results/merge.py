@@ -36,7 +36,7 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Run:
         for row in run.rows:
             key = (row.environment_id, row.key)
             if key in seen and seen[key] != run.folder:  # one run may hold a training that died beside its end
-                case, probe, repeat = row.key
+                case, probe, repeat, _ = row.key
                 raise UserError(
                     f"{seen[key]} and {run.folder} both hold {probe} of {case}, launch {repeat}, of one machine; leave one away"
                 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from revbench.case import Case
@@ -16,7 +18,7 @@ SCHEMA_VERSION = 1
 SERIES_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*\.jsonl?")
 
 Metric = float | int | str | None
-Key = tuple[str, str, int]
+Key = tuple[str, str, int, str]  # case, probe, launch, digest of the options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class Row:
     @property
     def key(self) -> Key:
         """What a resumed run recognises this row by."""
-        return self.case.id, self.probe, self.repeat
+        return key_of(self.case, self.probe, self.repeat, self.options)
 
     @property
     def ok(self) -> bool:
@@ -99,6 +101,17 @@ class Row:
         unknown = set(fields) - set(cls.__dataclass_fields__)
         _expect(not unknown, f"unknown field {', '.join(sorted(unknown))}")
         return cls(**{**fields, "case": Case.from_json(fields["case"])})
+
+
+def key_of(case: Case, probe: str, repeat: int, options: Mapping[str, Any]) -> Key:
+    """What a measurement is recognised by: the same case with other options of the probe is another one.
+
+    A training is recognised without them: it may go on with another number of evaluations.
+    """
+    if not options or probe == "training":
+        return case.id, probe, repeat, ""
+    digest = sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
+    return case.id, probe, repeat, digest[:8]
 
 
 def is_figure(value: object) -> bool:

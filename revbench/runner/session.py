@@ -10,7 +10,7 @@ from typing import Any
 from revbench.case import Case
 from revbench.errors import UserError, unknown
 from revbench.results.journal import Journal, series_stem
-from revbench.results.schema import Key, Row
+from revbench.results.schema import Key, Row, key_of
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.worker import PROBES, PROBES_OF_GROUPS, SETTINGS
 
@@ -89,11 +89,13 @@ class Session:
     ) -> list[Row]:
         for case in cases:
             case.check()
-        stem = series_stem((cases[0].id, probe, repeat))
-        died = self._found.get((cases[0].id, probe, repeat)) if probe == "training" else None
+        asked = _public(options or {})
+        keys = [key_of(case, probe, repeat, asked) for case in cases]
+        stem = series_stem(keys[0])
+        died = self._found.get(keys[0]) if probe == "training" else None
         if died is not None and not died.ok and self.journal.has_checkpoint(stem):
             del self._found[died.key]  # it is gone on with; its row stays, and another one stands beside it then
-        known = [row for case in cases if (row := self._found.get((case.id, probe, repeat))) is not None]
+        known = [row for key in keys if (row := self._found.get(key)) is not None]
         if len(known) == len(cases):
             if probe == "training" and known[0].ok:  # killed between the row and this
                 self.journal.remove_checkpoints(stem)
@@ -108,14 +110,13 @@ class Session:
         answer = self._server.measure(cases, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
         elapsed = time.perf_counter() - clock
         rows = []
-        for case, found in zip(cases, answer.get("found", [{}] * len(cases)), strict=True):
-            key = (case.id, probe, repeat)
+        for case, key, found in zip(cases, keys, answer.get("found", [{}] * len(cases)), strict=True):
             series = written if found else None
             if found.get("series"):
                 series = self.journal.add_series(key, found["series"])
             row = Row(
                 case=case, probe=probe, repeat=repeat, status=answer["status"], started=started,
-                elapsed_seconds=elapsed / len(cases), environment_id=self._environment_id, options=_public(options or {}),
+                elapsed_seconds=elapsed / len(cases), environment_id=self._environment_id, options=asked,
                 metrics=found.get("metrics", {}), samples=found.get("samples", {}), series=series,
                 message=answer.get("message"),
             )  # fmt: skip

@@ -16,7 +16,7 @@ from revbench.case import Case
 from revbench.errors import MAKE_ROOM, RunEnded, UserError
 from revbench.report import Written, write_report
 from revbench.results.journal import CHECKPOINTS, ROWS, Journal, run_folder, series_stem
-from revbench.results.schema import Row
+from revbench.results.schema import Row, key_of
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from revbench.training.display import Board
@@ -124,7 +124,7 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
 
 def _check_checkpoints(folder: Path, cases: Sequence[Case]) -> None:
     """Raise a `UserError` if a folder holds a checkpoint of none of these trainings: it would be left lying there."""
-    stems = {series_stem((case.id, "training", 1)) for case in cases}
+    stems = {series_stem(key_of(case, "training", 1, {})) for case in cases}
     for path in sorted((folder / CHECKPOINTS).glob("[!.]*.pt")):
         if path.name.partition(".")[0] not in stems:
             raise UserError(

@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "verdict_words": f"{word}: for these {blocks} blocks", "activation_growth_per_block": 1.25,
             "breakdown_block": "chain.blocks.4" if word == "unsafe" else None,
         }  # fmt: skip
-        key = (case.id, "drift", 1)
+        key = (case.id, "drift", 1, "")
         series = journal.add_series(
             key, blocks_series(blocks, case.dtype, gap=3 if case.model == "revnet-38" else None)
         )
@@ -85,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for case in (REVNET, chain(36, "float32")):
         columns = blocks_series(36, "float32")
         columns["predicted_activation_error"] = columns["activation_error"]
-        series = journal.add_series((case.id, "lipschitz", 1), columns)
+        series = journal.add_series((case.id, "lipschitz", 1, ""), columns)
         journal.add_row(make_row(case=case, probe="lipschitz", metrics=stability, samples={}, series=series))
     same = {"runs": 3, "identical": 1, "first_difference": None, "differing_gradients": 0, "gradients": 113}
     parted = {**same, "identical": 0, "first_difference": "output of trunk.3.f.1", "differing_gradients": 12}
@@ -122,7 +122,7 @@ def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
     )  # fmt: skip
     rows = {(row[0], row[1]): row for row in found.rows}
     assert rows["RevNet-38", "float32"][2:] == [
-        "0.574° (0.0584° to 2.64°)", "0.287°", "180", "2 × (1.5 to 2.5)", "1", "63"
+        "0.574° (0.00111° to 2.87°)", "0.287°", "180", "2 × (1.5 to 2.5)", "1", "63"
     ]  # fmt: skip
     assert rows["36 basic blocks", "float64"][3:] == ["0°", "720", "–", "0", "252"]
     assert rows["RevNet-38", "autocast float16"][2] == "crashed"
@@ -187,7 +187,7 @@ def test_rows_of_an_older_revbench(tmp_path: Path) -> None:
     journal.close()
     found = build_report([tmp_path / "run"])
     rows = table(found, "Angle and error of the gradient, against float64").rows
-    assert rows[0][2:] == ["0.200° (0.110° to 0.290°)", "–", "–", "–", "–", "–"]
+    assert rows[0][2:] == ["0.200° (0.100° to 0.300°)", "–", "–", "–", "–", "–"]
     assert figures(found) == {}
 
 
@@ -209,7 +209,7 @@ def test_a_strangers_series_breaks_nothing(tmp_path: Path, columns: dict[str, li
     journal = Journal(tmp_path / "run")
     journal.add_environment(ENVIRONMENT)
     for probe in ("drift", "lipschitz"):
-        series = journal.add_series((REVNET.id, probe, 1), columns)
+        series = journal.add_series((REVNET.id, probe, 1, ""), columns)
         row = make_row(
             case=REVNET, probe=probe, metrics={"verdict_words": 7}, samples=samples("float32", 9), series=series
         )

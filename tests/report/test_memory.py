@@ -69,7 +69,7 @@ def test_the_area_chart_names_the_peaks(tmp_path: Path) -> None:
         "operation": [1, 2, 3], "live_bytes": [5 << 20, 9 << 20, 3 << 20], "gradient_bytes": [0, 1 << 20, 1 << 20],
         "phase": ["forward", "backward", "optimizer"],
     }  # fmt: skip
-    series = journal.add_series((BASE.id, "memory", 1), columns)
+    series = journal.add_series((BASE.id, "memory", 1, ""), columns)
     metrics = {**memory(8 << 20), "parameter_bytes": 1 << 20, "optimizer_state_bytes": 1 << 20}
     journal.add_row(make_row(case=BASE, probe="memory", metrics=metrics, samples={}, series=series))
     journal.close()
@@ -177,7 +177,7 @@ def test_leaks_are_told(tmp_path: Path) -> None:
 def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     journal = Journal(tmp_path / "run")
     journal.add_environment(ENVIRONMENT)
-    series = journal.add_series((BASE.id, "memory", 1), columns)
+    series = journal.add_series((BASE.id, "memory", 1, ""), columns)
     journal.add_row(make_row(case=BASE, probe="memory", metrics=memory(8 << 20), samples={}, series=series))
     journal.close()
     assert not figures(build_report([tmp_path / "run"]))

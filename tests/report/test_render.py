@@ -55,7 +55,7 @@ def make_run(folder: Path) -> Path:
         for case, seconds in ((resnet, 0.3), (stored, 0.4), (ours, 0.6)):
             journal.add_row(make_row(case=case, repeat=repeat, metrics=timed(seconds * factor)))
     for case, activations, flops in ((resnet, 4 << 20, 3e9), (stored, 8 << 20, 3e9), (ours, 2 << 20, 4e9)):
-        key = (case.id, "memory", 1)
+        key = (case.id, "memory", 1, "")
         series = journal.add_series(
             key, {"operation": [1, 2, 3], "live_bytes": [5, 9, 3], "phase": ["forward", "backward", "optimizer"]}
         )
@@ -80,7 +80,7 @@ def make_run(folder: Path) -> Path:
             "validation_error": [None, 0.8, None, 0.55], "validation_loss": [None, 1.6, None, 1.1],
             "learning_rate": [0.1] * 4, "step_seconds": [0.1] * 4,
         }  # fmt: skip
-        series = journal.add_series((trained.id, "training", 1), columns)
+        series = journal.add_series((trained.id, "training", 1, ""), columns)
         ended = {
             "train_loss": 1.0, "train_error": 0.6, "validation_error": 0.55, "validation_loss": 1.1, "step_seconds": 0.1,
             "train_images": 1438, "train_images_available": 1438, "validation_images": 359,
@@ -224,7 +224,7 @@ def test_a_strangers_model_name_names_no_file(tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {"operation": [1], "live_bytes": [5], "phase": ["forward"]}
     for model in ("../../../../escaped/x", 'q"uote)(', "$\\frac{", "x" * 400):
         case = Case(model=model, batch_size=1)
-        series = journal.add_series((case.id, "memory", 1), columns)
+        series = journal.add_series((case.id, "memory", 1, ""), columns)
         journal.add_row(make_row(case=case, probe="memory", metrics=memory(0), samples={}, series=series))
     journal.close()
     written = write_report([tmp_path / "run"], tmp_path / "out")
@@ -239,7 +239,7 @@ def test_the_strategies_of_a_users_network_are_drawn(tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {"operation": [1], "live_bytes": [5], "phase": ["forward"]}
     for strategy, nonreversible in (("stored", "kept"), ("reconstructed", "kept"), ("checkpointed", "recomputed")):
         case = Case(model="resnets.mine:make", strategy=strategy, nonreversible=nonreversible)
-        series = journal.add_series((case.id, "memory", 1), columns)
+        series = journal.add_series((case.id, "memory", 1, ""), columns)
         journal.add_row(make_row(case=case, probe="memory", metrics=memory(7), samples={}, series=series))
     journal.close()
     (figure,) = [b for s in build_report([tmp_path]).sections for b in s.blocks if isinstance(b, Figure)]

@@ -20,7 +20,7 @@ def write(folder: Path, machine: str, *cases: Case, loss: float = 1.0) -> Path:
     journal = Journal(folder)
     journal.add_environment({**ENVIRONMENT, "environment_id": machine})
     for case in cases:
-        series = journal.add_series((case.id, "training", 1), {"step": [1], "loss": [loss]})
+        series = journal.add_series((case.id, "training", 1, ""), {"step": [1], "loss": [loss]})
         journal.add_row(
             make_row(case=case, probe="training", environment_id=machine, series=series, metrics={}, samples={})
         )

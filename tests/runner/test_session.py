@@ -46,6 +46,25 @@ def test_nothing_is_measured_twice(tmp_path: Path, server: WorkerServer) -> None
     assert [row.repeat for row in read_run(tmp_path).rows] == [1, 2]
 
 
+def test_other_options_are_another_measurement(tmp_path: Path, server: WorkerServer) -> None:
+    case = revbench.Case(model="revnet-38", batch_size=2, image_size=8)
+    journal = Journal(tmp_path)
+    session = Session(journal, server, server.environment())
+    plain = session.measure(case, "memory")
+    short = session.measure(case, "memory", options={"timeline": False})
+    assert (plain.series is None, short.series is None) == (False, True)
+    assert session.measure(case, "memory") == plain
+    assert session.measure(case, "memory", options={"timeline": False}) == short
+    assert session.replayed == 2
+    journal.close()
+    journal = Journal(tmp_path, resume=True)
+    resumed = Session(journal, server, server.environment())
+    assert resumed.measure(case, "memory", options={"timeline": False}) == short
+    assert resumed.replayed == 1
+    journal.close()
+    assert len(read_run(tmp_path).rows) == 2
+
+
 def test_cases_that_are_measured_together(tmp_path: Path, server: WorkerServer) -> None:
     cases = [
         revbench.Case(model="revnet-38", batch_size=2, image_size=8, strategy=s) for s in ("stored", "reconstructed")
@@ -55,10 +74,11 @@ def test_cases_that_are_measured_together(tmp_path: Path, server: WorkerServer) 
     rows = session.measure_together(cases, "time_interleaved", options={"rounds": 3, "warmup_rounds": 0})
     assert [row.case for row in rows] == cases
     assert [len(row.samples["step_seconds"]) for row in rows] == [3, 3]
-    assert session.measure_together(cases, "time_interleaved") == rows
+    options = {"rounds": 3, "warmup_rounds": 0}
+    assert session.measure_together(cases, "time_interleaved", options=options) == rows
     assert session.replayed == 2
     third = cases[0].replace(strategy="checkpointed")
-    again = session.measure_together([*cases, third], "time_interleaved", options={"rounds": 2})
+    again = session.measure_together([*cases, third], "time_interleaved", options=options)
     assert again[:2] == rows  # what is there stays as it is
     with pytest.raises(UserError, match="threads can't be measured in one process"):
         session.measure_together([cases[0], third.replace(threads=1)], "time_interleaved")
@@ -119,7 +139,7 @@ def test_a_training_that_died_is_gone_on_with_if_it_left_a_checkpoint(
     tmp_path: Path, status: str, left_a_checkpoint: bool
 ) -> None:
     case = Case(model="revnet-38", data="digits", training_steps=5)
-    checkpoint = tmp_path / "checkpoints" / f"{series_stem((case.id, 'training', 1))}.pt"
+    checkpoint = tmp_path / "checkpoints" / f"{series_stem((case.id, 'training', 1, ''))}.pt"
     journal = Journal(tmp_path)
     first = Session(journal, Answers(status), ENVIRONMENT).measure(case, "training")  # type: ignore[arg-type]
     assert first.status == status

@@ -195,7 +195,7 @@ def test_a_checkpoint_of_none_of_these_trainings_is_not_left_lying(tmp_path: Pat
     (tmp_path / "checkpoints").mkdir()
     mine, other = BASE.replace(model="revnet-38"), BASE.replace(model="revnet-38", training_steps=5)
     for kind in ("", ".previous"):
-        (tmp_path / "checkpoints" / f"{series_stem((mine.id, 'training', 1))}{kind}.pt").touch()
+        (tmp_path / "checkpoints" / f"{series_stem((mine.id, 'training', 1, ''))}{kind}.pt").touch()
     _check_checkpoints(tmp_path, [mine, other])
     with pytest.raises(UserError, match="is of another training than these; give the arguments with which it began"):
         _check_checkpoints(tmp_path, [other])
