@@ -54,6 +54,13 @@ def human_flops(value: float) -> str:
     return f"{_three_digits(value / 1e12)} TFLOP" if value >= 1e12 else f"{_three_digits(value / 1e9)} GFLOP"
 
 
+def human_share(value: float) -> str:
+    """A share in per cent with three digits, small ones as a power of ten."""
+    if value == 0 or not math.isfinite(value):
+        return "nothing" if value == 0 else "not defined"
+    return f"{100 * value:.3g} %" if value >= 1e-3 else f"{value:.1e}"
+
+
 def human_degrees(value: float) -> str:
     """Degrees with three digits; small ones in scientific notation."""
     if math.isnan(value):

@@ -68,7 +68,7 @@ def test_the_guards_of_the_how_to_pass(tmp_path: Path) -> None:
     done = run_command("-q", "-s", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
-    assert "safe: reconstructed has" in done.stdout
+    assert "safe: no training would see it" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ from revbench.backprop import Certificate, StrategyModule
 from revbench.errors import UserError
 from revbench.nested import map_tensors
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
+from revbench.numerics.components import Components, compare_components
 from revbench.numerics.copies import (
     check_measurable,
     copied,
     is_compiled,
     own_gradients_aside,
+    reference_condition,
     reference_derivative_error,
     run_reference,
 )
@@ -50,6 +52,13 @@ class GradientDrift:
             ours and no chain of ours is inside: there is no stored twin then.
         derivative_error: how far the reference's gradient then is from the derivative of its loss, relative
             (`revbench.numerics.derivative`); None where there is a stored twin.
+        expected_flips, expected_stored_flips: how many units should flip, from the density of their inputs at zero and the errors
+            of these (`revbench.numerics.switches.Switches.expected_flips`); None where that is not known.
+        components: of the gradient, number by number.
+        noise: the standard deviation of the stored gradient over batches at the same weights, over the reference's norm: what a
+            minibatch leaves open anyway; None if there was one batch.
+        condition: of the reference's gradient: the relative change of it by a small relative change of the weights in a random
+            direction, over that change.
         blocks_left_out: invertible blocks that are not ours and whose activations could not be reconstructed, with the reason.
     """
 
@@ -67,6 +76,11 @@ class GradientDrift:
     certificates: tuple[Certificate, ...] = ()
     own_functions: tuple[str, ...] = ()
     derivative_error: float | None = None
+    expected_flips: float | None = None
+    expected_stored_flips: float | None = None
+    components: Components | None = None
+    noise: float | None = None
+    condition: float | None = None
     blocks_left_out: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,6 +113,7 @@ def compare_gradients(
     strategy: str | None = None,
     set_strategy: SetStrategy = set_strategies,
     follow_switches: bool = True,
+    other_batches: Sequence[tuple[Any, Any]] = (),
 ) -> GradientDrift:
     """Measure one gradient; the model and the random generators are left as they were.
 
@@ -118,6 +133,7 @@ def compare_gradients(
         strategy: which to set; None takes the model's own.
         set_strategy: sets a strategy on a model; your own for reversible networks that are not ours.
         follow_switches: False leaves out flips and smooth part (compiled code can't be followed).
+        other_batches: as the first: by their gradients the noise of a minibatch is measured.
 
     Raises:
         FloatingPointError: loss or gradient is not finite; the message says where this began.
@@ -182,6 +198,11 @@ def compare_gradients(
                 reason = str(error)
             if reason is not None:
                 smooth = smooth_stored = None
+        expected = _expected_flips(own, reference), _expected_flips(stored, reference)
+        noise = _noise(step, plain, stored, other_batches, reference)
+        condition = reference_condition(
+            loss, seed, exact, wide, reference, follow(exact, reference.switches) if reason is None else None
+        )
     passes = Passes(reference, stored, own, smooth_stored, smooth, followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
@@ -198,9 +219,35 @@ def compare_gradients(
         loss_scale=step.loss_scale,
         certificates=certificates,
         own_functions=alone,
+        expected_flips=expected[0] if reason is None else None,
+        expected_stored_flips=expected[1] if reason is None else None,
+        components=compare_components(own.gradient, reference.gradient),
+        noise=noise,
+        condition=condition,
         derivative_error=wrong,
         blocks_left_out=left_out,
     )
+
+
+def _expected_flips(found: Pass, reference: Pass) -> float | None:
+    if found.switches is None or reference.switches is None or found is reference:
+        return None
+    return found.switches.expected_flips(reference.switches)
+
+
+def _noise(
+    step: Step, model: nn.Module, stored: Pass, other_batches: Sequence[tuple[Any, Any]], reference: Pass
+) -> float | None:
+    """The standard deviation of the gradient over batches, relative to the reference's norm."""
+    norm = math.sqrt(sum(g.square().sum().item() for g in reference.gradient.values()))
+    if not other_batches or not norm > 0:
+        return None
+    found = [stored.gradient, *(step.run(model, *batch, "stored").gradient for batch in other_batches)]
+    squares = 0.0
+    for name in reference.gradient:
+        values = torch.stack([gradient[name].double() for gradient in found])
+        squares += (values - values.mean(0)).square().sum().item() / (len(found) - 1)
+    return math.sqrt(squares) / norm
 
 
 def _place_witnesses(model: nn.Module) -> dict[str, Reconstructions]:

@@ -17,6 +17,7 @@ from revbench.numerics.gradients import GradientDrift, SetStrategy, compare_grad
 from revbench.numerics.passes import Loss, random_states_kept, seed_generators
 from revbench.numerics.record import DriftRecord, record_of
 
+_OTHER_BATCHES = 2  # by which the noise of a batch is measured
 Batch = tuple[Any, Any] | Callable[[], tuple[Any, Any]]
 
 
@@ -39,7 +40,7 @@ def drift(
 
     Args:
         model_factory: makes the network, in float32, with weights of the seed that is set when it is called.
-        batch: ``(inputs, targets)``, or a function that draws them.
+        batch: ``(inputs, targets)``, or a function that draws them: then the noise of a batch is measured, too.
         loss: from outputs and targets to a scalar; by default cross-entropy for integer targets and the mean squared error
             for others.
         strategy: ``reconstructed``, or another that `set_strategy` knows; None takes the network as it is made: one that only
@@ -82,11 +83,12 @@ def drift(
                 return x.to(device, getattr(torch, dtype)) if x.is_floating_point() else x.to(device)
 
             inputs, targets = map_tensors(placed, drawn)
+            others = [map_tensors(placed, batch()) for _ in range(_OTHER_BATCHES)] if callable(batch) else []
             model.to(device, getattr(torch, dtype)).train()
             found.append(
                 compare_gradients(
                     model, loss or _default_loss(targets), inputs, targets, autocast=autocast, seed=draw,
-                    strategy=strategy, set_strategy=set_strategy,
+                    strategy=strategy, set_strategy=set_strategy, other_batches=others,
                 )
             )  # fmt: skip
     return record_of(case, found, strategy or "stored")

@@ -21,6 +21,7 @@ from revbench.titles import arithmetic_of
 
 Columns = dict[str, list[Any]]
 BREAKDOWN = 0.1  # relative error of the activations from which a dtype is said to break down
+_OTHER_KINKS = "pooling windows, or units with another kink than at zero, are among them"
 # Share of the gradient below which a tensor's own angle is that of noise (a bias before batch norm).
 _NEGLIGIBLE = 1e-12
 
@@ -64,7 +65,22 @@ class DriftRecord:
                 ),
                 "flips": whole.flips,
                 "stored_flips": whole.stored_flips,
+                "expected_flips": draw.expected_flips,
+                "expected_stored_flips": draw.expected_stored_flips,
+                "noise": draw.noise,
+                "error_over_noise": _over(whole.relative_error, draw.noise) if draw.noise else None,
+                "significant_digits": -math.log10(whole.relative_error) if whole.relative_error > 0 else None,
+                "gradient_condition": draw.condition,
+                "backward_error_epsilons": (
+                    whole.smooth_relative_error / draw.condition / self.epsilon
+                    if whole.smooth_relative_error is not None and draw.condition
+                    else None
+                ),
             }
+            if draw.components is not None:
+                values["component_ulps_median"] = draw.components.median / self.epsilon
+                values["component_ulps_q99"] = draw.components.q99 / self.epsilon
+                values["wrong_sign_share"] = draw.components.wrong_sign_share
             if whole.activation is not None:
                 values["activation_error"] = whole.activation.rms
                 values["activation_error_epsilons"] = whole.activation.rms / self.stream_epsilon
@@ -127,6 +143,12 @@ class DriftRecord:
             (("amplification", "smooth_amplification"), "stored in float64 is the reference itself"),
             (("flips", "smooth_relative_error", "smooth_amplification"), first.smooth_reason),
             (("activation_error", "activation_error_epsilons"), first.activation_reason),
+            (
+                ("expected_flips", "expected_stored_flips"),
+                first.smooth_reason or _OTHER_KINKS,
+            ),
+            (("noise", "error_over_noise"), "one batch was given, and noise is between batches"),
+            (("backward_error_epsilons",), first.smooth_reason),
         ):
             for name in names:
                 if name not in samples and reason is not None:

@@ -22,6 +22,9 @@ from revbench.backprop.recording import Run, runs_now
 from revbench.backprop.replay import watched_relus
 from revbench.module_calls import around_module_calls, unless_entered
 
+_SOME = 8192  # of an activation's numbers are looked at
+_NEAR_ZERO = 0.1  # of their root mean square: within which their density is taken for that at zero
+
 
 @dataclass
 class _Call:
@@ -46,6 +49,7 @@ class Switches:
     Attributes:
         choices: of each call, in forward's order: for units whether they let pass (the activation's shape), for
             windows the index of the largest. Those that backward went by: where a function ran again, its second call's.
+        inputs: of each call of units with one kink, at zero: some of what they are given, float64.
         places: the innermost module of each call.
         casts: modules inside which a value was cast to a narrower floating-point dtype, with the narrowest; a float64
             reference that does this is none.
@@ -55,6 +59,7 @@ class Switches:
         self._names = {module: name or "the network itself" for name, module in model.named_modules()}
         self._frozen = frozen_to
         self.choices: dict[int, Tensor] = {}
+        self.inputs: dict[int, Tensor] = {}
         self.places: dict[int, str] = {}
         self.casts: dict[str, torch.dtype] = {}
         self._passed = 0  # in forward
@@ -121,8 +126,15 @@ class Switches:
         call.passed += 1
         return starts[0] + call.passed - 1
 
-    def passed(self, choice: Callable[[], Tensor], shape: torch.Size | None = None) -> Tensor | None:
+    def passed(
+        self, choice: Callable[[], Tensor], shape: torch.Size | None = None, *, some: Tensor | None = None
+    ) -> Tensor | None:
         """Take note of a switch; returns the choice that is imposed on it, if one is.
+
+        Args:
+            choice: gives what is noted.
+            shape: of the activation, if the imposed choice must have it.
+            some: of what units with a kink at zero are given.
 
         Raises:
             NotImplementedError: the reference took another way here, or its activation had another shape.
@@ -130,6 +142,8 @@ class Switches:
         number = self.number()
         if self._frozen is None:
             self.choices[number] = choice()
+            if some is not None:
+                self.inputs[number] = some
             return None
         imposed = self._frozen.choices.get(number)
         if imposed is None or (shape is not None and imposed.shape != shape):
@@ -171,6 +185,39 @@ class Switches:
             found[place] = found.get(place, 0) + int((choice != other).sum())
         return found
 
+    def expected_flips(self, reference: Switches) -> float | None:
+        """How many units should have gone another way, from the errors of what they were given.
+
+        A unit flips if its input lies within its error of zero: of n units whose inputs have the density p at zero that is
+        ``n · p · E|error|``. Density and error are those of the units near zero among some thousand of each call: what
+        rounds the input itself is smaller there than elsewhere.
+
+        Args:
+            reference: as of `flips`.
+
+        Returns:
+            None if there are pooling windows, or units with another kink than at zero.
+        """
+        if self.inputs.keys() != self.choices.keys() or self.inputs.keys() != reference.inputs.keys():
+            return None
+        expected = 0.0
+        for number, ours in self.inputs.items():
+            theirs = reference.inputs[number].to(ours.device)
+            if theirs.shape != ours.shape:
+                return None
+            near = _NEAR_ZERO * theirs.square().mean().sqrt()
+            there = (theirs.abs() < near) & (theirs != 0)  # zeros that a padding left do not move
+            if there.any():  # the density times the mean error: the sum of the errors over the window and over all
+                moved = (ours - theirs)[there].abs().sum()
+                expected += float(moved / (2 * near * len(theirs))) * self.choices[number].numel()
+        return expected
+
+
+def some_of(x: Tensor) -> Tensor:
+    """A few thousand numbers of an activation, the same ones in every dtype; float64."""
+    flat = x.detach().flatten()
+    return flat[:: max(1, flat.numel() // _SOME)].to(torch.float64, copy=True)  # the unit may write over it
+
 
 def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
@@ -197,8 +244,9 @@ class _Mode(TorchFunctionMode):
 
 def _relu(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not owner.frozen:
+        some = some_of(x)
         out: Tensor = func(x, *args, **kwargs)
-        owner.passed(lambda: out.detach() > 0)
+        owner.passed(lambda: out.detach() > 0, some=some)
         return out
     mask = owner.passed(lambda: x, x.shape)
     assert mask is not None
@@ -209,8 +257,8 @@ def _relu(owner: Switches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> T
 
 def _leaky_relu(owner: Switches, func: Any, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     if not owner.frozen:
-        open_ = x.detach() > 0
-        owner.passed(lambda: open_)
+        open_, some = x.detach() > 0, some_of(x)
+        owner.passed(lambda: open_, some=some)
         out: Tensor = func(x, negative_slope, inplace) if func is F.leaky_relu else func(x, negative_slope)
         return out
     mask = owner.passed(lambda: x, x.shape)
@@ -221,7 +269,7 @@ def _leaky_relu(owner: Switches, func: Any, x: Tensor, negative_slope: float = 0
 
 def _prelu(owner: Switches, func: Any, x: Tensor, weight: Tensor) -> Tensor:
     if not owner.frozen:
-        owner.passed(lambda: x.detach() > 0)
+        owner.passed(lambda: x.detach() > 0, some=some_of(x))
         out: Tensor = func(x, weight)
         return out
     mask = owner.passed(lambda: x, x.shape)

@@ -1,4 +1,4 @@
-"""Whether a gradient can be trusted, in words."""
+"""Whether a gradient can be trusted, in words: by its whole error, beside what a minibatch leaves open and what stored has."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Reconstruction is called safe if it leaves the smooth error of the same size as rounding alone, or negligible beside the
-# noise of a minibatch; lost is a block half of whose gradient is error (an angle of 30 degrees).
-HARMLESS_AMPLIFICATION = 2.0
-HARMLESS_ERROR = 1e-3
+from revbench.units import human_share
+
+# Of the places, what is looked at.
+PLACE_COLUMNS = ("level", "name", "relative_error", "stored_relative_error")
+# An independent error of this share of a minibatch's noise adds one hundredth to its variance.
+UNSEEN = 0.1
+# One of this share adds a quarter: as if a fifth of the batch were missing.
+HARMFUL = 0.5
+# No worse than stored: at most this many times its error.
+AS_STORED = 2.0
+# Half of a block's gradient is error: an angle of 30 degrees.
 LOST_ERROR = 0.5
 # Of the smooth error of stored: more than this many epsilons no rounding explains in a network that can be trained.
 STRANGE_EPSILONS = 1e4
@@ -23,8 +30,9 @@ class Verdict:
     """A judgement.
 
     Attributes:
-        word: ``safe``, ``caution`` or ``unsafe``; ``reference`` of `stored`, which is what others are measured by.
-        words: a sentence that begins with it.
+        word: ``safe`` (no training would see the error), ``as stored`` (one might, but stored has it, too), ``caution``,
+            ``unsafe``; ``reference`` of `stored`, which is what others are measured by.
+        words: sentences that begin with it.
     """
 
     word: str
@@ -35,19 +43,16 @@ def judge(
     samples: Mapping[str, Sequence[float]], places: Mapping[str, Sequence[Any]], strategy: str, arithmetic: str,
     trace: Sequence[str], coarse_casts: str | None, own_functions: str | None = None,
 ) -> Verdict:  # fmt: skip
-    """Judge what was measured; by the smooth part where there is one, else by the whole.
+    """Judge what was measured, by all draws.
 
     Args:
-        samples, places: of a `revbench.numerics.record.DriftRecord`.
+        samples, places: of a `revbench.numerics.record.DriftRecord`, or of several launches' rows together.
         strategy: whose gradient it is.
         arithmetic: what figures are called by.
         trace: what the step left behind otherwise than `stored`.
         coarse_casts: where the network computes in a coarser dtype than that.
         own_functions: by which the reference back-propagates, if there is no stored twin.
     """
-    part = "smooth_" if samples.get("smooth_relative_error") else ""
-    error = statistics.median(samples[f"{part}relative_error"])
-    amplifications = samples.get(f"{part}amplification")
     if trace:
         return _verdict("unsafe", f"{strategy} leaves {', '.join(trace)} otherwise than stored does")
     wrong = wrong_derivative(samples, own_functions)
@@ -58,29 +63,84 @@ def judge(
         return _verdict("unsafe", strange)
     if coarse_casts is not None:
         return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic}")
-    if strategy == "stored" and own_functions is not None:
-        agreement = max(samples["derivative_error"])
-        return _verdict(
-            "safe" if error <= HARMLESS_ERROR else "caution",
-            f"it back-propagates by {own_functions}, without a stored twin; its gradient in float64 is the derivative of its loss"
-            f" to {max(agreement, 1e-6):.0e}, and {arithmetic} differs from that by {_of(error)}",
+    parts = _parts(samples)
+    if strategy == "stored" and own_functions is None:
+        if arithmetic == "float64":
+            return _verdict("reference", "the reference itself")
+        return _verdict("reference", f"{arithmetic} rounding alone. {_whole(samples)}{parts}")
+    if own_functions is not None and strategy == "stored":
+        agreement = max(max(samples["derivative_error"]), 1e-6)
+        begin = (
+            f"it back-propagates by {own_functions}, without a stored twin; in float64 its gradient is the derivative of its"
+            f" loss to {agreement:.0e}. "
         )
-    if strategy == "stored":
-        noise = "the reference itself" if arithmetic == "float64" else f"{arithmetic} rounding alone, {_of(error)}"
-        return _verdict("reference", noise)
-    lost = _lost_at(places, part)
-    if lost is not None:
-        return _verdict("unsafe", f"{arithmetic} loses the gradient at {lost}")
-    if amplifications is None:
-        word = "safe" if error <= HARMLESS_ERROR else "caution"
-        units = samples.get(f"{part or ''}error_epsilons")
-        counted = f", {statistics.median(units):.3g} epsilon" if units else ""
-        return _verdict(word, f"the error is {_of(error)}{counted}")
-    amplification = statistics.median(amplifications)
-    said = f"{strategy} has {amplification:.2f} × the {arithmetic} rounding error of stored, {_of(error)}"
-    if amplification <= HARMLESS_AMPLIFICATION or error <= HARMLESS_ERROR:
-        return _verdict("safe", said)
-    return _verdict("caution" if error < LOST_ERROR else "unsafe", said)
+        word = _word(samples, beside_stored=False)
+        return _verdict(word, f"{begin}{_said(word, samples)}{parts}")
+    lost = _lost_at(places)
+    word = _word(samples, beside_stored=True)
+    if lost is not None and word != "safe":
+        return _verdict("unsafe", f"{arithmetic} loses the gradient at {lost}. {_whole(samples)}{parts}")
+    return _verdict(word, f"{_said(word, samples)}{parts}")
+
+
+def _word(samples: Mapping[str, Sequence[float]], *, beside_stored: bool) -> str:
+    """By the largest of the draws' errors over their batches' noise, and the median of those over stored's."""
+    seen = samples.get("error_over_noise")
+    if seen and max(seen) <= UNSEEN:
+        return "safe"
+    amplification = samples.get("amplification")
+    if beside_stored and amplification and statistics.median(amplification) <= AS_STORED:
+        return "as stored"
+    if not seen:  # nobody measured what matters: only what no arithmetic of this kind could do better
+        return "caution"
+    return "caution" if max(seen) <= HARMFUL else "unsafe"
+
+
+def _said(word: str, samples: Mapping[str, Sequence[float]]) -> str:
+    head = {
+        "safe": "no training would see it",
+        "as stored": "no worse than stored",
+        "caution": "a training might see it"
+        if samples.get("error_over_noise")
+        else "nobody measured the noise of a batch",
+        "unsafe": "a training would see it",
+    }[word]
+    return f"{head}. {_whole(samples)}"
+
+
+def _whole(samples: Mapping[str, Sequence[float]]) -> str:
+    """The whole error, stored's, and what of a minibatch's noise it is."""
+    error = statistics.median(samples["relative_error"])
+    said = f"The whole error is {human_share(error)} of the gradient"
+    stored = samples.get("stored_relative_error")
+    if stored and list(stored) != list(samples["relative_error"]) and any(stored):
+        said += f" (stored: {human_share(statistics.median(stored))})"
+    noise, seen = samples.get("noise"), samples.get("error_over_noise")
+    if noise and seen:
+        said += (
+            f", at most {human_share(max(seen))} of a batch's noise (which is {human_share(statistics.median(noise))} of the"
+            " gradient)"
+        )
+    return said
+
+
+def _parts(samples: Mapping[str, Sequence[float]]) -> str:
+    """What it is made of: rounding, and flips beside those that the errors of the activations predict."""
+    said = ""
+    smooth, over = samples.get("smooth_relative_error"), samples.get("smooth_amplification")
+    if smooth:
+        said += f"; rounding alone {human_share(statistics.median(smooth))}"
+        if over and any(value != 1 for value in over):
+            said += f", {statistics.median(over):.3g} × stored's"
+    flips, stored = samples.get("flips"), samples.get("stored_flips")
+    if flips and stored:
+        said += f"; flips {statistics.fmean(flips):.3g} a step"
+        expected = samples.get("expected_flips")
+        if expected:
+            said += f" (expected from the activations' errors: {statistics.fmean(expected):.3g})"
+        if list(stored) != list(flips):
+            said += f", of stored {statistics.fmean(stored):.3g}"
+    return said
 
 
 def wrong_derivative(samples: Mapping[str, Sequence[float]], own_functions: str | None) -> str | None:
@@ -114,17 +174,11 @@ def _verdict(word: str, sentence: str) -> Verdict:
     return Verdict(word, f"{word}: {sentence}")
 
 
-def _of(error: float) -> str:
-    return f"{error:.1e} of the gradient" if error else "nothing"
-
-
-def _lost_at(places: Mapping[str, Sequence[Any]], part: str) -> str | None:
+def _lost_at(places: Mapping[str, Sequence[Any]]) -> str | None:
     """The first block on the way back of whose gradient half is error, and twice what stored has."""
-    columns = (places["level"], places["name"], places[f"{part}relative_error"], places[f"{part}stored_relative_error"])
+    columns = (places[name] for name in PLACE_COLUMNS)
     for level, name, error, stored in reversed(list(zip(*columns, strict=True))):
-        worse = (
-            error is not None and stored is not None and error >= LOST_ERROR and error > HARMLESS_AMPLIFICATION * stored
-        )
+        worse = error is not None and stored is not None and error >= LOST_ERROR and error > AS_STORED * stored
         if level == "block" and worse:
             return f"block {name}"
     return None

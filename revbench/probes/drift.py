@@ -8,6 +8,8 @@ from revbench.numerics.record import record_of
 from revbench.probes.found import Found, Progress
 from revbench.workload import Workload, build_workload
 
+NOISE_BATCHES = 3  # at the same weights, by whose gradients the noise of one is measured
+
 
 def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, first_draw: int = 0) -> Found:
     """Compare a case's gradient, and that of `stored` in the same arithmetic, with that of `stored` in float64.
@@ -41,8 +43,9 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
         ours = build_workload(case.replace(seed=case.seed + draw))
         inputs, targets = ours.batch()
         drift = compare_gradients(
-            ours.model, ours.loss, inputs, targets, autocast=case.autocast, seed=draw, follow_switches=not case.compile
-        )
+            ours.model, ours.loss, inputs, targets, autocast=case.autocast, seed=draw, follow_switches=not case.compile,
+            other_batches=[ours.batch(number) for number in range(1, NOISE_BATCHES)],
+        )  # fmt: skip
         found.append(drift)
         progress({"done": len(found), "of": draws, "angle_degrees": drift.whole.angle_degrees})
     record = record_of(case, found, case.strategy)

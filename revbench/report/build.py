@@ -86,6 +86,7 @@ def _sections(evidence: Evidence) -> list[Section]:
             [
                 drift.verdict_table(evidence),
                 drift.drift_table(evidence),
+                drift.error_table(evidence),
                 *drift_figures.drift_depth_figures(evidence),
                 *drift_figures.going_back_figures(evidence),
                 drift.stability_table(evidence),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from revbench.case import Case
 from revbench.numerics.statistics import ENOUGH_DRAWS, INTERVAL_DRAWS, QUANTILE_DRAWS, summarise_draws
+from revbench.numerics.verdict import PLACE_COLUMNS, UNSEEN, judge
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence, paired
+from revbench.results.schema import Metric
 from revbench.titles import arithmetic_of, circumstances, strategy_of, title_of
-from revbench.units import human_degrees
+from revbench.units import human_degrees, human_share
 
 Show = Callable[[float], str]
 
@@ -33,7 +35,7 @@ def drift_table(evidence: Evidence) -> Table | None:
                     _middle(evidence, case, "stored_angle_degrees", human_degrees),
                     _middle(evidence, case, "smooth_error_epsilons", _count),
                     _interval(evidence, case, "smooth_amplification"),
-                    _middle(evidence, case, "flips", lambda v: f"{v:,.0f}"),
+                    _flips(evidence, case),
                     _middle(evidence, case, "activation_error_epsilons", _count),
                 ]
             )  # fmt: skip
@@ -47,7 +49,8 @@ def drift_table(evidence: Evidence) -> Table | None:
         f" (5 % to 95 %; below {QUANTILE_DRAWS} draws smallest to largest) over {_draws(evidence, cases)}; to stored: the median"
         f" of the ratios draw by draw, with its interval of 95 % (below {INTERVAL_DRAWS} draws: smallest to largest).",
         "Smooth error: relative, in units ε of the arithmetic, with every ReLU unit and pooling window frozen to what it did in"
-        " the reference; flips: those that went another way. Activations: how far the reconstructed ones are from those of"
+        " the reference; flips: those that went another way (expected: from the errors of the units' inputs and their density"
+        " at zero; means). Activations: how far the reconstructed ones are from those of"
         " the forward pass, relative, of the worst block. One flip moves the angle more than all rounding, under stored alike;"
         " only the smooth error and the activations are gated against a baseline.",
         f"{_if_one_strategy(evidence, cases)}{'; '.join(dict.fromkeys(together))}.",
@@ -55,8 +58,47 @@ def drift_table(evidence: Evidence) -> Table | None:
     return Table("Angle and error of the gradient, against float64", columns, rows, len(head), notes, breaks[1:])
 
 
+def error_table(evidence: Evidence) -> Table | None:
+    """What an analyst asks of each gradient: the whole error beside a batch's noise, conditioning, and number by number."""
+    cases = [case for case in evidence.cases("drift") if evidence.samples(case, "drift", "significant_digits")]
+    if not cases:
+        return None
+    rows: list[list[str]] = []
+    breaks = []
+    for group in _networks(cases):
+        breaks.append(len(rows))
+        rows += [
+            [
+                _network(case, cases), *_strategy(evidence, case, cases), arithmetic_of(case),
+                _middle(evidence, case, "relative_error", human_share),
+                _middle(evidence, case, "stored_relative_error", human_share),
+                _middle(evidence, case, "error_over_noise", human_share),
+                _digits(evidence, case),
+                _middle(evidence, case, "gradient_condition", _count),
+                _middle(evidence, case, "backward_error_epsilons", _count),
+                _middle(evidence, case, "component_ulps_median", _count),
+                _middle(evidence, case, "component_ulps_q99", _count),
+                _middle(evidence, case, "wrong_sign_share", human_share),
+            ]
+            for case in group
+        ]  # fmt: skip
+    head = ("Network", *_strategy_column(evidence, cases), "Arithmetic")
+    columns = (
+        *head, "Whole error", "stored's", "Of noise", "Digits", "Condition", "Backward, ε", "Ulps, median", "99 %", "Wrong signs",
+    )  # fmt: skip
+    notes = [
+        "Medians over draws. Whole error: flips and all, relative. Of noise: over the standard deviation of the gradient from"
+        " batch to batch at the same weights. Digits: significant decimal digits of the whole, with the interval of the"
+        " median. Condition: how many times a small relative change of the weights, in a random direction, changes the"
+        " gradient; backward: the relative change of the weights, in epsilons, that explains the smooth error. Ulps: error of a"
+        " number of the gradient in units of its last place; wrong signs: share of numbers with the other sign."
+        f" {_if_one_strategy(evidence, cases)}".rstrip(),
+    ]
+    return Table("The gradient's error, as an analyst asks", columns, rows, len(head), notes, breaks[1:])
+
+
 def verdict_table(evidence: Evidence) -> Table | None:
-    """In words, case by case, whether the gradient can be trusted."""
+    """In words, case by case, whether the gradient can be trusted: by the draws of all launches together."""
     rows = []
     cases = [case for group in _networks(evidence.cases("drift")) for case in group]
     for case in cases:
@@ -66,8 +108,8 @@ def verdict_table(evidence: Evidence) -> Table | None:
             said = next((row.message for row in evidence.rows if row.case == case and row.probe == "drift"), None)
             rows.append([*head, f"{failure}: {said}", MISSING])
             continue
-        words = [str(row.metrics["verdict_words"]) for row in launches if row.metrics.get("verdict_words")]
-        if not words:
+        words = _verdict_words(evidence, case)
+        if words is None:
             continue
         found = [(angle, row) for row in launches if (angle := row.number("worst_tensor_angle_degrees")) is not None]
         angle, worst = max(found, key=lambda pair: pair[0], default=(None, None))
@@ -76,17 +118,51 @@ def verdict_table(evidence: Evidence) -> Table | None:
             if angle is None or worst is None
             else f"{human_degrees(angle)}, {worst.metrics.get('worst_tensor', MISSING)}"
         )
-        severe = max(words, key=lambda word: _SEVERITY.get(word.partition(":")[0], 0))
-        rows.append([*head, severe, tensor])
+        rows.append([*head, words, tensor])
     if not rows:
         return None
     notes = [
-        "Safe: the smooth error is at most twice that of stored in the same arithmetic, or below 0.1 % of the gradient. Unsafe:"
-        " half of some block's gradient is error and twice what stored has, or a step leaves a trace that stored does not."
+        f"Safe: in every draw the whole error is at most {UNSEEN:.0%} of a batch's noise, which adds a hundredth to its variance."
+        " As stored: more than that, but at most twice the error of stored in the same arithmetic. Unsafe: more than half of"
+        " that noise, or half of some block's gradient is error and twice what stored has, or a step leaves a trace that"
+        " stored does not; caution: between, or nobody measured the noise."
         f" Worst tensor: the largest angle of any parameter tensor in any draw. {_if_one_strategy(evidence, cases)}",
     ]
     columns = ("Network", *_strategy_column(evidence, cases), "Arithmetic", "Verdict", "Worst tensor")
     return Table("Can the gradient be trusted?", columns, rows, len(columns), notes)
+
+
+def _verdict_words(evidence: Evidence, case: Case) -> str | None:
+    """Of all launches' draws; of rows of an older revbench, which lack what is judged by, what they say themselves."""
+    launches = evidence.launches(case, "drift")
+    samples = {
+        name: values
+        for name in dict.fromkeys(name for row in launches for name in row.samples)
+        if (values := evidence.samples(case, "drift", name))
+    }
+    own = [str(row.metrics[name]) for name in ("own_functions",) for row in launches if row.metrics.get(name)]
+    if not {"relative_error", "significant_digits"} <= samples.keys() or (own and "derivative_error" not in samples):
+        return next((str(words) for row in launches if (words := row.metrics.get("verdict_words"))), None)
+    places: dict[str, list[Metric]] = {name: [] for name in PLACE_COLUMNS}
+    for row in launches:
+        series = evidence.series_of(row)
+        if all(name in series for name in PLACE_COLUMNS) and _are_numbers(series):
+            for name, column in places.items():
+                column += series[name]
+    trace = dict.fromkeys(str(row.metrics["trace"]) for row in launches if row.metrics.get("trace"))
+    casts = dict.fromkeys(str(row.metrics["coarse_casts"]) for row in launches if row.metrics.get("coarse_casts"))
+    return judge(
+        samples, places, case.strategy, arithmetic_of(case), list(trace), ", ".join(casts) or None,
+        ", ".join(dict.fromkeys(own)) or None,
+    ).words  # fmt: skip
+
+
+def _are_numbers(series: Mapping[str, Sequence[Metric]]) -> bool:
+    return all(
+        value is None or isinstance(value, (int, float))
+        for name in ("relative_error", "stored_relative_error")
+        for value in series[name]
+    )
 
 
 def _network(case: Case, cases: list[Case]) -> str:
@@ -112,9 +188,6 @@ def _strategy(evidence: Evidence, case: Case, cases: list[Case]) -> tuple[str, .
 
 def _if_one_strategy(evidence: Evidence, cases: list[Case]) -> str:
     return "" if _strategy_column(evidence, cases) else f"All are {_way(evidence, cases[0])}. "
-
-
-_SEVERITY = {"caution": 1, "unsafe": 2}
 
 
 def stability_table(evidence: Evidence) -> Table | None:
@@ -227,6 +300,20 @@ def _interval(evidence: Evidence, case: Case, metric: str) -> str:
         else (summary.low, summary.high)
     )
     return f"{summary.median:.3g} × ({low:.3g} to {high:.3g})"
+
+
+def _flips(evidence: Evidence, case: Case) -> str:
+    found = _middle(evidence, case, "flips", lambda v: f"{v:,.0f}")
+    expected = evidence.samples(case, "drift", "expected_flips")
+    return found + (f" ({_count(statistics.fmean(expected))} expected)" if expected and found != MISSING else "")
+
+
+def _digits(evidence: Evidence, case: Case) -> str:
+    summary = summarise_draws(evidence.samples(case, "drift", "significant_digits"))
+    if summary is None:
+        return MISSING
+    interval = "" if summary.low is None or summary.high is None else f" ({summary.low:.1f} to {summary.high:.1f})"
+    return f"{summary.median:.1f}{interval}"
 
 
 def _count(value: float) -> str:

@@ -72,10 +72,11 @@ class Evidence:
 
     def series(self, case: Case, probe: str) -> dict[str, list[Metric]]:
         """The series of the first launch that has one."""
-        for row in self.launches(case, probe):
-            if columns := self._run.series(row):
-                return columns
-        return {}
+        return next((columns for row in self.launches(case, probe) if (columns := self.series_of(row))), {})
+
+    def series_of(self, row: Row) -> dict[str, list[Metric]]:
+        """The series of one row; empty if it has none."""
+        return self._run.series(row)
 
 
 def paired(cases: Iterable[Case]) -> list[list[Case]]:
