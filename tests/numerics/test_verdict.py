@@ -141,7 +141,7 @@ def test_as_many_units_flip_as_their_inputs_errors_predict(dtype: str) -> None:
     samples = revbench.drift(network, batch, loss=F.cross_entropy, dtype=dtype, draws=3).samples()
     for kind in ("flips", "stored_flips"):
         expected = sum(samples[f"expected_{kind}"])
-        assert expected > 10
+        assert expected > 3
         assert sum(samples[kind]) == pytest.approx(
             expected, rel=0.2 if dtype == "bfloat16" else 4 / math.sqrt(expected)
         )
