@@ -52,6 +52,8 @@ class BlockStability:
 
     Attributes:
         f, g, inverse: their stretches; `inverse` of the map from (y1, y2) to (x1, x2).
+        inverse_condition: of the inverse in the relative sense, ``|J^-1| |y| / |x|`` with the largest singular value: how many
+            times a relative error of what leaves the block may grow into one of what entered it.
         predicted_error: of the reconstructed activations that enter the block, relative, RMS: every source independent and
             of no particular direction.
         bounded_error: the same if every error took the direction that grows most.
@@ -60,6 +62,7 @@ class BlockStability:
     f: Stretch
     g: Stretch
     inverse: Stretch
+    inverse_condition: float
     predicted_error: float
     bounded_error: float
 
@@ -207,8 +210,9 @@ def _stability(
     of_x2 = back(g, block.g, exact.g, y1, x2, y2, of_y1, of_y2)
     of_x1 = back(f, block.f, exact.f, x2, x1, y1, of_x2, of_y1)
     norm = math.hypot(_norm(x1), _norm(x2))
+    condition = inverse.lipschitz * math.hypot(_norm(y1), _norm(y2)) / norm
     stability = BlockStability(
-        f, g, inverse, math.hypot(of_x1[0], of_x2[0]) / norm, math.hypot(of_x1[1], of_x2[1]) / norm
+        f, g, inverse, condition, math.hypot(of_x1[0], of_x2[0]) / norm, math.hypot(of_x1[1], of_x2[1]) / norm
     )
     return stability, (of_x1[0], of_x2[0]), (of_x1[1], of_x2[1])
 

@@ -20,10 +20,10 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
         draw: of weights and batch.
 
     Returns:
-        Metrics ``lipschitz_f``, ``lipschitz_g``, ``lipschitz_inverse`` (medians over blocks), each with ``_largest``,
-        ``gain_f``, ``gain_g``, ``gain_inverse`` (root mean square growth, medians over blocks),
-        ``predicted_activation_error`` and ``bounded_activation_error`` of the worst block, ``blocks``. Series: a line
-        a block. See `revbench.numerics.lipschitz`.
+        Metrics ``lipschitz_f``, ``lipschitz_g``, ``lipschitz_inverse`` and ``inverse_condition`` (medians over blocks), each
+        with ``_largest``; ``gain_f``, ``gain_g``, ``gain_inverse`` (root mean square growth, medians over blocks);
+        ``predicted_activation_error`` and ``bounded_activation_error`` of the worst block; ``blocks``. Series: a line a block.
+        See `revbench.numerics.lipschitz`.
 
     Raises:
         NotImplementedError: a model without a reversible block; the row's status is ``unsupported``.
@@ -42,6 +42,10 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
             metrics[f"{kind}_{name}"] = statistics.median(values)
             if kind == "lipschitz":
                 metrics[f"{kind}_{name}_largest"] = max(values)
+    conditions: list[float] = [block.inverse_condition for block in found.values()]
+    columns["inverse_condition"] = list(conditions)
+    metrics["inverse_condition"] = statistics.median(conditions)
+    metrics["inverse_condition_largest"] = max(conditions)
     for name in ("predicted", "bounded"):
         values = [getattr(block, f"{name}_error") for block in found.values()]
         columns[f"{name}_activation_error"] = list(values)

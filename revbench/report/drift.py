@@ -205,8 +205,10 @@ def stability_table(evidence: Evidence) -> Table | None:
                 title_of(case.model), arithmetic_of(case),
                 evidence.failure(case, "lipschitz") or _largest(evidence, case, "f"),
                     _largest(evidence, case, "g"), _largest(evidence, case, "inverse"),
+                _condition(evidence, case),
                 f"{predicted.median:.1e}" if predicted else MISSING,
                 f"{statistics.median(measured):.1e}" if measured else MISSING,
+                f"{statistics.median(measured) / predicted.median:.2g}" if measured and predicted else MISSING,
                 f"{bounded.median:.1e}" if bounded else MISSING,
                 f"{growth.median:.2f} ×" if growth else MISSING,
                 next((f"block {str(name).rpartition('.')[2]}" for name in broken if name), "nowhere" if broken else MISSING),
@@ -215,16 +217,23 @@ def stability_table(evidence: Evidence) -> Table | None:
     if not rows:
         return None
     columns = (
-        "Network", "Arithmetic", "Lipschitz F", "G", "inverse", "Predicted", "Measured", "Worst case", "Growth", "Breaks down",
+        "Network", "Arithmetic", "Lipschitz F", "G", "inverse", "Condition", "Predicted", "Measured", "over it", "Worst case",
+        "Growth", "Breaks down",
     )  # fmt: skip
     notes = [
         "Local Lipschitz constants by power iteration on Jacobian-vector products: median over blocks (largest). Inverse: of"
-        " the map from a block's output to its input. Predicted, from these: the relative error of the reconstructed"
+        " the map from a block's output to its input; condition: of that inverse, how many times a relative error may grow"
+        " through the block. Predicted, from these: the relative error of the reconstructed"
         " activations of the worst block, if errors have no particular direction; worst case: if each takes the direction that"
         " grows most. Measured: the median over draws. Growth: the factor a block that fits the longest run of blocks. Breaks"
         " down: the first block on the way back whose activations are off by a tenth.",
     ]
     return Table("Why: what blocks do to an error", columns, rows, 2, notes)
+
+
+def _condition(evidence: Evidence, case: Case) -> str:
+    middle, most = (evidence.value(case, "lipschitz", f"inverse_condition{end}") for end in ("", "_largest"))
+    return f"{middle.median:.1f} ({most.median:.1f})" if middle and most else MISSING
 
 
 def _largest(evidence: Evidence, case: Case, name: str) -> str:

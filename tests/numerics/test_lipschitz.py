@@ -47,6 +47,8 @@ def test_of_blocks_against_the_dense_jacobian() -> None:
         )
         singular = torch.linalg.svdvals(jacobian.reshape(8, 8))
         assert stability.inverse.lipschitz == pytest.approx(1 / singular.min().item(), rel=0.05)
+        left = torch.cat(block(*state), 1).norm() / torch.cat(state, 1).norm()
+        assert stability.inverse_condition == pytest.approx(left.item() / singular.min().item(), rel=0.05)
         of_f = torch.autograd.functional.jacobian(block.f, state[1]).reshape(4, 4)
         assert stability.f.lipschitz == pytest.approx(torch.linalg.matrix_norm(of_f, 2).item(), rel=0.05)
         state = block(*state)
