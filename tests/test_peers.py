@@ -66,7 +66,7 @@ def test_a_mistake_is_named(model: str, words: str) -> None:
 
 def test_a_library_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"memcnn is not installed; install it with: pip install revbench\[peers\]"):
+    with pytest.raises(UserError, match=r"memcnn is not installed; it is of the extra peers"):
         chain("memcnn")
     plan = Plan(tier="quick", device="cpu", data="digits", data_path="digits")
     lead = chain_leads(plan)[0]

@@ -39,7 +39,7 @@ from revbench import Case
 
 def test_mine(revbench):
     case = Case(model="network:make", strategy="reconstructed", batch_size=16)
-    revbench.measure(case, "drift", draws=12, first_draw=FIRST)
+    revbench.measure(case, "drift", draws=8, first_draw=FIRST)
 """
 OWN = """
 import network

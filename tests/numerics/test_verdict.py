@@ -124,10 +124,10 @@ def test_components_in_units_of_the_last_place() -> None:
     assert compare_components(found, {name: torch.zeros_like(g) for name, g in reference.items()}) is None
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_as_many_units_flip_as_their_inputs_errors_predict(dtype: str) -> None:
     """Ten thousands in bfloat16, some in float32 where there are millions of units; under stored and reconstructed."""
-    width, count = (64, 256) if dtype == "bfloat16" else (256, 6_000)
+    width, count = (64, 256) if dtype == "bfloat16" else (256, 16_384)
 
     def half() -> nn.Module:
         return nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width))
@@ -141,7 +141,7 @@ def test_as_many_units_flip_as_their_inputs_errors_predict(dtype: str) -> None:
     samples = revbench.drift(network, batch, loss=F.cross_entropy, dtype=dtype, draws=3).samples()
     for kind in ("flips", "stored_flips"):
         expected = sum(samples[f"expected_{kind}"])
-        assert expected > 3
+        assert expected > 5
         assert sum(samples[kind]) == pytest.approx(
             expected, rel=0.2 if dtype == "bfloat16" else 4 / math.sqrt(expected)
         )

@@ -79,6 +79,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         journal.add_row(make_row(case=case, probe="drift", metrics=metrics, samples=found, series=series))
     stability = {
+        "inverse_condition": 3.0, "inverse_condition_largest": 9.0,
         **{f"lipschitz_{name}{end}": value for name in ("f", "g", "inverse") for end, value in (("", 2.0), ("_largest", 8.0))},
         "predicted_activation_error": 1e-6, "bounded_activation_error": 1e-3, "blocks": 36,
     }  # fmt: skip
@@ -154,7 +155,7 @@ def test_prediction_stands_beside_measurement(report: Report) -> None:
     rows = table(report, "Why: what blocks do to an error").rows
     assert [row[0] for row in rows] == ["RevNet-38", "36 basic blocks"]
     assert rows[1][2:] == [
-        "2.0 (8.0)", "2.0 (8.0)", "2.0 (8.0)", "1.0e-06", "3.0e-05", "1.0e-03", "1.25 ×", "nowhere"
+        "2.0 (8.0)", "2.0 (8.0)", "2.0 (8.0)", "3.0 (9.0)", "1.0e-06", "3.0e-05", "30", "1.0e-03", "1.25 ×", "nowhere"
     ]  # fmt: skip
 
 
