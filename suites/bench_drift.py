@@ -4,7 +4,7 @@ import pytest
 
 from revbench.tiers import determinism_cases, drift_cases, drift_depth_cases, lipschitz_cases
 
-BUDGET_SECONDS = 65
+BUDGET_SECONDS = 110
 
 
 def measure(revbench, case):
