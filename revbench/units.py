@@ -54,6 +54,13 @@ def human_flops(value: float) -> str:
     return f"{_three_digits(value / 1e12)} TFLOP" if value >= 1e12 else f"{_three_digits(value / 1e9)} GFLOP"
 
 
+def human_count(value: float) -> str:
+    """A mean of counts: whole where it is large, ``none`` where it is less than one in a hundred."""
+    if value < 0.005:
+        return "none"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def human_share(value: float) -> str:
     """A share in per cent with three digits, small ones as a power of ten."""
     if value == 0 or not math.isfinite(value):

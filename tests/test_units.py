@@ -5,7 +5,15 @@ import math
 import pytest
 
 from revbench.errors import UserError
-from revbench.units import human_bytes, human_degrees, human_flops, human_seconds, parse_bytes
+from revbench.units import (
+    human_bytes,
+    human_count,
+    human_degrees,
+    human_flops,
+    human_seconds,
+    human_share,
+    parse_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +24,9 @@ from revbench.units import human_bytes, human_degrees, human_flops, human_second
         (human_seconds(2e-5), "20.0 µs"), (human_seconds(0), "0 µs"), (human_flops(9.36e9), "9.36 GFLOP"),
         (human_flops(2e12), "2.00 TFLOP"), (human_degrees(0.0), "0°"), (human_degrees(0.1238), "0.124°"),
         (human_degrees(1.4e-13), "1.4e-13°"), (human_degrees(math.nan), "not defined"),
+        (human_share(0.0485), "4.85 %"), (human_share(2e-6), "2.0e-06"), (human_share(0.0), "nothing"),
+        (human_share(math.nan), "not defined"), (human_count(43_375.2), "43,375"), (human_count(1.71), "1.71"),
+        (human_count(4e-10), "none"),
     ],
 )  # fmt: skip
 def test_figures(shown: str, expected: str) -> None:

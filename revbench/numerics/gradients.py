@@ -179,31 +179,25 @@ def compare_gradients(
         for chain in chains:
             chain.witness = None
 
-        def smoothed(found: Pass, which: nn.Module, called: str) -> Pass:
-            imposed = reference.switches
-            if found.switches is None or imposed is None or not any(found.switches.flips(imposed).values()):
-                return found  # every switch is as in the reference already
-            return step.run(which, inputs, targets, called, follow(which, imposed))
-
         reason = "compiled code can't be followed" if not follow_switches else None
         reason = reason or reference.unfollowed or own.unfollowed or stored.unfollowed
-        smooth: Pass | None = None
-        smooth_stored: Pass | None = None
+        smooth: tuple[Pass, Pass] | None = None
         if reason is None:
             try:
-                smooth_stored = smoothed(stored, plain, "stored")
-                smooth = smooth_stored if name == "stored" else smoothed(own, ours, name)
-                reason = smooth_stored.unfollowed or smooth.unfollowed
+                smooth_stored = _smoothed(step, stored, reference, plain, (inputs, targets), "stored")
+                smooth_own = smooth_stored
+                if name != "stored":
+                    smooth_own = _smoothed(step, own, reference, ours, (inputs, targets), name)
+                reason = smooth_stored.unfollowed or smooth_own.unfollowed
+                smooth = (smooth_stored, smooth_own) if reason is None else None
             except NotImplementedError as error:  # the passes called unlike functions
                 reason = str(error)
-            if reason is not None:
-                smooth = smooth_stored = None
         expected = _expected_flips(own, reference), _expected_flips(stored, reference)
         noise = _noise(step, plain, stored, other_batches, reference)
         condition = reference_condition(
             loss, seed, exact, wide, reference, follow(exact, reference.switches) if reason is None else None
         )
-    passes = Passes(reference, stored, own, smooth_stored, smooth, followed=reason is None)
+    passes = Passes(reference, stored, own, *(smooth or (None, None)), followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
         whole=passes.place(list(reference.gradient), worst, at=passes.places),
@@ -227,6 +221,14 @@ def compare_gradients(
         derivative_error=wrong,
         blocks_left_out=left_out,
     )
+
+
+def _smoothed(step: Step, found: Pass, reference: Pass, model: nn.Module, batch: tuple[Any, Any], called: str) -> Pass:
+    """A pass with every switch as in the reference; the same one, if that is so already."""
+    imposed = reference.switches
+    if found.switches is None or imposed is None or not any(found.switches.flips(imposed).values()):
+        return found
+    return step.run(model, *batch, called, Switches(model, frozen_to=imposed))
 
 
 def _expected_flips(found: Pass, reference: Pass) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from revbench.units import human_share
+from revbench.units import human_count, human_share
 
 # Of the places, what is looked at.
 PLACE_COLUMNS = ("level", "name", "relative_error", "stored_relative_error")
@@ -134,12 +134,12 @@ def _parts(samples: Mapping[str, Sequence[float]]) -> str:
             said += f", {statistics.median(over):.3g} × stored's"
     flips, stored = samples.get("flips"), samples.get("stored_flips")
     if flips and stored:
-        said += f"; flips {statistics.fmean(flips):.3g} a step"
+        said += f"; flips {human_count(statistics.fmean(flips))} a step"
         expected = samples.get("expected_flips")
         if expected:
-            said += f" (expected from the activations' errors: {statistics.fmean(expected):.3g})"
+            said += f" (expected from the activations' errors: {human_count(statistics.fmean(expected))})"
         if list(stored) != list(flips):
-            said += f", of stored {statistics.fmean(stored):.3g}"
+            said += f", of stored {human_count(statistics.fmean(stored))}"
     return said
 
 

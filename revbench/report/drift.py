@@ -12,7 +12,7 @@ from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence, paired
 from revbench.results.schema import Metric
 from revbench.titles import arithmetic_of, circumstances, strategy_of, title_of
-from revbench.units import human_degrees, human_share
+from revbench.units import human_count, human_degrees, human_share
 
 Show = Callable[[float], str]
 
@@ -94,7 +94,7 @@ def error_table(evidence: Evidence) -> Table | None:
         " number of the gradient in units of its last place; wrong signs: share of numbers with the other sign."
         f" {_if_one_strategy(evidence, cases)}".rstrip(),
     ]
-    return Table("The gradient's error, as an analyst asks", columns, rows, len(head), notes, breaks[1:])
+    return Table("The gradient's error, more closely", columns, rows, len(head), notes, breaks[1:])
 
 
 def verdict_table(evidence: Evidence) -> Table | None:
@@ -314,7 +314,7 @@ def _interval(evidence: Evidence, case: Case, metric: str) -> str:
 def _flips(evidence: Evidence, case: Case) -> str:
     found = _middle(evidence, case, "flips", lambda v: f"{v:,.0f}")
     expected = evidence.samples(case, "drift", "expected_flips")
-    return found + (f" ({_count(statistics.fmean(expected))} expected)" if expected and found != MISSING else "")
+    return found + (f" ({human_count(statistics.fmean(expected))} expected)" if expected and found != MISSING else "")
 
 
 def _digits(evidence: Evidence, case: Case) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import seaborn as sns
 
 from revbench.case import Case, parse_factory
-from revbench.numerics.statistics import summarise_draws
+from revbench.numerics.statistics import QUANTILE_DRAWS, summarise_draws
 from revbench.report.chains import is_chain, names_library
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
@@ -84,7 +84,8 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
     first = next(iter(next(iter(by_arithmetic.values())).values()))
     note = (
         f"Chains of basic blocks, {_where(first)}. Solid: reconstructed; dotted: stored in the same arithmetic (none in"
-        " float64, where it is the reference). Medians over draws, bars from 5 % to 95 %."
+        " float64, where it is the reference). Medians over draws, bars from 5 % to"
+        f" 95 % (below {QUANTILE_DRAWS} draws from the smallest to the largest)."
     )
     return Figure("Drift against depth", "drift-depth", svg, f"Angles: {'; '.join(said)}.", (note,))
 

@@ -12,7 +12,7 @@ from revbench.report.document import MISSING, Paragraph, Table
 from revbench.report.evidence import Evidence, Statistic, paired
 from revbench.report.operations import operations_cell, operations_ratio, uncounted_note
 from revbench.titles import circumstances, strategy_of, title_of
-from revbench.units import human_bytes, human_degrees, human_seconds
+from revbench.units import human_bytes, human_degrees, human_seconds, human_share
 
 
 def has_its_own_table(case: Case) -> bool:
@@ -46,6 +46,10 @@ def findings(evidence: Evidence) -> list[Paragraph]:
             parts.append(
                 f"its {case.dtype} gradient is {human_degrees(statistics.median(angles))} from the float64 one"
                 f" (stored: {human_degrees(statistics.median(stored))})"
+            )
+        if seen := evidence.samples(case, "drift", "error_over_noise"):
+            parts.append(
+                f"that is at most {human_share(max(seen))} of what one batch's gradient differs from another's"
             )
         if rounding := evidence.samples(case, "drift", "smooth_amplification"):
             parts.append(

@@ -246,6 +246,6 @@ def equivalence(differences: Sequence[float]) -> tuple[str, str, str]:
     interval = f"{100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
     if len(differences) < ENOUGH_SEEDS:
         return shown, interval, f"not tested: at least {ENOUGH_SEEDS} seeds"
-    if error == 0 and mean != 0:
+    if error < 1e-9 and abs(mean) >= 1e-9:
         return shown, MISSING, "not shown: the differences are all alike, so nobody knows how they scatter"
     return shown, interval, "yes" if mean - half > -MARGIN and mean + half < MARGIN else "not shown"

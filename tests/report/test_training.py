@@ -163,6 +163,14 @@ def test_five_seeds_may(tmp_path: Path) -> None:
     assert row[-1] == "yes"
 
 
+def test_differences_that_are_all_alike_prove_nothing() -> None:
+    """Nobody knows how they scatter; only five of 0 are the same whatever they would."""
+    assert equivalence([0.0099] * 5)[1:] == (
+        "–", "not shown: the differences are all alike, so nobody knows how they scatter"
+    )  # fmt: skip
+    assert equivalence([0.0] * 5)[2] == "yes"
+
+
 @pytest.mark.parametrize(
     ("mean", "deviation"), [(0.0, 0.002), (0.0, 0.03), (0.02, 0.001), (0.008, 0.004), (-0.009, 0.0005)]
 )
