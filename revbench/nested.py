@@ -43,6 +43,8 @@ def dense(tensor: Tensor) -> Tensor:
 def _leaf(change: Callable[[Tensor], Tensor], leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return change(leaf)
+    if isinstance(leaf, (list, tuple)):  # of a class of one's own
+        return type(leaf)(map_tensors(change, item) for item in leaf)
     if isinstance(leaf, Mapping) and hasattr(leaf, "__setitem__"):
         changed: Any = copy.copy(leaf)
         for key in leaf:

@@ -43,6 +43,8 @@ def before(
     place = Place.from_environment()
     if place is not None:
         check_command(context.invoked_subcommand)
-        if place.rank > 0 and "--help" not in sys.argv:  # after showing its help the first one would hand out nothing
+        if place.rank > 0 and not {"-h", "--help"} & set(
+            sys.argv
+        ):  # after showing its help the first one would hand out nothing
             follow(place)
             raise typer.Exit(0)

@@ -39,7 +39,7 @@ class Finding:
         if self.before is not None and self.now is not None:
             parts.append(f"{_short(self.before)} → {_short(self.now)}")
         if self.factor is not None:
-            noise = f"; found from {self.noise_factor:.2f} × on" if self.noise_factor is not None else ""
+            noise = f"; found from {self.noise_factor:.3g} × on" if self.noise_factor is not None else ""
             parts.append(f"({self.factor:.2f} ×{noise})")
         return " ".join(parts) + "".join(f", {part}" for part in (self.block, self.words) if part)
 

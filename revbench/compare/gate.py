@@ -30,17 +30,17 @@ class CaseRows:
 
     Attributes:
         rows: all of them.
-        ok: those that have figures; of launches with the same draws, which are no further evidence, the first.
+        ok: those that have figures, one a launch; of launches with the same draws, which are no further evidence, the first.
     """
 
     def __init__(self, run: Run, rows: Sequence[Row]) -> None:
         self._run = run
         self.rows = rows
+        launches = {row.repeat: row for row in rows if row.ok}  # of each the last, measured with other options
         seen: dict[tuple[object, ...], Row] = {}
-        for row in rows:
-            if row.ok:
-                drawn = (row.options.get("first_draw"), row.options.get("draws"))
-                seen.setdefault(drawn if None not in drawn else (row.repeat, None), row)
+        for row in launches.values():
+            drawn = row.options.get("draws", row.metrics.get("draws"))
+            seen.setdefault((row.options.get("first_draw", 0), drawn) if drawn else (row.repeat, None), row)
         self.ok = list(seen.values())
 
     def samples(self, name: str) -> list[float]:

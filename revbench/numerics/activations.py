@@ -92,7 +92,9 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
     left_out: dict[str, str] = {}
     invertible = {name: module for name, module in model.named_modules() if callable(getattr(module, "inverse", None))}
     blocks = {
-        module: name for name, module in invertible.items() if not any(n.startswith(f"{name}.") for n in invertible)
+        module: name
+        for name, module in invertible.items()
+        if not any(n != name and n.startswith(f"{name}." if name else "") for n in invertible)
     }
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -119,7 +121,9 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
         inverse: Any = block.inverse
         try:
             back = tuple(inverse(*(back if linked else left)))
-        except TypeError as error:  # an inverse of another form
+            if not _is_pair(back):
+                raise TypeError("it does not return two")
+        except Exception as error:  # an inverse of another form, or none
             left_out[blocks[block]] = f"its inverse can't be called with two tensors: {first_line(error)}"
             back, fed = entered, entered
             continue

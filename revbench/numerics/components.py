@@ -33,7 +33,7 @@ def compare_components(found: Mapping[str, Tensor], reference: Mapping[str, Tens
     if not truth.numel():
         return None
     _, exponents = torch.frexp(truth)  # a mantissa in [0.5, 1)
-    errors = torch.ldexp((other - truth).abs(), 1 - exponents).sort().values
+    errors = ((other - truth).abs() * torch.exp2((1 - exponents).double())).sort().values
     last = len(errors) - 1
     return Components(
         median=errors[last // 2].item(),

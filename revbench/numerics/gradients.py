@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from revbench.numerics.places import Passes, Place, blocks
 from revbench.numerics.switches import Switches
 from revbench.numerics.twins import check_twins
 
+_SAME_BATCH = 1e-5  # a noise below this is that of one batch, drawn again
 SetStrategy = Callable[[nn.Module, str], None]
 
 
@@ -114,6 +115,7 @@ def compare_gradients(
     set_strategy: SetStrategy = set_strategies,
     follow_switches: bool = True,
     other_batches: Sequence[tuple[Any, Any]] = (),
+    closer: bool = True,
 ) -> GradientDrift:
     """Measure one gradient; the model and the random generators are left as they were.
 
@@ -134,6 +136,7 @@ def compare_gradients(
         set_strategy: sets a strategy on a model; your own for reversible networks that are not ours.
         follow_switches: False leaves out flips and smooth part (compiled code can't be followed).
         other_batches: as the first: by their gradients the noise of a minibatch is measured.
+        closer: also the condition number and the components, and whether `set_strategy` sets two ways to one function.
 
     Raises:
         FloatingPointError: loss or gradient is not finite; the message says where this began.
@@ -161,10 +164,11 @@ def compare_gradients(
             return Switches(which, frozen_to=imposed) if follow_switches else None
 
         step = Step(loss, seed, autocast).with_loss_scale(plain, inputs, targets)
-        if set_strategy is not set_strategies and strategy is not None and strategy != "stored":
-            check_twins(step, plain, ours, inputs, targets, strategy)
+        twin = set_strategy is not set_strategies and strategy is not None and strategy != "stored"
+        if twin and closer:
+            check_twins(loss, seed, copied(plain), copied(ours), wide, str(strategy))
         reference = run_reference(loss, seed, exact, wide, follow(exact))
-        alone = reference.own_functions if not chains else ()
+        alone = reference.own_functions if not chains and not twin else ()
         wrong = reference_derivative_error(loss, seed, exact, wide, reference.gradient) if alone else None
         same = autocast == "none" and all(p.dtype == torch.float64 for p in plain.parameters())
         stored = reference if same else step.run(plain, inputs, targets, "stored", follow(plain))
@@ -194,9 +198,10 @@ def compare_gradients(
                 reason = str(error)
         expected = _expected_flips(own, reference), _expected_flips(stored, reference)
         noise = _noise(step, plain, stored, other_batches, reference)
-        condition = reference_condition(
-            loss, seed, exact, wide, reference, follow(exact, reference.switches) if reason is None else None
-        )
+        condition = None
+        if closer:
+            frozen = follow(exact, reference.switches) if reason is None else None
+            condition = reference_condition(loss, seed, exact, wide, reference, frozen)
     passes = Passes(reference, stored, own, *(smooth or (None, None)), followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
@@ -215,7 +220,7 @@ def compare_gradients(
         own_functions=alone,
         expected_flips=expected[0] if reason is None else None,
         expected_stored_flips=expected[1] if reason is None else None,
-        components=compare_components(own.gradient, reference.gradient),
+        components=compare_components(own.gradient, reference.gradient) if closer else None,
         noise=noise,
         condition=condition,
         derivative_error=wrong,
@@ -244,12 +249,16 @@ def _noise(
     norm = math.sqrt(sum(g.square().sum().item() for g in reference.gradient.values()))
     if not other_batches or not norm > 0:
         return None
-    found = [stored.gradient, *(step.run(model, *batch, "stored").gradient for batch in other_batches)]
+    found = [stored.gradient]
+    for batch in other_batches:  # another one may overflow at another loss scale
+        scaled = replace(step, loss_scale=1.0).with_loss_scale(model, *batch)
+        found.append(scaled.run(model, *batch, "stored").gradient)
     squares = 0.0
     for name in reference.gradient:
         values = torch.stack([gradient[name].double() for gradient in found])
         squares += (values - values.mean(0)).square().sum().item() / (len(found) - 1)
-    return math.sqrt(squares) / norm
+    noise = math.sqrt(squares) / norm
+    return noise if noise > _SAME_BATCH else None
 
 
 def _place_witnesses(model: nn.Module) -> dict[str, Reconstructions]:

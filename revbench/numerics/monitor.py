@@ -95,7 +95,7 @@ class DriftMonitor:
         try:
             drift = compare_gradients(
                 self.model, self.loss, inputs, targets, autocast=self.autocast, seed=step, strategy=self.strategy,
-                set_strategy=self.set_strategy,
+                set_strategy=self.set_strategy, closer=False,
             )  # fmt: skip
         except (FloatingPointError, UserError, NotImplementedError, RuntimeError) as error:
             if isinstance(error, UserError) and not self.moments:

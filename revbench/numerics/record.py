@@ -21,6 +21,7 @@ from revbench.titles import arithmetic_of
 
 Columns = dict[str, list[Any]]
 BREAKDOWN = 0.1  # relative error of the activations from which a dtype is said to break down
+_REFERENCE = "stored in float64 is the reference itself"
 _OTHER_KINKS = "pooling windows, or units with another kink than at zero, are among them"
 # Share of the gradient below which a tensor's own angle is that of noise (a bias before batch norm).
 _NEGLIGIBLE = 1e-12
@@ -131,6 +132,7 @@ class DriftRecord:
         first = self.draws[0]
         found: dict[str, float | int | str | None] = {"draws": len(self.draws), "loss_scale": first.loss_scale}
         samples = self.samples()
+        exact = self.arithmetic == "float64"
         for name, values in samples.items():
             summary = summarise_draws(values)
             found[name] = None if summary is None else summary.median
@@ -140,12 +142,12 @@ class DriftRecord:
                     if getattr(summary, key) is None:
                         found[f"{name}_{key}_reason"] = why_missing(key, len(values))
         for names, reason in (
-            (("amplification", "smooth_amplification"), "stored in float64 is the reference itself"),
+            (("amplification", "smooth_amplification"), _REFERENCE),
             (("flips", "smooth_relative_error", "smooth_amplification"), first.smooth_reason),
             (("activation_error", "activation_error_epsilons"), first.activation_reason),
             (
                 ("expected_flips", "expected_stored_flips"),
-                first.smooth_reason or _OTHER_KINKS,
+                first.smooth_reason or (_REFERENCE if exact else _OTHER_KINKS),
             ),
             (("noise", "error_over_noise"), "one batch was given, and noise is between batches"),
             (("backward_error_epsilons",), first.smooth_reason),

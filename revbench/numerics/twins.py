@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revbench.errors import UserError
-from revbench.numerics.passes import Step, autocast_to, device_of, seed_generators
+from revbench.numerics.passes import Loss, seed_generators
 
-_SAME_EPSILONS = 100.0  # within which two losses of the same function are: sums in another order
+_SAME = 1e-8  # relative, within which two losses of one function are in float64: sums in another order
 
 
 class _Count(TorchDispatchMode):
@@ -28,26 +29,26 @@ class _Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def check_twins(step: Step, stored: nn.Module, own: nn.Module, inputs: Any, targets: Any, strategy: str) -> None:
-    """Run both once.
+def check_twins(
+    loss: Loss, seed: int, stored: nn.Module, own: nn.Module, batch: tuple[Any, Any], strategy: str
+) -> None:
+    """Run both once, in float64.
 
     Args:
-        step: how a pass is made.
-        stored, own: copies of one network, on which the strategies were set.
-        inputs, targets: the batch.
+        loss: from outputs and targets to a scalar.
+        seed: of the random numbers inside the model.
+        stored, own: copies of one network, on which the strategies were set; they are made float64.
+        batch: inputs and targets, in float64.
         strategy: what the other one is called.
 
     Raises:
         UserError: they compute different losses, so they are not one function; or they do the same operations in backward, so
             setting the strategy changed nothing.
     """
-    (loss, backward), (other, other_backward) = (_look(step, model, inputs, targets) for model in (stored, own))
-    dtype = min((p.dtype for p in stored.parameters() if p.is_floating_point()), key=lambda d: -torch.finfo(d).eps)
-    if step.autocast != "none":
-        dtype = getattr(torch, step.autocast)
-    if abs(loss - other) > _SAME_EPSILONS * torch.finfo(dtype).eps * max(abs(loss), abs(other)):
+    (value, backward), (other, other_backward) = (_look(loss, seed, model.double(), batch) for model in (stored, own))
+    if abs(value - other) > _SAME * max(abs(value), abs(other), 1e-3):
         raise UserError(
-            f"the loss is {loss:.6g} under 'stored' and {other:.6g} under {strategy!r}: set_strategy makes another function of"
+            f"the loss is {value:.6g} under 'stored' and {other:.6g} under {strategy!r}: set_strategy makes another function of"
             " the network, but strategies are ways to back-propagate one"
         )
     if backward == other_backward:
@@ -57,21 +58,19 @@ def check_twins(step: Step, stored: nn.Module, own: nn.Module, inputs: Any, targ
         )
 
 
-def _look(step: Step, model: nn.Module, inputs: Any, targets: Any) -> tuple[float, Counter[str]]:
-    """The loss, and how often backward calls each operator and each function of autograd that is not PyTorch's."""
-    before = {key: value.clone() for key, value in model.named_buffers()}
-    device = device_of(model)
-    seed_generators(step.seed)
+def _look(loss: Loss, seed: int, model: nn.Module, batch: tuple[Any, Any]) -> tuple[float, Counter[str]]:
+    """The loss, and how often backward calls each operator."""
+    inputs, targets = batch
+    wide = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
     counted = _Count()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
     try:
-        with torch.enable_grad(), autocast_to(step.autocast, device):
-            loss = step.loss(model(inputs), targets)
+        seed_generators(seed)
+        with torch.enable_grad():
+            found = wide(model(inputs), targets)
         with counted:
-            loss.backward()
-        return loss.item(), counted.calls
+            found.backward()
     finally:
-        with torch.no_grad():
-            for key, value in model.named_buffers():
-                if key in before:
-                    value.copy_(before[key])
-        model.zero_grad(set_to_none=True)
+        torch.set_default_dtype(before)
+    return found.item(), counted.calls

@@ -90,6 +90,8 @@ class _AsOnGpu(TorchFunctionMode):
 
 
 def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    if not training or p == 0:
+        return x
     out: Tensor = torch.native_dropout(x, p, training)[0]
     return x.copy_(out) if inplace else out
 

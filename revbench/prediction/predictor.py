@@ -76,7 +76,8 @@ class Prediction:
 def predict(case: Case) -> Prediction:
     """Predict the memory and the operations of a case's training step.
 
-    Nothing is allocated and no device is needed, whatever the case's device is.
+    No device is needed, whatever the case's device is, and nothing is allocated but the weights of a factory's network, which is
+    built for real.
 
     Args:
         case: what to predict.

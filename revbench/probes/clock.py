@@ -127,12 +127,13 @@ def _refuse_divergence(workload: Workload, inputs: Any, targets: Any) -> None:
     Raises:
         FloatingPointError: the loss is not finite any more.
     """
-    with torch.no_grad():
-        loss = workload.forward(inputs, targets).item()
+    loss = workload.forward(inputs, targets).item()
     if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss became {loss} while steps were timed; choose a smaller learning rate than {workload.case.learning_rate:g}"
+        rate = workload.case.learning_rate
+        mend = (
+            f"choose a smaller learning rate than {rate:g}" if rate else "look at the network, its loss and its batch"
         )
+        raise FloatingPointError(f"the loss is {loss} after the steps that were timed; {mend}")
 
 
 def _minor_faults() -> int:

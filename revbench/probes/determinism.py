@@ -11,6 +11,8 @@ from revbench.nested import dense
 from revbench.probes.found import Found, Metric, Progress
 from revbench.workload import Workload, build_workload
 
+_RATE = 1e-3  # so that the optimizer's part of a step shows
+
 
 def measure_determinism(workload: Workload, *, progress: Progress, runs: int = 3) -> Found:
     """Run one step again and again from the same weights, batch and random numbers, and compare bit for bit.
@@ -26,7 +28,7 @@ def measure_determinism(workload: Workload, *, progress: Progress, runs: int = 3
         in forward, else the gradient of a parameter on the way back, else a parameter after the optimizer), None if
         nothing does; ``differing_gradients``, how many of ``gradients`` differ in any run.
     """
-    case = workload.case
+    case = workload.case if workload.case.learning_rate else workload.case.replace(learning_rate=_RATE)
     first: list[tuple[str, Tensor]] = []
     difference: str | None = None
     differing: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,8 @@ class LiveTensors(TorchDispatchMode):
     What it counts: storages, once each however many tensors view them; at the size that was asked for, or that they were
     resized to since, also past every operation (``x.untyped_storage().resize_(0)``, by which some reversible networks and
     sharded ones give memory back while the tensor lives).
+    What was there before and nobody told of (a constant of a module) is not counted, nor are views of it.
+
     What it can't see: memory that a kernel takes and gives back inside one operation (workspace), the
     allocator's rounding and cache, the CUDA context, compressed sparse tensors. The count is the same on every device and does
     not depend on the allocator.
@@ -159,6 +162,10 @@ class LiveTensors(TorchDispatchMode):
         if self._observe is not None:
             self._observe(func, args, kwargs or {}, out)
         if isinstance(out, Tensor):
+            if _is_view(func):  # of what nobody knows yet: it was there before
+                self._ignored |= {
+                    key for part in _parts(out) if (key := part.untyped_storage()._cdata) not in self._known
+                }
             self._see(out)
         elif isinstance(out, (tuple, list)):
             for item in out:
@@ -212,6 +219,15 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.layout == torch.strided:
         return (tensor,)
     return (tensor._indices(), tensor._values()) if tensor.layout == torch.sparse_coo else ()
+
+
+@functools.lru_cache(4096)
+def _is_view(func: Any) -> bool:
+    """Whether an operator returns its argument's memory: a view of it, or itself, unless it may take other memory for it."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not schema.returns or schema.returns[0].alias_info is None:
+        return False
+    return not schema.name.endswith(("resize_", "set_", "resize_as_"))
 
 
 @contextmanager

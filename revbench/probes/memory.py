@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +102,29 @@ def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
 
 def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
     """The most bytes that the CPU allocator had given out during a step, above those before it."""
+    from torch._C._profiler import _EventType
     from torch.profiler import ProfilerActivity, profile
 
     workload.optimizer.zero_grad(set_to_none=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         workload.step(inputs, targets)
-    results = profiler.profiler.kineto_results
-    changes = sorted((e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]")
-    return max(itertools.accumulate(nbytes for _, nbytes in changes), default=0)
+    waiting = list(profiler.profiler.kineto_results.experimental_event_tree())
+    changes: list[tuple[int, int, int]] = []
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.tag == _EventType.Allocation:
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size, event.extra_fields.ptr))
+    alive = most = 0
+    made: set[int] = set()
+    for _, nbytes, address in sorted(changes):
+        if nbytes > 0:
+            made.add(address)
+        elif address not in made:  # what an earlier step left, a module's attention weights, say
+            continue
+        alive += nbytes
+        most = max(most, alive)
+    return most
 
 
 def _unique_set() -> dict[str, Metric]:

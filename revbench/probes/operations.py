@@ -26,7 +26,12 @@ _MULTIPLIES = (
     "_sparse_addmm", "grouped_mm", "_int_mm", "int4pack_mm", "int8pack_mm", "_mixed_dtypes_linear", "encoder_layer_fwd",
     "native_multi_head_attention", "mkldnn_linear", "miopen_rnn", "addbmm", "quantized", "matrix_exp", "householder_product",
     "ormqr", "_spdiags", "_addmm_activation", "_flash_attention", "_efficient_attention", "_cslt_sparse_mm",
+    "_euclidean_dist", "conv_tbc", "addr",
 )  # fmt: skip
+
+
+# Norms and checks of the same names, which are no products.
+_REDUCTIONS = frozenset(("linalg_vector_norm", "linalg_cross", "_linalg_check_errors", "_linalg_vector_norm"))
 
 
 class Operations:
@@ -100,7 +105,7 @@ def _multiplies(func: Any, out: Any) -> bool:
     if namespace != "aten":
         return False
     name = str(getattr(func, "_opname", func))
-    return any(part in name for part in _MULTIPLIES)
+    return name not in _REDUCTIONS and any(part in name for part in _MULTIPLIES)
 
 
 def _is_sparse(args: Sequence[Any]) -> bool:

@@ -132,6 +132,9 @@ def verdict_table(evidence: Evidence) -> Table | None:
     return Table("Can the gradient be trusted?", columns, rows, len(columns), notes)
 
 
+_SEVERITY = {"caution": 1, "unsafe": 2}
+
+
 def _verdict_words(evidence: Evidence, case: Case) -> str | None:
     """Of all launches' draws; of rows of an older revbench, which lack what is judged by, what they say themselves."""
     launches = evidence.launches(case, "drift")
@@ -142,7 +145,8 @@ def _verdict_words(evidence: Evidence, case: Case) -> str | None:
     }
     own = [str(row.metrics[name]) for name in ("own_functions",) for row in launches if row.metrics.get(name)]
     if not {"relative_error", "significant_digits"} <= samples.keys() or (own and "derivative_error" not in samples):
-        return next((str(words) for row in launches if (words := row.metrics.get("verdict_words"))), None)
+        words = [str(row.metrics["verdict_words"]) for row in launches if row.metrics.get("verdict_words")]
+        return max(words, key=lambda said: _SEVERITY.get(said.partition(":")[0], 0), default=None)
     places: dict[str, list[Metric]] = {name: [] for name in PLACE_COLUMNS}
     for row in launches:
         series = evidence.series_of(row)

@@ -44,8 +44,8 @@ class Evidence:
         return list(dict.fromkeys(row.case for row in self.rows if row.probe in probes))
 
     def launches(self, case: Case, probe: str) -> list[Row]:
-        """The rows that have figures."""
-        return [row for row in self._index.get((case, probe), []) if row.ok]
+        """The rows that have figures: of each launch the last, which another with other options may have superseded."""
+        return list({row.repeat: row for row in self._index.get((case, probe), []) if row.ok}.values())
 
     def value(self, case: Case, probe: str, metric: str) -> Statistic | None:
         """A metric over launches; None where no launch has it."""

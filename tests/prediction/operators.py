@@ -30,6 +30,14 @@ class Curious(nn.Conv2d):
         return super().forward(x) * (2.0 if x.sum().item() > 0 else 1.0)
 
 
+class Counting(nn.Conv2d):
+    """Asks of its data what depends on how many there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = int(torch.ones(len(x)).sum() + 0 * x.sum())
+        return super().forward(x) * count
+
+
 class Dynamic(nn.Conv2d):
     """As many numbers as its data say."""
 
@@ -51,7 +59,7 @@ def leaves() -> nn.Module:
 
 def network(kind: str = "Conv2d", width: int = 4) -> nn.Module:
     """One convolution of a kind, and a linear layer."""
-    kinds = {"Opaque": Opaque, "Curious": Curious, "Dynamic": Dynamic, "Conv2d": nn.Conv2d}
+    kinds = {"Opaque": Opaque, "Curious": Curious, "Counting": Counting, "Dynamic": Dynamic, "Conv2d": nn.Conv2d}
     return nn.Sequential(
         kinds[kind](3, width, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
     )

@@ -293,7 +293,10 @@ def test_what_a_network_raises_is_one_line(case: Case, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "operator"), [("Opaque", "revbench_tests.opaque"), ("Dynamic", "aten.nonzero")])
+@pytest.mark.parametrize(
+    ("kind", "operator"),
+    [("Opaque", "revbench_tests.opaque"), ("Dynamic", "aten.nonzero"), ("Counting", "_local_scalar_dense")],
+)
 def test_an_operator_that_can_not_be_predicted_is_named(kind: str, operator: str) -> None:
     with pytest.raises(UserError, match=re.escape(operator)) as caught:
         predict(Case(model=f"tests.prediction.operators:network(kind={kind})"))
