@@ -156,9 +156,6 @@ def test_with_a_benchmark_of_its_own(revbench, benchmark):
     assert marked["group"] == "mine"
     assert marked["stats"]["data"] == list(rows[0].samples["step_seconds"])
     assert own["fullname"].endswith("test_with_a_benchmark_of_its_own")
-    refused = run_command("--benchmark", "test_suite.py", cwd=project, PYTEST_ADDOPTS="--benchmark-disable-gc")
-    assert refused.returncode == 4
-    assert "--benchmark-disable-gc can't apply" in refused.stderr
 
 
 def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
