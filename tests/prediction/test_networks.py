@@ -19,8 +19,8 @@ from revbench.workload import build_workload
 HERE = "tests.prediction.networks"
 QUICK = (("regnet_y_400mf", 64),)
 IMAGES = (
-    *QUICK, ("googlenet", 96), ("vit_b_32", 224), ("swin_t", 224), ("convnext_tiny", 64), ("maxvit_t", 224), ("inception_v3", 299),
-    ("densenet121", 64), ("mobilenet_v3_small", 64), ("efficientnet_b0", 64), ("mnasnet0_5", 64),
+    *QUICK, ("googlenet", 96), ("vit_b_32", 224), ("swin_t", 224), ("convnext_tiny", 64), ("maxvit_t", 224),
+    ("inception_v3", 299), ("densenet121", 64), ("mobilenet_v3_small", 64), ("efficientnet_b0", 64), ("mnasnet0_5", 64),
     ("shufflenet_v2_x0_5", 64), ("vgg11", 64),
 )  # fmt: skip
 TIMM = (
