@@ -19,6 +19,8 @@ _PREAMBLE = """
 #let caption(body) = text(10pt, weight: "bold", body)
 """
 
+_LONG, _LONGEST = 24, 100  # letters of a cell that may be broken; beyond the second no column gets wider
+
 
 def render_pdf(report: Report) -> tuple[bytes | None, str]:
     """The document and an empty string; or None and why there is none."""
@@ -57,8 +59,7 @@ def _block(block: Block, folder: Path) -> str:
 
 def _table(table: Table) -> str:
     align = ", ".join("left" if i < table.numeric_from else "right" for i in range(len(table.columns)))
-    wide = len(table.columns) == 2 or table.numeric_from >= len(table.columns)
-    widths = ", ".join(["auto"] * (len(table.columns) - 1) + ["1fr" if wide else "auto"])
+    widths = ", ".join(_widths(table))
     head = ", ".join(f"[*#{_text(column)}*]" for column in table.columns)
     rows = []
     for i, row in enumerate(table.rows):
@@ -73,6 +74,16 @@ def _table(table: Table) -> str:
         f"table.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n{body}\ntable.hline(stroke: 0.8pt)))\n"
         f"{notes}]\n"
     )
+
+
+def _widths(table: Table) -> list[str]:
+    """Of a table of words, columns with long cells share what the others leave, by the length of their longest."""
+    count = len(table.columns)
+    if count > 2 and table.numeric_from < count:
+        return ["auto"] * count
+    longest = [max((len(row[i]) for row in table.rows), default=0) for i in range(count)]
+    widths = [f"{min(length, _LONGEST)}fr" if length > _LONG else "auto" for length in longest]
+    return widths if any(width != "auto" for width in widths) else [*widths[:-1], "1fr"]
 
 
 def _text(text: str) -> str:
