@@ -34,10 +34,10 @@ def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
     Returns:
         Whether they did, and the factor by which they must grow to be found in 90 of 100 cases; infinite if none is.
     """
-    if sorted(old) == sorted(new) and can_tell(len(old), len(new)):
-        return False, 1.0
-    if not can_tell(len(old), len(new)) or max(*old, *new) <= 0:
+    if not can_tell(len(old), len(new)):
         return False, math.inf
+    if sorted(old) == sorted(new):  # zeros among them
+        return False, 1.0
     least = min(value for value in (*old, *new) if value > 0) / 10
     a, b = (np.log(np.maximum(np.asarray(values, dtype=np.float64), least)) for values in (old, new))
     told, factor = told_by_moments(

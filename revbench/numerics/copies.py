@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from revbench.errors import UserError, first_line
-from revbench.numerics.derivative import derivative_error
+from revbench.numerics.derivative import derivative_error, gradient_condition
 from revbench.numerics.passes import Loss, Pass, Step
 from revbench.numerics.switches import Switches
-
-_MOVE = 1e-8  # of the weights' norm, by which a condition number is measured
 
 
 def check_measurable(model: nn.Module) -> None:
@@ -73,8 +70,8 @@ def own_gradients_aside(model: nn.Module) -> Iterator[None]:
 def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], switches: Switches | None) -> Pass:
     """The pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
     try:
-        with _float64_by_default():
-            return Step(_wide(loss), seed).run(exact, batch[0], batch[1], "stored in float64", switches)
+        with float64_by_default():
+            return Step(wide(loss), seed).run(exact, batch[0], batch[1], "stored in float64", switches)
     except RuntimeError as error:
         if "dtype" not in str(error) and "scalar type" not in str(error):
             raise
@@ -88,58 +85,31 @@ def reference_derivative_error(
     loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], gradient: Mapping[str, Tensor]
 ) -> float:
     """How far the reference's gradient is from the derivative of its loss (`revbench.numerics.derivative`)."""
-    with _float64_by_default():
-        return derivative_error(Step(_wide(loss), seed), exact, batch[0], batch[1], gradient)
+    with float64_by_default():
+        return derivative_error(Step(wide(loss), seed), exact, batch[0], batch[1], gradient)
 
 
 def reference_condition(
-    loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], reference: Pass, switches: Switches | None
+    loss: Loss,
+    seed: int,
+    exact: nn.Module,
+    batch: tuple[Any, Any],
+    gradient: Mapping[str, Tensor],
+    switches: Switches | None,
 ) -> float | None:
-    """The condition number of the reference's gradient with respect to the weights, in a random direction.
-
-    ``(|g(w + d) - g(w)| / |g(w)|) / (|d| / |w|)`` with ``|d| = 1e-8 |w|`` (Higham 2002, section 1.6: how much an output changes
-    by a change of the input).
-
-    Args:
-        loss, seed, exact, batch: of the reference; the weights end as they began.
-        reference: its pass.
-        switches: to be frozen to, so that the function is smooth; None if they can't be followed.
-    """
-    weights = {name: p for name, p in exact.named_parameters() if name in reference.gradient}
-    before = {name: p.detach().clone() for name, p in weights.items()}
-    length = _norm(before)
-    gradient = _norm(reference.gradient)
-    if not (length > 0 and gradient > 0):
-        return None
-    generator = torch.Generator().manual_seed(0)
-    moves = {n: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device) for n, w in before.items()}
-    scale = _MOVE * length / _norm(moves)
-    try:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.add_(moves[name], alpha=scale)
-        with _float64_by_default():
-            moved = Step(_wide(loss), seed).run(exact, batch[0], batch[1], "stored at other weights", switches)
-    except FloatingPointError:
-        return None
-    finally:
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(before[name])
-    change = _norm({name: moved.gradient[name] - g for name, g in reference.gradient.items()})
-    return change / gradient / _MOVE
+    """The condition number of the reference's gradient (`revbench.numerics.derivative`)."""
+    with float64_by_default():
+        return gradient_condition(Step(wide(loss), seed), exact, batch[0], batch[1], gradient, switches)
 
 
-def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return math.sqrt(sum(x.double().square().sum().item() for x in tensors.values()))
-
-
-def _wide(loss: Loss) -> Loss:
+def wide(loss: Loss) -> Loss:
+    """The loss in float64, if it is a module."""
     return copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
 
 
 @contextmanager
-def _float64_by_default() -> Iterator[None]:
+def float64_by_default() -> Iterator[None]:
+    """Inside, what a network makes without saying in which dtype is float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -1,4 +1,4 @@
-"""Whether a gradient is the derivative of its loss, told from values of the loss alone: what needs no stored twin.
+"""What is told by moving the weights a little: whether a gradient is the derivative of its loss, and its condition number.
 
 A network that back-propagates by functions of its own can't be compared with plain autograd of the same network. But
 its loss can be computed at weights that are moved a little. Along random v of independent standard normal numbers
@@ -9,16 +9,19 @@ derivative of the loss. dL/dv is a central difference in float64, good to about 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revbench.numerics.passes import Step
+from revbench.numerics.switches import Switches
 
 DIRECTIONS = 6
-_MOVE = 1e-6  # of the weights' norm
+_MOVE = 1e-6  # of the weights' norm, for differences of the loss
+_SMALL_MOVE = 1e-8  # for differences of the gradient
 
 
 def derivative_error(step: Step, model: nn.Module, inputs: Any, targets: Any, gradient: Mapping[str, Tensor]) -> float:
@@ -34,34 +37,74 @@ def derivative_error(step: Step, model: nn.Module, inputs: Any, targets: Any, gr
         The estimate, within a factor of two in 19 of 20; NaN of a gradient of zero. Below about 1e-6 it is what
         differences can tell.
     """
-    weights = {name: p for name, p in model.named_parameters() if name in gradient}
-    before = {name: p.detach().clone() for name, p in weights.items()}
-    length = math.sqrt(sum(w.square().sum().item() for w in before.values()))
-    count = sum(w.numel() for w in before.values())
-    move = _MOVE * max(length, 1e-3) / math.sqrt(count)
+    weights = _weights(model, gradient)
+    count = sum(w.numel() for w in weights.values())
+    distance = _MOVE * max(norm_of(weights), 1e-3) / math.sqrt(count)
     generator = torch.Generator().manual_seed(0)
     squares = []
-    try:
-        for _ in range(DIRECTIONS):
-            v = {n: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device) for n, w in before.items()}
-            ahead, behind = (_value_at(step, model, inputs, targets, weights, before, v, h) for h in (move, -move))
-            along = sum((gradient[name].double() * direction).sum().item() for name, direction in v.items())
-            squares.append(((ahead - behind) / (2 * move) - along) ** 2)
-    finally:
-        _set(weights, before)
-    norm = math.sqrt(sum(g.double().square().sum().item() for g in gradient.values()))
+    for _ in range(DIRECTIONS):
+        v = _direction(weights, generator)
+        values = []
+        for signed in (distance, -distance):
+            with _moved(weights, v, signed):
+                values.append(step.value(model, inputs, targets))
+        along = sum((gradient[name].double() * direction).sum().item() for name, direction in v.items())
+        squares.append(((values[0] - values[1]) / (2 * distance) - along) ** 2)
+    norm = norm_of(gradient)
     return math.sqrt(sum(squares) / len(squares)) / norm if norm > 0 else math.nan
 
 
-def _value_at(
-    step: Step, model: nn.Module, inputs: Any, targets: Any, weights: Mapping[str, nn.Parameter], before: Mapping[str, Tensor],
-    direction: Mapping[str, Tensor], distance: float,
-) -> float:  # fmt: skip
-    _set(weights, {name: w + distance * direction[name] for name, w in before.items()})
-    return step.value(model, inputs, targets)
+def gradient_condition(
+    step: Step, model: nn.Module, inputs: Any, targets: Any, gradient: Mapping[str, Tensor], switches: Switches | None
+) -> float | None:
+    """The condition number of a gradient with respect to the weights, in a random direction.
+
+    ``(|g(w + d) - g(w)| / |g(w)|) / (|d| / |w|)`` with ``|d| = 1e-8 |w|`` (Higham 2002, section 1.6: how much an output changes
+    by a change of the input).
+
+    Args:
+        step, model, inputs, targets, gradient: as of `derivative_error`.
+        switches: frozen to those of the gradient's own pass, so that the function is smooth; None if they can't be followed.
+
+    Returns:
+        None if weights or gradient are zero, or the gradient beside is not finite.
+    """
+    weights = _weights(model, gradient)
+    length, norm = norm_of(weights), norm_of(gradient)
+    if not (length > 0 and norm > 0):
+        return None
+    direction = _direction(weights, torch.Generator().manual_seed(0))
+    try:
+        with _moved(weights, direction, _SMALL_MOVE * length / norm_of(direction)):
+            beside = step.run(model, inputs, targets, "stored at other weights", switches).gradient
+    except FloatingPointError:
+        return None
+    return norm_of({name: beside[name] - g for name, g in gradient.items()}) / norm / _SMALL_MOVE
 
 
-@torch.no_grad()
-def _set(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        weight.copy_(values[name])
+def norm_of(tensors: Mapping[str, Tensor]) -> float:
+    """The Euclidean norm of all of them together, in float64."""
+    return math.sqrt(sum(x.detach().double().square().sum().item() for x in tensors.values()))
+
+
+def _weights(model: nn.Module, gradient: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if name in gradient}
+
+
+def _direction(weights: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    return {n: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device) for n, w in weights.items()}
+
+
+@contextmanager
+def _moved(weights: Mapping[str, Tensor], direction: Mapping[str, Tensor], distance: float) -> Iterator[None]:
+    """Inside, the weights lie so far along a direction; afterwards they have their bits again."""
+    before = {name: w.detach().clone() for name, w in weights.items()}
+    try:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.add_(direction[name], alpha=distance)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name])

@@ -24,6 +24,7 @@ from revbench.numerics.copies import (
     reference_derivative_error,
     run_reference,
 )
+from revbench.numerics.derivative import norm_of
 from revbench.numerics.passes import Loss, Pass, Step, autocast_to, device_of, random_states_kept
 from revbench.numerics.places import Passes, Place, blocks
 from revbench.numerics.switches import Switches
@@ -201,7 +202,7 @@ def compare_gradients(
         condition = None
         if closer:
             frozen = follow(exact, reference.switches) if reason is None else None
-            condition = reference_condition(loss, seed, exact, wide, reference, frozen)
+            condition = reference_condition(loss, seed, exact, wide, reference.gradient, frozen)
     passes = Passes(reference, stored, own, *(smooth or (None, None)), followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
@@ -246,7 +247,7 @@ def _noise(
     step: Step, model: nn.Module, stored: Pass, other_batches: Sequence[tuple[Any, Any]], reference: Pass
 ) -> float | None:
     """The standard deviation of the gradient over batches, relative to the reference's norm."""
-    norm = math.sqrt(sum(g.square().sum().item() for g in reference.gradient.values()))
+    norm = norm_of(reference.gradient)
     if not other_batches or not norm > 0:
         return None
     found = [stored.gradient]

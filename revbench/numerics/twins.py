@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revbench.errors import UserError
+from revbench.numerics.copies import float64_by_default, wide
 from revbench.numerics.passes import Loss, seed_generators
 
 _SAME = 1e-8  # relative, within which two losses of one function are in float64: sums in another order
@@ -61,16 +61,11 @@ def check_twins(
 def _look(loss: Loss, seed: int, model: nn.Module, batch: tuple[Any, Any]) -> tuple[float, Counter[str]]:
     """The loss, and how often backward calls each operator."""
     inputs, targets = batch
-    wide = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
     counted = _Count()
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with float64_by_default():
         seed_generators(seed)
         with torch.enable_grad():
-            found = wide(model(inputs), targets)
+            value = wide(loss)(model(inputs), targets)
         with counted:
-            found.backward()
-    finally:
-        torch.set_default_dtype(before)
-    return found.item(), counted.calls
+            value.backward()
+    return value.item(), counted.calls

@@ -143,7 +143,7 @@ def _verdict_words(evidence: Evidence, case: Case) -> str | None:
         for name in dict.fromkeys(name for row in launches for name in row.samples)
         if (values := evidence.samples(case, "drift", name))
     }
-    own = [str(row.metrics[name]) for name in ("own_functions",) for row in launches if row.metrics.get(name)]
+    own = _own_functions(evidence, case)
     if not {"relative_error", "significant_digits"} <= samples.keys() or (own and "derivative_error" not in samples):
         words = [str(row.metrics["verdict_words"]) for row in launches if row.metrics.get("verdict_words")]
         return max(words, key=lambda said: _SEVERITY.get(said.partition(":")[0], 0), default=None)
@@ -157,7 +157,7 @@ def _verdict_words(evidence: Evidence, case: Case) -> str | None:
     casts = dict.fromkeys(str(row.metrics["coarse_casts"]) for row in launches if row.metrics.get("coarse_casts"))
     return judge(
         samples, places, case.strategy, arithmetic_of(case), list(trace), ", ".join(casts) or None,
-        ", ".join(dict.fromkeys(own)) or None,
+        own,
     ).words  # fmt: skip
 
 
@@ -177,8 +177,13 @@ def _network(case: Case, cases: list[Case]) -> str:
 
 def _way(evidence: Evidence, case: Case) -> str:
     """The strategy; of a network that back-propagates by functions of its own, these."""
-    own = (row.metrics.get("own_functions") for row in evidence.launches(case, "drift"))
-    return next((f"its own, {names}" for names in own if names), strategy_of(case))
+    own = _own_functions(evidence, case)
+    return f"its own, {own}" if own else strategy_of(case)
+
+
+def _own_functions(evidence: Evidence, case: Case) -> str | None:
+    found = (row.metrics.get("own_functions") for row in evidence.launches(case, "drift"))
+    return next((str(names) for names in found if names), None)
 
 
 def _strategy_column(evidence: Evidence, cases: list[Case]) -> tuple[str, ...]:
