@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from revbench.errors import UserError
 from revbench.numerics.copies import float64_by_default, wide
 from revbench.numerics.passes import Loss, seed_generators
+from revbench.operator_calls import EachOperator
 
 _SAME = 1e-8  # relative, within which two losses of one function are in float64: sums in another order
-
-
-class _Count(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.calls[str(func)] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def check_twins(
@@ -61,11 +48,15 @@ def check_twins(
 def _look(loss: Loss, seed: int, model: nn.Module, batch: tuple[Any, Any]) -> tuple[float, Counter[str]]:
     """The loss, and how often backward calls each operator."""
     inputs, targets = batch
-    counted = _Count()
+    calls: Counter[str] = Counter()
+
+    def count(func: Any, *call: Any) -> None:
+        calls[str(func)] += 1
+
     with float64_by_default():
         seed_generators(seed)
         with torch.enable_grad():
             value = wide(loss)(model(inputs), targets)
-        with counted:
+        with EachOperator(count):
             value.backward()
-    return value.item(), counted.calls
+    return value.item(), calls

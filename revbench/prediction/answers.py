@@ -8,7 +8,7 @@ question is one about the batch, and nobody can answer for another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revbench.case import Case
+from revbench.operator_calls import EachOperator
 from revbench.probes.tracked_step import track_step
 from revbench.workload import build_workload
 
@@ -51,24 +52,15 @@ def _asked(case: Case) -> list[Question]:
     workload = build_workload(case)
     inputs, targets = workload.batch()
     workload.step(inputs, targets)
-    noting = _Noting()
-    with noting:
-        track_step(workload, inputs, targets)
-    return noting.questions
+    questions: list[Question] = []
 
-
-class _Noting(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.questions: list[Question] = []
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
+    def note(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
         if func in _ASKS:
-            self.questions.append((str(func), str(args[0].dtype), out))
-        return out
+            questions.append((str(func), str(args[0].dtype), out))
+
+    with EachOperator(note):
+        track_step(workload, inputs, targets)
+    return questions
 
 
 class Answering(TorchDispatchMode):

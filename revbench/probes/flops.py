@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from revbench.operator_calls import EachOperator
 from revbench.probes.found import Found, Metric, Progress
-from revbench.probes.operations import CountOperations, Operations
+from revbench.probes.operations import Operations
 from revbench.workload import Workload, build_workload
 
 
@@ -30,7 +31,7 @@ def measure_flops(workload: Workload, *, progress: Progress) -> Found:
         workload = build_workload(workload.case.replace(compile=False))
     inputs, targets = workload.batch()
     operations = Operations()
-    with CountOperations(operations):
+    with EachOperator(operations.note):
         loss = workload.forward(inputs, targets)
         forward = operations.flops
         loss.backward()

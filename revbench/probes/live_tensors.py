@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from revbench.operator_calls import Tell
+
 _DEVICE = torch.ops.prim.device.default  # a fake tensor that is asked where it is; no operation of the step
-Observer = Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]
 
 
 class LiveTensors(TorchDispatchMode):
@@ -57,7 +58,7 @@ class LiveTensors(TorchDispatchMode):
         rounded: Callable[[int], int] = int,
         device: str | None = None,
         place: Callable[[], str] = str,
-        observe: Observer | None = None,
+        observe: Tell | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = 0

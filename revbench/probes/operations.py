@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 _aten = torch.ops.aten
@@ -76,25 +75,6 @@ class Operations:
         most_first = sorted(self.uncounted.items(), key=lambda item: -item[1])
         named = [f"{name} ({count} {'call' if count == 1 else 'calls'})" for name, count in most_first]
         return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
-
-
-class CountOperations(TorchDispatchMode):
-    """Inside, operators are counted; also those of a backward pass, whatever it runs again.
-
-    Args:
-        operations: told of each.
-    """
-
-    def __init__(self, operations: Operations) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._operations = operations
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self._operations.note(func, args, kwargs or {}, out)
-        return out
 
 
 def _multiplies(func: Any, out: Any) -> bool:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from revbench.nested import tensors_in
+from revbench.operator_calls import Tell
 from revbench.probes.clock import PHASES
-from revbench.probes.live_tensors import LiveTensors, Observer
+from revbench.probes.live_tensors import LiveTensors
 from revbench.probes.places import Places
 from revbench.workload import Workload
 
@@ -69,7 +70,7 @@ def track_step(
     targets: Any,
     *,
     rounded: Callable[[int], int] = int,
-    observe: Observer | None = None,
+    observe: Tell | None = None,
     on_host: Iterable[Tensor] = (),
 ) -> TrackedStep:
     """Run one step, gradients made anew, under the tracker.

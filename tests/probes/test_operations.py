@@ -15,16 +15,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from revbench.case import Case
+from revbench.operator_calls import EachOperator
 from revbench.prediction import predict
 from revbench.probes.flops import measure_flops
-from revbench.probes.operations import CountOperations, Operations
+from revbench.probes.operations import Operations
 from revbench.workload import build_workload
 
 
 def count(call: Callable[[], Tensor]) -> tuple[int, int]:
     """Operations of a call, and of its backward pass."""
     operations = Operations()
-    with CountOperations(operations):
+    with EachOperator(operations.note):
         loss = call().sum()
         forward = operations.flops
         loss.backward()
@@ -111,7 +112,7 @@ def _(x: Tensor) -> Tensor:
 
 def test_operators_without_a_formula_are_named() -> None:
     operations = Operations()
-    with CountOperations(operations):
+    with EachOperator(operations.note):
         x = torch.randn(4, 4)
         product(x)
         product(x)
