@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -119,3 +120,4 @@ def main(rank: int, folder: Path, strategy: Strategy, how: str = "replicated") -
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])  # type: ignore[arg-type]
+    os._exit(0)  # gloo's threads now and then abort an interpreter that shuts down ("terminate called ...")
