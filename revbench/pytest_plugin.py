@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from revbench.pytest_support.display import Display
     from revbench.pytest_support.fixture import Measurer
     from revbench.pytest_support.options import Invocation
-    from revbench.results.journal import Run
+    from revbench.results.runs import Run
 
 _INVOCATION: pytest.StashKey[Invocation] = pytest.StashKey()
 _DISPLAY: pytest.StashKey[Display] = pytest.StashKey()
@@ -47,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption("--revbench-output", metavar="DIR", help="the run folder (default: reports/<time>)")
     group.addoption("--revbench-resume", metavar="DIR", help="finish this run, measuring nothing twice")
+    group.addoption(
+        "--revbench-retry",
+        action="store_true",
+        help="with resume: measure again what crashed, timed out or lacked memory",
+    )
     group.addoption(
         "--revbench-shard", metavar="I/N",
         help="measure the I-th of N parts of the cases, the same parts everywhere; join them with `revbench merge`",
@@ -100,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from revbench.pytest_support.display import Display
     from revbench.pytest_support.options import open_invocation
-    from revbench.results.journal import read_run
+    from revbench.results.runs import read_run
 
     if not hasattr(option, "benchmark_min_rounds"):
         raise pytest.UsageError("--benchmark needs pytest-benchmark; install it, or leave -p no:benchmark away")
@@ -132,6 +137,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     show = session.config.stash[_DISPLAY].line
     show(f"revbench: tier {plan.tier}, device {plan.device}, data {plan.data}, run folder {invocation.journal.folder}")
     show(summarise(invocation.session.environment))
+    for note in invocation.journal.notes:
+        show(note, yellow=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -267,6 +274,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     from revbench.errors import UserError
     from revbench.report import write_report
+    from revbench.terminal import printable
 
     for suite, (used, budget) in config.stash[_USED_SECONDS].items():
         of = f" of a budget of {budget:.0f} s" if budget else ""
@@ -279,19 +287,20 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     comparison = config.stash.get(_COMPARISON, None)
     for line in comparison.lines() if comparison is not None else ():
         failed = line.startswith("WORSE") or (line.startswith("gate ") and comparison is not None and comparison.failed)
-        terminalreporter.write_line(line, red=failed, yellow=line.startswith("UNCLEAR"))
+        terminalreporter.write_line(printable(line), red=failed, yellow=line.startswith("UNCLEAR"))
     if not rows:
         return
     try:
         written = write_report([invocation.journal.folder], invocation.journal.folder)
     except (UserError, ImportError) as error:
         again = f"; render it elsewhere with: revbench report {invocation.journal.folder}"
-        terminalreporter.write_line(f"no report: {error}{again if isinstance(error, ImportError) else ''}", red=True)
+        said = f"no report: {error}{again if isinstance(error, ImportError) else ''}"
+        terminalreporter.write_line(printable(said), red=True)
         return
     for note in written.notes:
-        terminalreporter.write_line(note, yellow=True)
+        terminalreporter.write_line(printable(note), yellow=True)
     for path in written.paths:
-        terminalreporter.write_line(f"{path.suffix[1:].upper():<5} {path}")
+        terminalreporter.write_line(printable(f"{path.suffix[1:].upper():<5} {path}"))
 
 
 @pytest.hookimpl(trylast=True)
@@ -303,4 +312,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     invocation.close()
     report = invocation.journal.folder / "report.html"
     if report.is_file():
-        print(f"report: {report}")
+        from revbench.terminal import say
+
+        say(f"report: {report}")

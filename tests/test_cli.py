@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import revbench
-from revbench.results.journal import read_run
+from revbench.results.runs import read_run
 from tests.compare.runs import drift_row, scaled, write
 from tests.conftest import Cli, run_command
 

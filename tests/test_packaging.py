@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from revbench.results.journal import read_run
+from revbench.results.runs import read_run
 from tests.conftest import ROOT, run_command
 
 

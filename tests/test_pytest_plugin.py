@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from revbench.results.journal import ROWS, read_run
+from revbench.results.runs import ROWS, read_run
 from tests.conftest import ROOT, interruptible, run_command
 
 ONE = ("-k", "parameters and revnet-38 and not num_classes")

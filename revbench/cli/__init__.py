@@ -1,14 +1,17 @@
 """The command line door: ``revbench run | train | estimate | report | compare | merge | models | env``.
 
-Exit codes: 0; 1 the gate failed; 2 the user's mistake, in one line; 3 no case could be measured, or the run ended before its
-time by something else than the user; 130 interrupted.
+Exit codes: 0; 1 the gate failed; 2 the user's mistake, or a fault of ours, in one line; 3 no case could be measured, or the
+run ended before its time by something else than the user; 130 interrupted; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -18,9 +21,13 @@ from revbench.cli import about, estimate, run, runs, train  # noqa: F401
 
 # isort: on
 from revbench.cli.app import app
-from revbench.errors import RunEnded, UserError
+from revbench.errors import RunEnded, UserError, first_line
+from revbench.imports import forget_current_folder
+from revbench.terminal import plain, say
 
 __all__ = ["app", "main"]
+
+TRACEBACK = "REVBENCH_TRACEBACK"  # set it to see where an error that nobody foresaw comes from
 
 
 def main() -> NoReturn:
@@ -28,24 +35,55 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no degree sign is no reason to fail
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # factories beside the user; last, so that nothing there shadows a library
+    forget_current_folder()
+    message, code = _run()
+    if message:
+        with suppress(OSError):
+            say(f"revbench: {plain(message)}", sys.stderr)
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    if _output_is_lost():
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> tuple[str, int]:
+    """What is to be said at the end, and the exit code."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
+        return "", code if isinstance(code, int) else 0
     except UserError as error:
-        _fail(str(error), 2)
+        return str(error), 2
     except RunEnded as error:
-        _fail(str(error), 3)
+        return str(error), 3
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        return "", 130
+    except BrokenPipeError:
+        return "", 141
+    except OSError as error:
+        _show_if_asked()
+        where = f" {error.filename!r}" if error.filename is not None else ""
+        hint = "; make room" if error.errno == errno.ENOSPC else ""
+        return f"can't use{where or ' a file'}: {error.strerror or first_line(error)}{hint}", 2
     except Exception as error:
         # The parser's own complaints; their class lives in click or in typer, depending on typer's version.
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(error.format_message() or "give a command; --help lists them", 2)
-    sys.exit(code if isinstance(code, int) else 0)
+        if hasattr(error, "format_message"):
+            return error.format_message() or "give a command; --help lists them", 2
+        _show_if_asked()
+        seen = "" if os.environ.get(TRACEBACK) else f"; set {TRACEBACK}=1 to see where, and report it"
+        return f"an error that revbench did not foresee: {type(error).__name__}: {first_line(error)[:500]}{seen}", 2
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"revbench: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+def _show_if_asked() -> None:
+    if os.environ.get(TRACEBACK):
+        traceback.print_exc()
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output can't take what is left for it: the interpreter would complain of it when it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False

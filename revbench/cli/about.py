@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from revbench.cli.app import Json, app
+from revbench.terminal import say, say_json
 
 
 @app.command()
@@ -30,7 +30,7 @@ def models(as_json: Json = False) -> None:
                 }
             )  # fmt: skip
     if as_json:
-        print(json.dumps(found))
+        say_json(found)
         return
     header = ("model", "pair", "units", "channels", "bottleneck", "classes", "parameters", "paper, M")
     rows = [
@@ -43,10 +43,8 @@ def models(as_json: Json = False) -> None:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
         cells = [c.rjust(w) if i >= 5 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
-    print(
-        f"paper: Table 2 of {paper.GOMEZ_2017}; – not in it. It prints 45.2 M for revnet-104, whose rules give 45.4 M."
-    )
+        say("  ".join(cells).rstrip())
+    say(f"paper: Table 2 of {paper.GOMEZ_2017}; – not in it. It prints 45.2 M for revnet-104, whose rules give 45.4 M.")
 
 
 @app.command()
@@ -57,4 +55,8 @@ def env(as_json: Json = False) -> None:
 
     with WorkerServer() as server:
         environment = server.environment()
-    print(json.dumps(environment) if as_json else "\n".join(lines_of(environment)))
+    if as_json:
+        say_json(environment)
+        return
+    for line in lines_of(environment):
+        say(line)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
 from revbench import __version__
+from revbench.terminal import say
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -23,7 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print(f"revbench {__version__}")
+        say(f"revbench {__version__}")
         raise typer.Exit(0)
 
 
@@ -34,17 +34,11 @@ def before(
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """In a process that follows, do what it is told, whatever the command line says."""
+    """Among several processes that torchrun started, see that the command is for several."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return  # without importing what torchrun needs
     from revbench.training.place import Place
-    from revbench.training.torchrun import check_command, follow
+    from revbench.training.torchrun import check_command
 
-    place = Place.from_environment()
-    if place is not None:
+    if Place.from_environment() is not None:
         check_command(context.invoked_subcommand)
-        if place.rank > 0 and not {"-h", "--help"} & set(
-            sys.argv
-        ):  # after showing its help the first one would hand out nothing
-            follow(place)
-            raise typer.Exit(0)

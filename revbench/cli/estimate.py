@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -12,6 +11,8 @@ import typer
 
 from revbench.cli.app import DEFAULT_BATCH_SIZE, Json, app
 from revbench.errors import UserError
+from revbench.imports import factories_of
+from revbench.terminal import say_json
 
 
 @app.command()
@@ -53,10 +54,10 @@ def estimate(
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip
-    with redirect_stdout(sys.stderr):  # what a factory prints is no part of the answer
+    with factories_of(models), redirect_stdout(sys.stderr):  # what a factory prints is no part of the answer
         found = estimate_all(models, strategy or (), nonreversible, common, limit_bytes=limit, depth=fit_depth)
     if as_json:
-        print(json.dumps(found.to_json()))
+        say_json(found.to_json())
     else:
         show(found)
     if not found.predictions:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from revbench.cli.app import DEFAULT_BATCH_SIZE, Json, app
 from revbench.errors import UserError, unknown
+from revbench.terminal import say, say_json
 
 if TYPE_CHECKING:
     from revbench.case import Case
@@ -54,22 +55,26 @@ def run(
     repeats: Annotated[int, typer.Option(help="Launches of each case, interleaved.")] = 1,
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this run, measuring nothing twice.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="With --resume: measure again what crashed, timed out or lacked memory.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure models under their strategies and write a report."""
     from revbench.case import Case
     from revbench.pytest_support.display import describe, figures
     from revbench.report import write_report
-    from revbench.results.journal import Journal, run_folder
+    from revbench.results.journal import open_journal
     from revbench.runner.client import WorkerServer
-    from revbench.runner.session import Session, check_device
+    from revbench.runner.session import Session, resolve_device
 
     for name in probe or ():
         if name not in (*DEFAULT_PROBES, *OTHER_PROBES):
             raise unknown("probe", name, (*DEFAULT_PROBES, *OTHER_PROBES))
     if repeats < 1:
         raise UserError(f"--repeats={repeats} must be at least 1")
-    folder = run_folder(resume, output)
+    if retry and resume is None:
+        raise UserError("--retry is of a run that is there: give it with --resume DIR")
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
@@ -86,13 +91,14 @@ def run(
         raise UserError(
             "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
         )
-    journal = Journal(folder, resume=resume is not None)
+    journal = open_journal(resume, output)
+    folder = journal.folder
+    for note in journal.notes:
+        say(note, sys.stderr)
     try:
         with WorkerServer() as server:
             environment = server.environment()
-            if device == "auto":
-                device = "cuda" if environment["accelerators"] else "cpu"
-            check_device(device, environment)
+            device = resolve_device(device, environment)
             cases = []
             for base in (case.replace(device=device) for case in stored):
                 supported = _supported(
@@ -105,27 +111,31 @@ def run(
                 raise UserError(
                     "--kept-half-blocks and --certify are of strategy reconstructed, which no model supports"
                 )
-            session = Session(journal, server, environment)
+            session = Session(journal, server, environment, retry=retry)
             for repeat in range(1, repeats + 1):
                 for name in probe or DEFAULT_PROBES:
                     for case in cases:
                         options = {"draws": DRAWS, "first_draw": (repeat - 1) * DRAWS} if name == "drift" else None
                         row = session.measure(case, name, repeat=repeat, options=options)
                         if not as_json:
-                            print(f"{name:<8} {describe(case):<58} {figures(row)}", flush=True)
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with --resume {folder}", file=sys.stderr)
-        raise
-    finally:
-        rows = list(journal.run.rows)
+                            say(f"{name:<8} {describe(case):<58} {figures(row)}")
+    except BaseException as error:
         journal.close()
-        written = write_report([folder], folder) if rows else None
-    assert written is not None
+        if isinstance(error, KeyboardInterrupt):
+            said = f"go on with --resume {folder}" if journal.run.rows else "nothing was measured yet"
+            say(f"interrupted; {said}", sys.stderr)
+        if journal.run.rows and not isinstance(error, UserError):
+            with suppress(UserError):  # what ended the run is what has to be said
+                write_report([folder], folder)
+        raise
+    journal.close()
+    rows = journal.run.rows
+    written = write_report([folder], folder)
     if as_json:
-        print(json.dumps({"rows": [row.to_json() for row in rows], "files": [str(path) for path in written.paths]}))
+        say_json({"rows": [row.to_json() for row in rows], "files": [str(path) for path in written.paths]})
     else:
         for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
-            print(line)
+            say(line)
     if not any(row.ok for row in rows):
         raise typer.Exit(3)
 

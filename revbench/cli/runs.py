@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from revbench.cli.app import Json, app
 from revbench.errors import UserError
+from revbench.terminal import say, say_json
 
 
 @app.command()
@@ -27,10 +27,10 @@ def report(
         raise UserError("a report of several runs needs --output DIR")
     written = write_report(folders, output or folders[0])
     if as_json:
-        print(json.dumps({"files": [str(path) for path in written.paths], "notes": list(written.notes)}))
+        say_json({"files": [str(path) for path in written.paths], "notes": list(written.notes)})
         return
     for line in (*written.notes, *(str(path) for path in written.paths)):
-        print(line)
+        say(line)
 
 
 @app.command()
@@ -44,10 +44,10 @@ def compare(
 
     found = compare_folders(baseline, run)
     if as_json:
-        print(json.dumps(found.to_json()))
+        say_json(found.to_json())
     else:
         for line in found.lines():
-            print(line)
+            say(line)
     if found.failed:
         raise typer.Exit(1)
 
@@ -65,12 +65,9 @@ def merge(
     run = merge_runs(folders, output)
     written = write_report([output], output)
     if as_json:
-        print(
-            json.dumps(
-                {"rows": len(run.rows), "environments": len(run.environments), "files": [str(p) for p in written.paths]}
-            )
-        )
+        files = [str(path) for path in written.paths]
+        say_json({"rows": len(run.rows), "environments": len(run.environments), "files": files})
         return
-    print(f"{len(run.rows)} rows of {len(run.environments)} environments in {output}")
+    say(f"{len(run.rows)} rows of {len(run.environments)} environments in {output}")
     for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
-        print(line)
+        say(line)

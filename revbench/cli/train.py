@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from revbench.cli.app import Json, app
+from revbench.terminal import say_json
 
 
 @app.command()
@@ -85,8 +85,10 @@ def train(
     )  # fmt: skip
     place = Place.from_environment()
     ended = train_all(request, device=device, output=output, resume=resume, quiet=as_json, place=place)
+    if ended is None:  # the first of several processes says how it went
+        return
     if as_json:
         files = [str(path) for path in ended.written.paths]
-        print(json.dumps({"rows": [row.to_json() for row in ended.rows], "files": files}))
+        say_json({"rows": [row.to_json() for row in ended.rows], "files": files})
     if not any(row.ok for row in ended.rows):
         raise typer.Exit(3)

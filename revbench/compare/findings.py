@@ -94,10 +94,5 @@ class Comparison:
         return {**asdict(self), "failed": self.failed, "blind": self.blind}
 
 
-def one_line(text: str) -> str:
-    """A stranger's words without line breaks and control characters, which a terminal or a CI service might obey."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:400]
-
-
 def _short(value: float) -> str:
     return f"{value:.3g}"

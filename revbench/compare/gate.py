@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from revbench.compare.findings import Finding
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
-from revbench.results.journal import Run
+from revbench.results.runs import Run
 from revbench.results.schema import Row
 
 # A figure is worse if all three hold: it grew by this factor, by this amount, and by more than its noise.

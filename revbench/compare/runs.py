@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from revbench.case import Case
-from revbench.compare.findings import Comparison, Finding, one_line
+from revbench.compare.findings import Comparison, Finding
 from revbench.compare.gate import CaseRows, gate
 from revbench.errors import UserError
-from revbench.results.journal import Run, read_run
+from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
+from revbench.terminal import plain
 from revbench.titles import circumstances, strategy_of, title_of
 
 SHOWN = ("angle_degrees", "flips")
@@ -86,7 +87,7 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
     if failed and all(row.ok for row in before.rows):
         words = f"was ok, now {failed[0].status} in {len(failed)} of {len(now.rows)} launches: {failed[0].message}"
         # Another machine may lack the memory or the arithmetic: that is no regression.
-        yield Finding(case.id, title, "status", "worse" if same_hardware else "shown", words=one_line(words))
+        yield Finding(case.id, title, "status", "worse" if same_hardware else "shown", words=plain(words)[:400])
     if not now.ok:
         return
     for figure, said in (
@@ -95,7 +96,7 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
     ):
         found = [row.metrics[figure] for row in now.ok if row.metrics.get(figure)]
         if found and not any(row.metrics.get(figure) for row in before.ok):
-            yield Finding(case.id, title, figure, "worse", words=one_line(said.format(found[0])))
+            yield Finding(case.id, title, figure, "worse", words=plain(said.format(found[0]))[:400])
     gated = ["activation_error_epsilons", "smooth_amplification"]
     if same_hardware or not now.samples("smooth_amplification"):
         gated.append("smooth_error_epsilons")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from revbench.case import Case
@@ -13,6 +14,7 @@ from revbench.prediction.fit import Fit
 from revbench.prediction.predictor import Prediction
 from revbench.prediction.several import Estimates
 from revbench.probes.clock import PHASES
+from revbench.terminal import plain
 from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes, human_flops
 
@@ -29,7 +31,7 @@ def show(estimates: Estimates) -> None:
         ours = [p for p in found if p.case.model == model]
         console.print(_table(ours, batches, depths))
     for case, problem in estimates.problems.items():
-        console.print(f"{title_of(case.model)} {strategy_of(case)}: {problem}", markup=False)
+        console.print(plain(f"{title_of(case.model)} {strategy_of(case)}: {problem}"), markup=False)
     console.print(_notes(found, [*batches.values(), *depths.values()]), markup=False)
 
 
@@ -37,7 +39,7 @@ def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
     first = found[0]
     step = first.step
     title = (
-        f"{title_of(first.case.model)}, {circumstances(first.case)}, {first.case.optimizer}\n"
+        f"{escape(plain(title_of(first.case.model)))}, {circumstances(first.case)}, {first.case.optimizer}\n"
         f"{first.parameters:,} parameters {human_bytes(step.parameter_bytes)} with buffers, gradients"
         f" {human_bytes(step.gradient_bytes)}, optimizer state {human_bytes(step.optimizer_state_bytes)}, batch"
         f" {human_bytes(step.batch_bytes)}"
@@ -59,7 +61,7 @@ def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
             *(human_bytes(p.step.phase_peak_bytes[name]) for name in PHASES), human_bytes(p.step.peak_bytes),
             f"{p.step.peak_bytes / stored:.2f}" if stored else "–",
             ("≥ " if p.uncounted_operators else "") + human_flops(p.step_flops),
-            ", ".join(dict.fromkeys((phase, p.step.phase_peak_places[phase]))),
+            escape(plain(", ".join(dict.fromkeys((phase, p.step.phase_peak_places[phase]))))),
         ]  # fmt: skip
         if batches:
             cells.append(_value(batches[p.case], lambda fit: f"{fit.value:,}"))

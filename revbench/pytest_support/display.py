@@ -11,6 +11,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.results.schema import Row
+from revbench.terminal import plain, printable, say
 from revbench.units import human_bytes, human_degrees, human_flops, human_seconds
 
 
@@ -34,10 +35,10 @@ class Display:
         """One line of its own."""
         with self._uncaptured():
             if self._terminal is None:
-                print(text)
+                say(text)
                 return
             self._terminal.ensure_newline()
-            self._terminal.write_line(text, **markup)
+            self._terminal.write_line(printable(text), **markup)
 
     def rows(self, rows: Sequence[Row], *, first: bool, replayed: bool) -> None:
         """The lines of one measurement: what was measured, and what came out.
@@ -63,6 +64,7 @@ class Display:
             yield lambda _: None
             return
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -71,7 +73,7 @@ class Display:
         )  # fmt: skip
         console = Console(file=sys.__stdout__, force_terminal=True)
         with self._uncaptured(), Progress(*columns, console=console, transient=True, refresh_per_second=2) as progress:
-            task = progress.add_task(describe(case), total=None, figures="")
+            task = progress.add_task(escape(plain(describe(case))), total=None, figures="")
 
             def show(message: Mapping[str, Any]) -> None:
                 found = f"loss {message['loss']:.3f}  error {message['error']:.0%}" if "loss" in message else ""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from revbench.errors import UserError, unknown
-from revbench.results.journal import Journal, run_folder
+from revbench.results.journal import Journal, open_journal
 from revbench.runner.client import WorkerServer
-from revbench.runner.session import Session, check_device
+from revbench.runner.session import Session, resolve_device
 from revbench.tiers import TIERS, Plan
 from revbench.training.sources import count_classes, count_training_images, split_data_option
 
@@ -67,15 +67,13 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
     time_options = _time_options(option, arguments)
     data, data_path = split_data_option(option.revbench_data)
-    resume = option.revbench_resume
-    journal = Journal(run_folder(resume, option.revbench_output, prefix="--revbench-"), resume=bool(resume))
+    if option.revbench_retry and not option.revbench_resume:
+        raise UserError("--revbench-retry is of a run that is there: give it with --revbench-resume=DIR")
+    journal = open_journal(option.revbench_resume, option.revbench_output, prefix="--revbench-")
     server = WorkerServer()
     try:
         environment = server.environment()
-        device = option.revbench_device
-        if device == "auto":
-            device = "cuda" if environment["accelerators"] else "cpu"
-        check_device(device, environment)
+        device = resolve_device(option.revbench_device, environment)
     except BaseException:
         server.close()
         journal.close()  # leaves no trace of a run without rows
@@ -88,7 +86,7 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         num_classes=count_classes(data_path),
         images=count_training_images(data_path),
     )
-    session = Session(journal, server, environment)
+    session = Session(journal, server, environment, retry=option.revbench_retry)
     return Invocation(plan, option.revbench_repeats, time_options, session, journal, server)
 
 

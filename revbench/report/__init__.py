@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revbench.results.benchmark_json import write_benchmark_json
-from revbench.results.journal import read_run, write_atomically
+from revbench.results.files import write_atomically
+from revbench.results.runs import read_run
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from revbench.report import (
 )
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
-from revbench.results.journal import read_run
+from revbench.results.runs import read_run
 
 
 def build_report(folders: Sequence[Path]) -> Report:

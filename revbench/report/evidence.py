@@ -9,7 +9,7 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
-from revbench.results.journal import Run
+from revbench.results.runs import Run
 from revbench.results.schema import Metric, Row
 
 

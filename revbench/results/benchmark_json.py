@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from revbench.results.journal import Run, write_atomically
+from revbench.results.files import write_atomically
+from revbench.results.runs import Run
 from revbench.results.schema import Row
 
 STATS_FIELDS = (
@@ -32,7 +33,7 @@ def write_benchmark_json(run: Run) -> None:
         "datetime": rows[0].started if rows else None,
         "version": pytest_benchmark.__version__,
     }
-    write_atomically(run.folder / "benchmark.json", json.dumps(document, indent=1))
+    write_atomically(run.folder / "benchmark.json", json.dumps(document, indent=1, allow_nan=False))
 
 
 def _benchmark(row: Row) -> dict[str, Any]:

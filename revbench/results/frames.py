@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from revbench.results.journal import read_run
+from revbench.case import Case
+from revbench.results.runs import read_run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_OF_A_ROW = ("probe", "repeat", "status", "environment_id", "started", "elapsed_seconds", "message")
 
 
 def load_runs(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
@@ -28,16 +32,16 @@ def load_runs(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    records = []
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        run = read_run(Path(path))
-        records += [
-            {
-                "run": run.folder.resolve().name, "case_id": row.case.id, "probe": row.probe, "repeat": row.repeat,
-                "status": row.status, "environment_id": row.environment_id, "started": row.started,
-                "elapsed_seconds": row.elapsed_seconds, "message": row.message, **row.case.to_json(), **row.metrics,
-            }
-            for row in run.rows
-        ]  # fmt: skip
-    frame: pd.DataFrame = pd.DataFrame(records)
+    runs = [read_run(Path(path)) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    rows = [row for run in runs for row in run.rows]
+    ids = {number: case.id for number, case in {id(row.case): row.case for row in rows}.items()}  # many are of one case
+    columns: dict[str, list[Any]] = {
+        "run": [run.folder.resolve().name for run in runs for _ in run.rows],
+        "case_id": [ids[id(row.case)] for row in rows],
+        **{name: [getattr(row, name) for row in rows] for name in _OF_A_ROW},
+        **{field.name: [getattr(row.case, field.name) for row in rows] for field in dataclasses.fields(Case)},
+    }
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    columns |= {name: [row.metrics.get(name) for row in rows] for name in metrics}
+    frame: pd.DataFrame = pd.DataFrame(columns)
     return frame

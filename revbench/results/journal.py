@@ -1,4 +1,4 @@
-"""The run folder's ``rows.jsonl``: append-only, a line a record, each on disk before the next measurement begins."""
+"""Writes a run folder: ``rows.jsonl`` is append-only, a line a record, each on disk before the next measurement begins."""
 
 from __future__ import annotations
 
@@ -7,111 +7,24 @@ import json
 import os
 import re
 import shutil
-import tempfile
+import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from revbench.errors import MAKE_ROOM, UserError
-from revbench.results.schema import SCHEMA_VERSION, Key, Metric, Row, check_environment, is_figure
+from revbench.results.files import is_there, own_folder, write_atomically
+from revbench.results.runs import CHECKPOINTS, HEADER, ROWS, SERIES, Run, read_rows
+from revbench.results.schema import Key, Metric, Row
 
-ROWS = "rows.jsonl"
-SERIES = "series"
-CHECKPOINTS = "checkpoints"
-NAME_COLUMNS = ("phase", "level", "name")  # of a series, that may hold words
-
-
-@dataclass
-class Run:
-    """All rows of one run folder.
-
-    Attributes:
-        folder: where it is.
-        rows: in the order in which they were measured.
-        environments: the environment records by their ids.
-    """
-
-    folder: Path
-    rows: list[Row] = field(default_factory=list)
-    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def series(self, row: Row) -> dict[str, list[Metric]]:
-        """The columns of a row's series file; empty if it has none or the file is missing.
-
-        Raises:
-            UserError: the file is not an object of lists.
-        """
-        path = self.folder / SERIES / row.series if row.series else None
-        if path is None or not path.is_file():
-            return {}
-        try:
-            text = path.read_text(encoding="utf-8")
-            columns = _columns_of_lines(text) if path.suffix == ".jsonl" else json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not JSON ({error}); delete it to do without this series") from error
-        if not isinstance(columns, dict) or not all(isinstance(column, list) for column in columns.values()):
-            raise UserError(f"{path}: not an object of lists; delete it to do without this series")
-        values = [value for name, column in columns.items() for value in column if name not in NAME_COLUMNS]
-        if len({len(column) for column in columns.values()}) != 1 or not all(is_figure(value) for value in values):
-            raise UserError(f"{path}: its columns are not numbers of one length; delete it to do without this series")
-        return columns
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
-def _columns_of_lines(text: str) -> dict[str, list[Any]]:
-    """The columns of a series that was written line by line: their names, then a list of figures each."""
-    lines = [json.loads(line) for line in text.splitlines()]
-    if not all(isinstance(line, list) and len(line) == len(lines[0]) for line in lines):
-        raise ValueError("its lines are not lists of one length")
-    return {str(name): list(column) for name, *column in zip(*lines, strict=True)}
-
-
-def read_run(folder: Path) -> Run:
-    """Read a run folder, or one ``rows.jsonl``. A torn last line, as a killed run leaves it, is passed over.
-
-    Raises:
-        UserError: no run there, another schema version, or a line that is not a record.
-    """
-    path = folder if _is_file(folder) else folder / ROWS
-    if not _is_file(path):
-        raise UserError(f"{folder} is not a run folder: it holds no {ROWS}")
-    run = Run(path.parent)
-    lines = path.read_bytes().split(b"\n")
-    torn = lines.pop()  # empty if the last line is whole
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise UserError("not an object")
-            if number == 1:
-                _check_version(record)
-            elif record.get("kind") == "environment":
-                check_environment(record)
-                run.environments[record["environment_id"]] = {k: v for k, v in record.items() if k != "kind"}
-            elif record.get("kind") == "row":
-                run.rows.append(Row.from_json(record))
-            else:
-                raise UserError("neither a row nor an environment")
-        except (ValueError, RecursionError) as error:  # a UserError is a ValueError, as is what json raises
-            raise UserError(f"{path}, line {number}: {error}") from error
-    if not lines and torn:
-        raise UserError(f"{path}, line 1: the first line, with the schema version, is torn; start a new run")
-    return run
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long, say
-        return False
-
-
-def _check_version(record: Mapping[str, Any]) -> None:
-    found = record.get("schema_version")
-    if found != SCHEMA_VERSION:
-        raise UserError(f"schema version {found!r}; this revbench reads version {SCHEMA_VERSION}")
+class Taken(UserError):
+    """A run folder holds a run already, or another process is writing to it."""
 
 
 class Journal:
@@ -119,33 +32,74 @@ class Journal:
 
     Args:
         folder: made if it is not there.
-        resume: go on with the rows of an earlier invocation instead of refusing them.
+        resume: go on with the rows of an earlier invocation instead of refusing them. A last line that a kill cut off is moved
+            to a file beside the rows.
+
+    Attributes:
+        notes: what a person should know of how it was opened.
 
     Raises:
         UserError: the folder can't be written, holds a run already (without `resume`), holds none (with
-            it), or another process is writing to it.
+            it) or one that this version can't read, or another process is writing to it. Nothing is changed then.
     """
 
     def __init__(self, folder: Path, *, resume: bool = False) -> None:
         path = folder / ROWS
-        there = _is_file(path)
+        there = is_there(path)
         if resume and not there:
             raise UserError(f"{folder} holds no {ROWS} to resume; give the folder of an earlier run")
         if not resume and there:
-            raise UserError(f"{folder} holds a run already; resume it, or name another folder")
+            raise Taken(f"{folder} holds a run already; resume it, or name another folder")
         try:
             self._made = [p for p in (folder, *folder.parents) if not p.exists()]
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_FOLLOW | _NO_WAIT, 0o666)
         except OSError as error:
-            raise UserError(f"can't write the run folder {folder}: {error.strerror}; name another") from error
+            problem = f"{ROWS} is a link" if os.path.islink(path) else error.strerror
+            raise UserError(f"can't write the run folder {folder}: {problem}; name another") from error
         self.folder = folder
-        self._lock()
-        if resume:
-            self._cut_torn_line(path)
-        self.run = read_run(folder) if os.path.getsize(path) else Run(folder)
-        if not os.path.getsize(path):
-            self._append({"schema_version": SCHEMA_VERSION})
+        self.notes: list[str] = []
+        try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise UserError(f"{path} is no regular file; name another folder")
+            self._lock(path)
+            self.run = self._taken_over(path) if resume else Run(folder)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _taken_over(self, path: Path) -> Run:
+        """What is there already. A torn last line is moved out of the way, one without its newline gets it."""
+        with open(self._file, "rb", closefd=False) as file:
+            reading = read_rows(file, path)
+        if reading.torn:
+            kept = self._keep(reading.tail)
+            os.ftruncate(self._file, os.fstat(self._file).st_size - len(reading.tail))
+            os.fsync(self._file)
+            self.notes.append(f"the last line of {path} was cut off; what was there of it is in {kept.name}")
+        elif reading.tail:
+            self._write(b"\n")
+        return reading.run
+
+    def _keep(self, tail: bytes) -> Path:
+        """A new file beside the rows that holds this."""
+        number = 1
+        while True:
+            path = self.folder / f"{ROWS}.torn-{number}"
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
+            except FileExistsError:
+                number += 1
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"can't write to the run folder {self.folder}: {error.strerror}; {MAKE_ROOM}"
+                ) from error
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(tail)
+                file.flush()
+                os.fsync(descriptor)
+            return path
 
     def add_environment(self, environment: Mapping[str, Any]) -> str:
         """Record an environment, if it is a new one; returns its id."""
@@ -157,14 +111,18 @@ class Journal:
 
     def add_row(self, row: Row) -> None:
         """Append a row; it is on disk when this returns."""
-        self._append(row.to_json())
-        self.run.rows.append(row)
+        self.add_rows([row])
+
+    def add_rows(self, rows: Sequence[Row]) -> None:
+        """The same with several at once: all of them, or none."""
+        self._append(*(row.to_json() for row in rows))
+        self.run.rows += rows
 
     def add_series(self, key: Key, columns: Mapping[str, Sequence[Metric]]) -> str:
         """Write a series file beside the rows; returns its name, for the row that is added next."""
         name = f"{series_stem(key)}.json"
         try:
-            write_atomically(self.folder / SERIES / name, json.dumps(columns, allow_nan=False))
+            write_atomically(own_folder(self.folder, SERIES) / name, json.dumps(columns, allow_nan=False))
         except OSError as error:
             raise UserError(
                 f"can't write to the run folder {self.folder}: {error.strerror}; {self._how_to_go_on()}"
@@ -173,11 +131,12 @@ class Journal:
 
     def has_checkpoint(self, stem: str) -> bool:
         """Whether a training left something to go on with."""
-        return any((self.folder / CHECKPOINTS / f"{stem}{kind}.pt").is_file() for kind in ("", ".previous"))
+        folder = own_folder(self.folder, CHECKPOINTS)
+        return any((folder / f"{stem}{kind}.pt").is_file() for kind in ("", ".previous"))
 
     def remove_checkpoints(self, stem: str) -> None:
         """Of a training whose row is on disk: until then they are all there is of it."""
-        folder = self.folder / CHECKPOINTS
+        folder = own_folder(self.folder, CHECKPOINTS)
         for pattern in (f"{stem}.*pt", f".{stem}.*"):  # also what a kill left half-written
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -201,8 +160,12 @@ class Journal:
                 with contextlib.suppress(OSError):  # somebody put something there meanwhile
                     made.rmdir()
 
-    def _append(self, record: Mapping[str, Any]) -> None:
-        data = (json.dumps(record, allow_nan=False) + "\n").encode()
+    def _append(self, *records: Mapping[str, Any]) -> None:
+        self._write(b"".join((json.dumps(record, allow_nan=False) + "\n").encode() for record in records))
+
+    def _write(self, data: bytes) -> None:
+        if not os.fstat(self._file).st_size:
+            data = HEADER + b"\n" + data
         size = os.fstat(self._file).st_size
         try:
             while data:
@@ -214,24 +177,18 @@ class Journal:
                 f"can't write to the run folder {self.folder}: {error.strerror}; {self._how_to_go_on()}"
             ) from error
 
-    def _lock(self) -> None:
+    def _lock(self, path: Path) -> None:
         try:
             import fcntl
         except ImportError:  # Windows has no flock
             return
+        busy = Taken(f"another process is writing to the run folder {self.folder}; wait for it to end")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(self._file).st_ino != os.lstat(path).st_ino:
+                raise busy  # it ended meanwhile, and took its empty file with it
         except OSError as error:
-            raise UserError(
-                f"another process is writing to the run folder {self.folder}; wait for it to end"
-            ) from error
-
-    def _cut_torn_line(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.ftruncate(self._file, whole)
-            os.fsync(self._file)
+            raise busy from error
 
 
 def series_stem(key: Key) -> str:
@@ -241,32 +198,24 @@ def series_stem(key: Key) -> str:
     return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}" + (f"-{options}" if options else "")
 
 
-def run_folder(resume: str | Path | None, output: str | Path | None, *, prefix: str = "--") -> Path:
-    """The folder of a run: one to go on with, the one that is asked for, or a new one named by the time (UTC).
+def open_journal(resume: str | Path | None, output: str | Path | None, *, prefix: str = "--") -> Journal:
+    """The journal of a run: one to go on with, the one that is asked for, or a new one named by the time (UTC).
 
     Args:
         resume, output: what the user gave for either.
         prefix: of the two options.
 
     Raises:
-        UserError: both are given.
+        UserError: both are given, or as `Journal` does.
     """
     if resume and output:
-        raise UserError(f"{prefix}resume names the run folder already; leave {prefix}output away")
-    return Path(resume or output or Path("reports") / datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ"))
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode(errors="replace") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        raise UserError(f"{prefix}resume names the run folder already; omit {prefix}output")
+    if resume or output:
+        return Journal(Path(resume or output or ""), resume=bool(resume))
+    name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
+    number = 1
+    while True:
+        try:
+            return Journal(Path("reports") / (name if number == 1 else f"{name}-{number}"))
+        except Taken:  # by a run that began in the same second
+            number += 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from revbench.errors import UserError
-from revbench.results.journal import ROWS, SERIES, Journal, Run, read_run
+from revbench.results.files import is_there, own_folder, read_bytes, write_atomically
+from revbench.results.journal import Journal
+from revbench.results.runs import MOST_SERIES_BYTES, ROWS, SERIES, Run, read_run
 from revbench.results.schema import Key
 
 
@@ -38,7 +39,7 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Run:
             if key in seen and seen[key] != run.folder:  # one run may hold a training that died beside its end
                 case, probe, repeat, _ = row.key
                 raise UserError(
-                    f"{seen[key]} and {run.folder} both hold {probe} of {case}, launch {repeat}, of one machine; leave one away"
+                    f"{seen[key]} and {run.folder} both hold {probe} of {case}, launch {repeat}, of one machine; omit one"
                 )
             seen[key] = run.folder
             if row.environment_id not in run.environments:
@@ -47,21 +48,24 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Run:
                 )
     journal = Journal(output)
     copied: list[Path] = []
+    rows = []
     try:
         for number, run in enumerate(runs, 1):
             for environment in run.environments.values():
                 journal.add_environment(environment)
             for row in run.rows:
                 series = row.series
-                if series is not None and (source := run.folder / SERIES / series).is_file():
-                    (output / SERIES).mkdir(exist_ok=True)
+                if series is not None and is_there(source := own_folder(run.folder, SERIES) / series):
                     series = f"{number}-{series}"
-                    copied.append(output / SERIES / series)
-                    shutil.copyfile(source, copied[-1])
-                journal.add_row(replace(row, series=series))
-    except (OSError, UserError) as error:
+                    path = own_folder(output, SERIES) / series
+                    write_atomically(path, read_bytes(source, most_bytes=MOST_SERIES_BYTES), sync=False)
+                    copied.append(path)
+                rows.append(replace(row, series=series))
+        journal.add_rows(rows)
+    except BaseException as error:
         for path in (*copied, output / ROWS):
             path.unlink(missing_ok=True)
+        journal.run.rows.clear()  # so that closing it removes what it made
         if isinstance(error, OSError):
             raise UserError(f"can't write to {output}: {error.strerror}; make room and merge again") from error
         raise

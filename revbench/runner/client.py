@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from revbench.case import Case
-from revbench.errors import UserError
+from revbench.errors import RunEnded, UserError
+from revbench.imports import path_for
 
 Progress = Callable[[Mapping[str, Any]], None]
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+GRACE_SECONDS = 60.0  # beyond a worker's deadline, in which the server must have said so
 # As `python -m revbench.runner.server`, but the current folder's files must not shadow what the server imports.
 _START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from revbench.runner.server import main; main()"
 
@@ -37,8 +43,16 @@ class WorkerServer:
         self.close()
 
     def environment(self) -> dict[str, Any]:
-        """The fingerprint of this machine, taken in a worker."""
-        answer = self._ask({"task": "environment", "timeout_seconds": DEFAULT_TIMEOUT_SECONDS}, lambda _: None)
+        """The fingerprint of this machine, taken in a worker.
+
+        Raises:
+            UserError: PyTorch can't be used here.
+            RunEnded: something ended the server.
+        """
+        request = {"task": "environment", "timeout_seconds": DEFAULT_TIMEOUT_SECONDS, "silence_seconds": None}
+        answer = self._ask(request, lambda _: None)
+        if answer.get("signal"):
+            raise RunEnded(f"{answer['message']} before anything was measured")
         if answer["status"] != "ok":
             raise UserError(f"PyTorch can't be used on this machine: {answer['message']}")
         environment: dict[str, Any] = answer["environment"]
@@ -50,7 +64,8 @@ class WorkerServer:
         probe: str,
         *,
         options: Mapping[str, Any] | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
+        silence_seconds: float | None = None,
         progress: Progress = lambda _: None,
     ) -> dict[str, Any]:
         """Run one probe in a fresh process.
@@ -59,7 +74,9 @@ class WorkerServer:
             cases: what to measure: one, or several for a probe of groups.
             probe: a key of `revbench.runner.worker.PROBES` or `PROBES_OF_GROUPS`.
             options: the probe's own settings.
-            timeout_seconds: after this the worker is killed and the status is ``timeout``.
+            timeout_seconds: after this the worker is killed and the status is ``timeout``; None sets no such limit.
+            silence_seconds: the same after so long without a message of a probe that reports on its way; a message may
+                ask for more with ``patience_seconds``, until the next one.
             progress: called with each message of a probe that reports on its way.
 
         Returns:
@@ -69,9 +86,13 @@ class WorkerServer:
         Raises:
             UserError: what the worker found wrong with the case.
         """
+        for name, value in (("timeout_seconds", timeout_seconds), ("silence_seconds", silence_seconds)):
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name}={value} must be a number of more than 0")
         request = {
             "task": "probe", "cases": [case.to_json() for case in cases], "probe": probe, "options": dict(options or {}),
-            "timeout_seconds": timeout_seconds, "sys_path": [os.getcwd() if p == "" else p for p in sys.path],
+            "timeout_seconds": timeout_seconds, "silence_seconds": silence_seconds,
+            "sys_path": path_for(case.model for case in cases),
         }  # fmt: skip
         answer = self._ask(request, progress)
         if answer["status"] == "refused":
@@ -90,40 +111,118 @@ class WorkerServer:
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            process.kill()
+            _kill_family(process)
             process.wait()
         process.stdout.close()
 
     def abandon(self) -> None:
         """From another thread: end the server at once, so that what waits for its answer gets that of a crash."""
         if (process := self._process) is not None:
-            process.kill()
+            _kill_family(process)
 
     def _ask(self, request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         if self._process is None:
             # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-c", _START], bufsize=0,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), start_new_session=True,
             )  # fmt: skip
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
+        process = self._process
+        limits = [value for value in (request["timeout_seconds"], request["silence_seconds"]) if value is not None]
+        patience = (min(limits) if limits else math.inf) + GRACE_SECONDS
         try:
-            self._process.stdin.write((json.dumps(request) + "\n").encode())
-            self._process.stdin.flush()
-            for line in self._process.stdout:
-                message: dict[str, Any] = json.loads(line)
+            deadline = time.monotonic() + (request["timeout_seconds"] or math.inf) + GRACE_SECONDS
+            _send(process, (json.dumps(request) + "\n").encode(), time.monotonic() + GRACE_SECONDS)
+            for message in _messages(process, deadline, patience):
                 if message["kind"] == "result":
                     return message
-                progress(message)
+                if message["kind"] == "progress":  # else it only says that the worker lives
+                    progress(message)
         except BrokenPipeError:
             pass
+        except TimeoutError:
+            _kill_family(process)
+            process.wait()
+            self.close()
+            said = "the worker server did not answer in time (was it stopped?)"
+            return {"kind": "result", "status": "timeout", "message": said}
         except BaseException:  # Ctrl-C above all: the answer still to come would be taken for the next one's
             self.close()
             raise
-        code = self._process.wait()
+        code = process.wait()
         self.close()
-        return {"kind": "result", "status": "crashed", "message": f"the worker server ended with exit code {code}"}
+        how = f"was ended by signal {_name_of(-code)}" if code < 0 else f"ended with exit code {code}"
+        return {"kind": "result", "status": "crashed", "message": f"the worker server {how}", "signal": max(-code, 0)}
+
+
+def _send(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+    """Write a request.
+
+    Raises:
+        TimeoutError: nobody reads it.
+        BrokenPipeError: the server is gone.
+    """
+    assert process.stdin is not None
+    descriptor = process.stdin.fileno()
+    while data:
+        if not select.select([], [descriptor], [], max(deadline - time.monotonic(), 0))[1]:
+            raise TimeoutError
+        data = data[os.write(descriptor, data) :]
+
+
+def _messages(process: subprocess.Popen[bytes], deadline: float, patience: float) -> Iterator[dict[str, Any]]:
+    """The messages of the server, until it is gone.
+
+    Args:
+        process: of the server.
+        deadline: on the monotonic clock, for all of them.
+        patience: seconds from one to the next; a message may ask for more.
+
+    Raises:
+        TimeoutError: one was not there in time.
+    """
+    assert process.stdout is not None
+    descriptor, pending = process.stdout.fileno(), b""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    next_one = time.monotonic() + patience
+    while True:
+        left = min(deadline, next_one) - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if not poll.poll(min(left, 3600) * 1000):
+            continue
+        chunk = os.read(descriptor, 1 << 16)
+        if not chunk:
+            return
+        pending += chunk
+        while b"\n" in pending:
+            line, _, pending = pending.partition(b"\n")
+            message: dict[str, Any] = json.loads(line)
+            next_one = time.monotonic() + max(patience, message.get("patience_seconds", 0) + GRACE_SECONDS)
+            yield message
+
+
+def _kill_family(process: subprocess.Popen[bytes]) -> None:
+    """Kill a server and all that descends from it, whatever session it went to."""
+    import psutil
+
+    family = []
+    with contextlib.suppress(psutil.Error):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def _environment() -> dict[str, str]:

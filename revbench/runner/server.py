@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import importlib
 import json
+import math
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
 import torch  # loaded once, for every worker
 
 from revbench.runner.worker import work
@@ -33,7 +35,12 @@ PRELOADED = (
 )  # fmt: skip
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _LOG_TAIL_BYTES = 4000
+
+
+class _ParentIsGone(Exception):
+    """Nobody reads the answers."""
 
 
 def serve(requests: int, answers: int) -> None:
@@ -52,7 +59,10 @@ def serve(requests: int, answers: int) -> None:
                 return
             pending += chunk
         line, _, pending = pending.partition(b"\n")
-        if not _attend(json.loads(line), requests, answers):
+        try:
+            if not _attend(json.loads(line), requests, answers):
+                return
+        except _ParentIsGone:
             return
 
 
@@ -67,10 +77,14 @@ def _attend(request: dict[str, Any], requests: int, answers: int) -> bool:
             os.close(read_end)
             _be_worker(request, server, write_end, log.fileno(), (requests, answers))
         os.close(write_end)
-        result, parent_alive = _relay(request, read_end, requests, answers, worker)
-        os.close(read_end)
-        _kill(worker)
-        _, wait_status = os.waitpid(worker, 0)
+        wait_status = 0
+        try:
+            result, parent_alive = _relay(request, read_end, requests, answers, worker)
+        finally:
+            os.close(read_end)
+            _kill(worker)
+            _, wait_status = os.waitpid(worker, 0)
+            _kill_orphans()
         if not parent_alive:
             return False
         if result is None:
@@ -78,7 +92,7 @@ def _attend(request: dict[str, Any], requests: int, answers: int) -> bool:
         if result["status"] not in ("ok", "refused"):
             log.seek(max(log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
             result["log_tail"] = log.read().decode(errors="replace")
-    _write(answers, result)
+    _answer(answers, result)
     return True
 
 
@@ -86,7 +100,6 @@ def _relay(
     request: Mapping[str, Any], messages: int, requests: int, answers: int, worker: int
 ) -> tuple[dict[str, Any] | None, bool]:
     """Pass progress on; return the worker's result, if there was one, and whether the parent still lives."""
-    deadline = time.monotonic() + request["timeout_seconds"]
     poll = select.poll()
     poll.register(messages, select.POLLIN)
     poll.register(requests, select.POLLIN)
@@ -94,22 +107,28 @@ def _relay(
     try:
         if ended is not None:
             poll.register(ended, select.POLLIN)
-        return _relay_until(deadline, poll, request, messages, requests, answers)
+        return _relay_messages(poll, request, messages, requests, answers)
     finally:
         if ended is not None:
             os.close(ended)
 
 
-def _relay_until(
-    deadline: float, poll: select.poll, request: Mapping[str, Any], messages: int, requests: int, answers: int
+def _relay_messages(
+    poll: select.poll, request: Mapping[str, Any], messages: int, requests: int, answers: int
 ) -> tuple[dict[str, Any] | None, bool]:
     pending = b""
+    limits = {name: request[name] or math.inf for name in ("timeout_seconds", "silence_seconds")}
+    began = time.monotonic()
+    silent_until = began + limits["silence_seconds"]
     while True:
-        left = deadline - time.monotonic()
-        ready = dict(poll.poll(min(left, 3600) * 1000)) if left > 0 else {}
-        if not ready and left <= 3600:
-            seconds = request["timeout_seconds"]
-            return {"kind": "result", "status": "timeout", "message": f"no result within {seconds:g} seconds"}, True
+        left = min(began + limits["timeout_seconds"], silent_until) - time.monotonic()
+        if left <= 0:
+            late = time.monotonic() >= began + limits["timeout_seconds"]
+            said = (
+                f"no result within {limits['timeout_seconds']:g} seconds" if late else "no word for too long: it hangs"
+            )
+            return {"kind": "result", "status": "timeout", "message": said}, True
+        ready = dict(poll.poll(min(left, 3600) * 1000))
         if not ready:
             continue
         if requests in ready:  # the parent sends nothing while it waits: this is the end of its input
@@ -125,7 +144,8 @@ def _relay_until(
             message = json.loads(line)
             if message["kind"] == "result":
                 return message, True
-            _write(answers, message)
+            silent_until = time.monotonic() + max(limits["silence_seconds"], message.get("patience_seconds", 0))
+            _answer(answers, message)
 
 
 def _be_worker(request: dict[str, Any], server: int, messages: int, log: int, inherited: tuple[int, int]) -> NoReturn:
@@ -152,11 +172,15 @@ def _be_worker(request: dict[str, Any], server: int, messages: int, log: int, in
 
 def _die_with(server: int) -> None:
     """Have the kernel kill this process when the server ends; else it would run on and spoil later timings."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:
         os._exit(70)
+
+
+def _prctl(option: int, value: int) -> None:
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(option, value)
 
 
 def _kill(worker: int) -> None:
@@ -164,6 +188,16 @@ def _kill(worker: int) -> None:
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(worker, signal.SIGKILL)
+
+
+def _kill_orphans() -> None:
+    """Kill what a worker left behind, in whatever session: its parent being gone, it is this server's child now."""
+    while children := psutil.Process().children(recursive=True):
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
 
 
 def _explain(exit_code: int, oom_killed: bool) -> dict[str, Any]:
@@ -184,7 +218,7 @@ def oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/pro
         The sum of the ``oom_kill`` counters found (version 2: ``memory.events``; version 1: ``memory.oom_control``).
     """
     files = set()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         for line in membership.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
@@ -203,6 +237,13 @@ def oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/pro
     return count
 
 
+def _answer(answers: int, message: Mapping[str, Any]) -> None:
+    try:
+        _write(answers, message)
+    except OSError as error:
+        raise _ParentIsGone from error
+
+
 def _write(descriptor: int, message: Mapping[str, Any]) -> None:
     data = (json.dumps(message) + "\n").encode()
     while data:
@@ -215,6 +256,7 @@ def main() -> None:
     protocol_out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up among the answers
     torch.set_num_interop_threads(1)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # so that a worker's orphans are found
     serve(0, protocol_out)
     os._exit(0)  # nothing is left to do, and PyTorch takes its time to unload
 

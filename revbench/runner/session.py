@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -22,14 +23,19 @@ class Session:
         journal: where rows go; those it holds already are not measured again.
         server: forks the workers.
         environment: the fingerprint of this machine, from the server.
+        retry: measure again what the journal says to have crashed, timed out or lacked memory; those rows stay.
     """
 
-    def __init__(self, journal: Journal, server: WorkerServer, environment: dict[str, Any]) -> None:
+    def __init__(
+        self, journal: Journal, server: WorkerServer, environment: dict[str, Any], *, retry: bool = False
+    ) -> None:
         self.journal = journal
         self.environment = environment
         self._server = server
         self._environment_id = journal.add_environment(environment)
-        self._found: dict[Key, Row] = {row.key: row for row in journal.run.rows}
+        self._found: dict[Key, Row] = {
+            row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
+        }
         self.replayed = 0
 
     def measure(
@@ -39,10 +45,17 @@ class Session:
         *,
         repeat: int = 1,
         options: Mapping[str, Any] | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
+        silence_seconds: float | None = None,
         progress: Progress = lambda _: None,
     ) -> Row:
         """The row of one probe on one case: measured in a fresh worker, or taken from the journal.
+
+        Args:
+            case, probe: what is measured of what.
+            repeat: number of the launch.
+            options: the probe's own settings.
+            timeout_seconds, silence_seconds, progress: see `WorkerServer.measure`.
 
         Raises:
             UserError: an unknown probe, or a case that can't be.
@@ -50,8 +63,9 @@ class Session:
         if probe not in PROBES:
             raise unknown("probe", probe, PROBES)
         (row,) = self._measure(
-            [case], probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
-        )
+            [case], probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds,
+            silence_seconds=silence_seconds, progress=progress,
+        )  # fmt: skip
         return row
 
     def measure_together(
@@ -74,8 +88,9 @@ class Session:
             if len({getattr(case, field) for case in cases}) > 1:
                 raise UserError(f"cases that differ in {field} can't be measured in one process")
         return self._measure(
-            cases, probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds, progress=lambda _: None
-        )
+            cases, probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds, silence_seconds=None,
+            progress=lambda _: None,
+        )  # fmt: skip
 
     def _measure(
         self,
@@ -84,12 +99,14 @@ class Session:
         *,
         repeat: int,
         options: Mapping[str, Any] | None,
-        timeout_seconds: float,
+        timeout_seconds: float | None,
+        silence_seconds: float | None,
         progress: Progress,
     ) -> list[Row]:
         for case in cases:
             case.check()
         asked = _public(options or {})
+        _check_options(probe, asked)
         keys = [key_of(case, probe, repeat, asked) for case in cases]
         stem = series_stem(keys[0])
         died = self._found.get(keys[0]) if probe == "training" else None
@@ -107,7 +124,10 @@ class Session:
         if probe == "training":  # writes its series as it goes, beside the rows
             options = {**(options or {}), "folder": str(self.journal.folder.resolve()), "stem": stem}
             written = f"{stem}.jsonl"
-        answer = self._server.measure(cases, probe, options=options, timeout_seconds=timeout_seconds, progress=progress)
+        answer = self._server.measure(
+            cases, probe, options=options, timeout_seconds=timeout_seconds, silence_seconds=silence_seconds,
+            progress=progress,
+        )  # fmt: skip
         elapsed = time.perf_counter() - clock
         rows = []
         for case, key, found in zip(cases, keys, answer.get("found", [{}] * len(cases)), strict=True):
@@ -127,6 +147,30 @@ class Session:
                     self.journal.remove_checkpoints(stem)
             rows.append(self._found[key])
         return rows
+
+
+def _check_options(probe: str, options: Mapping[str, Any]) -> None:
+    """Raise a `UserError` unless a row can hold these settings."""
+    for name, value in options.items():
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if not isinstance(one, (bool, int, float, str, type(None))) or (
+                isinstance(one, float) and not math.isfinite(one)
+            ):
+                raise UserError(
+                    f"{name}={value!r} of probe {probe} must be a finite number, a word, or a list of those"
+                )
+
+
+def resolve_device(device: str, environment: Mapping[str, Any]) -> str:
+    """The device that is meant: ``auto`` is ``cuda`` where the machine of this fingerprint has a GPU, else ``cpu``.
+
+    Raises:
+        UserError: the machine has no such device.
+    """
+    if device == "auto":
+        return "cuda" if environment["accelerators"] else "cpu"
+    check_device(device, environment)
+    return device
 
 
 def check_device(device: str, environment: Mapping[str, Any]) -> None:

@@ -43,12 +43,12 @@ def work(request: Mapping[str, Any], send: Send) -> None:
 
     Args:
         request: ``task`` (``environment`` or ``probe``); for a probe also ``cases``, ``probe``, ``options`` and
-            ``sys_path``, the parent's, so that its factories can be imported here.
-        send: takes messages: ``{"kind": "progress", ...}`` any number of times, then the result.
+            ``sys_path``, on which factories are looked for (see `revbench.imports.path_for`).
+        send: takes messages: ``{"kind": "progress", ...}`` and ``{"kind": "alive", "patience_seconds": ...}`` any number of
+            times, then the result.
     """
-    for entry in reversed(request.get("sys_path", [])):
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
+    asked = request.get("sys_path", [])
+    sys.path[:] = [*asked, *(entry for entry in sys.path if entry not in asked)]
     try:
         if request["task"] == "environment":
             from revbench.environment import describe_environment
@@ -72,11 +72,10 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     measure = getattr(importlib.import_module(module), function)
     workloads = [build_workload(case) for case in cases]
     together = request["probe"] in PROBES_OF_GROUPS
-    found = measure(
-        workloads if together else workloads[0],
-        progress=lambda message: send({"kind": "progress", **message}),
-        **request["options"],
-    )
+    talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
+    if request["silence_seconds"] is not None:
+        talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
+    found = measure(workloads if together else workloads[0], **talks, **request["options"])
     return {"status": "ok", "found": [_as_json(one) for one in (found if together else [found])]}
 
 

@@ -1,9 +1,15 @@
-"""Where a training stands, on disk: written whole or not at all, the one before kept, nothing unpickled on reading."""
+"""Where a training stands, on disk: written whole or not at all, the one before kept; read only if every bit of it is as it was
+written, and never unpickled.
+
+A checkpoint is a file of `torch.save` (a zip archive) whose comment holds the SHA-256 of all before it.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import struct
+import zipfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +20,12 @@ from torch import nn
 
 from revbench.case import Case
 from revbench.errors import MAKE_ROOM, UserError, first_line
-from revbench.results.journal import write_atomically
+from revbench.results.files import is_there, read_bytes, write_atomically
 from revbench.workload import Workload
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
+_COMMENT = b"revbench sha256 "
+_COMMENT_BYTES = len(_COMMENT) + 64
 
 
 class Checkpoints:
@@ -26,9 +34,11 @@ class Checkpoints:
     Args:
         folder: made if it is not there.
         stem: of the files' names.
+        most_bytes: a larger file is no checkpoint of this training; see `largest_checkpoint_bytes`.
     """
 
-    def __init__(self, folder: Path, stem: str) -> None:
+    def __init__(self, folder: Path, stem: str, *, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._newest = folder / f"{stem}.pt"
         self._previous = folder / f"{stem}.previous.pt"
         self._fresh = folder / f"{stem}.fresh.pt"
@@ -40,10 +50,8 @@ class Checkpoints:
         Raises:
             UserError: it can't be written; what was there before is still there.
         """
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
         try:
-            write_atomically(self._fresh, buffer.getvalue())
+            write_atomically(self._fresh, _sealed(state))
             if self._newest.exists() and not self._newest_is_broken:  # else the one before is the only good one
                 os.replace(self._newest, self._previous)
             os.replace(self._fresh, self._newest)
@@ -62,9 +70,9 @@ class Checkpoints:
         """
         broken = []
         for path in (self._newest, self._previous):
-            if not path.is_file():
+            if not is_there(path):
                 continue
-            state = _read(path)
+            state = _read(path, self._most_bytes)
             if state is None:
                 broken.append(path)
                 self._newest_is_broken |= path == self._newest
@@ -122,19 +130,22 @@ def restore(
     Raises:
         UserError: it is of another case, version, data or options, or does not fit the network.
     """
-    if state.get("version") != CHECKPOINT_VERSION:
-        found = state.get("version")
+    found = state.get("version")
+    if type(found) is not int or found != CHECKPOINT_VERSION:
         raise UserError(
-            f"a checkpoint of version {found!r}; this revbench reads version {CHECKPOINT_VERSION}; delete it to begin anew"
+            f"a checkpoint of version {str(found)[:20]}; this revbench reads version {CHECKPOINT_VERSION};"
+            " delete it to begin anew"
         )
     case_id = _identity(workload.case)
-    if state.get("case_id") != case_id:
-        raise UserError(f"the checkpoint is of {state.get('case_id')}, not of {case_id}; name another folder")
-    if state.get("data") != data:
+    if not isinstance(state.get("case_id"), str) or state["case_id"] != case_id:
+        raise UserError(
+            f"the checkpoint is of {str(state.get('case_id'))[:500]}, not of {case_id}; name another folder"
+        )
+    if not isinstance(state.get("data"), str) or state["data"] != data:
         raise UserError(
             f"the checkpoint of {case_id} was made on other images; give the data that it began with, or another folder"
         )
-    if state.get("options") != options:
+    if not _same(state.get("options"), options):
         raise UserError(
             f"the training of {case_id} began with {_listed(state.get('options'))}, not {_listed(options)}; give the same again"
         )
@@ -158,9 +169,15 @@ def _identity(case: Case) -> str:
     return case.replace(device=case.device.partition(":")[0]).id
 
 
+def _same(found: Any, options: Mapping[str, Any]) -> bool:
+    """Whether settings of a file are these; a tensor among them would be equal to nothing and to everything."""
+    plain = isinstance(found, dict) and all(isinstance(value, (int, float, str)) for value in found.values())
+    return plain and found == options
+
+
 def _listed(options: Any) -> str:
     pairs = options.items() if isinstance(options, Mapping) else ()
-    return ", ".join(f"{name}={value}" for name, value in pairs) or "nothing"
+    return ", ".join(f"{name}={value}" for name, value in pairs)[:500] or "nothing"
 
 
 def random_states(device: str) -> dict[str, Any]:
@@ -177,15 +194,43 @@ def _set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The state in a file; None if it is none, is cut off, or holds anything but tensors and plain values."""
+def largest_checkpoint_bytes(model: nn.Module) -> int:
+    """More than a checkpoint of a network takes: its weights and buffers, at most two numbers of state for each weight (AdamW),
+    all of them in float64, and what else is kept."""
+    numbers = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
+    return 4 * 8 * numbers + (64 << 20)
+
+
+def _sealed(state: Mapping[str, Any]) -> bytes:
+    """A file of `torch.save` with its own digest as the comment of the archive, which ends it."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return _with_digest(buffer.getvalue())
+
+
+def _with_digest(content: bytes) -> bytes:
+    if not content.endswith(b"\0\0"):  # the length of no comment
+        raise AssertionError("this PyTorch writes archives with a comment of its own")
+    head = content[:-2] + struct.pack("<H", _COMMENT_BYTES)
+    return head + _COMMENT + sha256(head).hexdigest().encode()
+
+
+def _read(path: Path, most_bytes: int) -> dict[str, Any] | None:
+    """The state in a file; None if it is none, is not as it was written, or holds anything but tensors and plain values.
+
+    Raises:
+        UserError: it can't be opened: it is a link, too large, or not the user's.
+    """
+    content = read_bytes(path, most_bytes=most_bytes)
+    head, comment = content[:-_COMMENT_BYTES], content[-_COMMENT_BYTES:]
+    if comment != _COMMENT + sha256(head).hexdigest().encode():
+        return None
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't open the checkpoint {path}: {error.strerror}") from error
-    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                return None  # torch.save compresses nothing: what would be unpacked here could have any size
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds for a file that is cut off
+    except Exception:  # torch raises many kinds for a file that is none of its own
         return None
     return state if isinstance(state, dict) else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ from rich.console import Console
 from revbench.case import Case
 from revbench.errors import MAKE_ROOM, RunEnded, UserError
 from revbench.report import Written, write_report
-from revbench.results.journal import CHECKPOINTS, ROWS, Journal, run_folder, series_stem
+from revbench.results.journal import open_journal, series_stem
+from revbench.results.runs import CHECKPOINTS, ROWS
 from revbench.results.schema import Row, key_of
 from revbench.runner.client import WorkerServer
-from revbench.runner.session import Session, check_device
+from revbench.runner.session import Session, resolve_device
+from revbench.terminal import plain, say
 from revbench.training.display import Board
 from revbench.training.place import Place
 from revbench.training.request import Request
-from revbench.training.torchrun import Leader
+from revbench.training.torchrun import TRAINING, Leader, Task, follow
 
-TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600.0
+SILENCE_SECONDS = 3600.0  # without a step, an evaluated batch or a word: then a training is taken to hang
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def train_all(
     resume: Path | None,
     quiet: bool,
     place: Place | None,
-) -> Ended:
+) -> Ended | None:
     """Train, write the rows, render the report and print it all, the digests of the final weights last.
 
     Args:
@@ -51,31 +53,37 @@ def train_all(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         output, resume: the run folder; a new one, or one to go on with.
         quiet: print nothing.
-        place: among the processes that torchrun started; this one leads.
+        place: among the processes that torchrun started; that of rank 0 leads, the others take part and return None.
 
     Raises:
         UserError: settings that can't be, and nothing is written then; or what a training ran into (an image that can't be read,
             a full disk), and rows and checkpoints are kept.
         RunEnded: a process died, or the system asked this one to go; rows and checkpoints are kept.
     """
-    folder = run_folder(resume, output)
     if place is not None and device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: torchrun gives each process a GPU of its own; use cuda or cpu")
+    if place is not None and place.rank:
+        follow(place, lambda there: _tasks(request, place, there), device)
+        return None
     cases = request.cases(1 if place is None else place.world_size)
     console = Console(quiet=quiet, highlight=False)
     if not console.is_terminal:
         console.width = 120
-    journal = Journal(folder, resume=resume is not None)
+    journal = open_journal(resume, output)
+    folder = journal.folder
+    for note in journal.notes:
+        console.print(plain(note), markup=False, soft_wrap=True)
     try:
         try:
             with _told_to_go(), WorkerServer() if place is None else Leader(place) as server:
                 environment = server.environment()
-                if device == "auto":
-                    device = "cuda" if environment["accelerators"] else "cpu"
-                check_device(device, environment)
-                if isinstance(server, Leader) and device == "cuda":
-                    server.check_gpus()
+                device = resolve_device(device, environment)
                 cases = [case.replace(device=device) for case in cases]
+                if isinstance(server, Leader):
+                    assert place is not None
+                    if device == "cuda":
+                        server.check_gpus()
+                    server.digests = [task.digest for task in _tasks(request, place, device)]
                 _check_checkpoints(folder, cases)
                 session = Session(journal, server, environment)
                 for other in server.environments if isinstance(server, Leader) else ():
@@ -84,9 +92,10 @@ def train_all(
         finally:
             journal.close()
     except KeyboardInterrupt:
-        print(f"interrupted; {_what_is_left(folder)}", file=sys.stderr)
+        say(f"interrupted; {_what_is_left(folder)}", sys.stderr)
         if journal.run.rows:
-            write_report([folder], folder)
+            with suppress(UserError):  # that it was interrupted is what has to be said
+                write_report([folder], folder)
         raise
     except UserError as error:
         if not str(error).endswith(MAKE_ROOM):
@@ -96,12 +105,12 @@ def train_all(
         raise RunEnded(f"{error}; {_what_is_left(folder)}") from error
     written = write_report([folder], folder)
     for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(plain(line), markup=False, soft_wrap=True)
     for case, row in zip(cases, rows, strict=True):
         said = f"sha256 {row.metrics['weights_sha256']}" if row.ok else f"{row.status}: {row.message}"
         if not row.ok and journal.has_checkpoint(series_stem(row.key)):
             said += f"; go on with --resume {folder}"
-        console.print(f"{case.id}  {said}", markup=False, soft_wrap=True)
+        console.print(f"{plain(case.id)}  {plain(said)}", markup=False, soft_wrap=True)
     return Ended(rows, written)
 
 
@@ -111,15 +120,23 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
     with board.shown():
         for case in cases:
             row = session.measure(
-                case, "training", options=options, timeout_seconds=TEN_YEARS_SECONDS, progress=board.progress(case)
-            )
+                case, TRAINING, options=options, timeout_seconds=None, silence_seconds=SILENCE_SECONDS,
+                progress=board.progress(case),
+            )  # fmt: skip
             board.ended(case, row)
             rows.append(row)
             if note := row.metrics.get("resume_note"):
-                console.print(note, markup=False)
+                console.print(plain(note), markup=False)
     if not console.is_terminal:
         console.print(board.table())
     return rows
+
+
+def _tasks(request: Request, place: Place, device: str) -> list[Task]:
+    """The trainings of this command line for several processes, as each of them knows them."""
+    options = request.worker_options()
+    cases = [case.replace(device=device) for case in request.cases(place.world_size)]
+    return [Task(case, options, SILENCE_SECONDS) for case in cases]
 
 
 def _check_checkpoints(folder: Path, cases: Sequence[Case]) -> None:

@@ -17,6 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from revbench.errors import UserError, first_line
+from revbench.training.image_folder import VisibleImageFolder, open_image
 from revbench.training.sources import DIGITS, HELD_OUT, TORCHVISION, split_folders
 
 
@@ -179,8 +180,6 @@ def _held_out(count: int) -> tuple[Tensor, Tensor]:
 
 
 def _image_folder(path: Path) -> Any:
-    from revbench.training.image_folder import VisibleImageFolder
-
     try:
         return VisibleImageFolder(path)
     except FileNotFoundError as error:
@@ -215,7 +214,9 @@ def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
         # One process of several downloads or unpacks it; where nothing can be written it must be there already.
         with FileLock(root / f".{name}.lock") if os.access(root, os.W_OK) else nullcontext():
             if name == "imagenet":
-                train, validation = (datasets.ImageNet(str(root), split=split) for split in ("train", "val"))
+                train, validation = (
+                    datasets.ImageNet(str(root), split=split, loader=open_image) for split in ("train", "val")
+                )
             else:
                 kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
                 train, validation = (kind(str(root), train=train, download=True) for train in (True, False))

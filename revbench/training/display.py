@@ -9,11 +9,13 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from revbench.case import Case
 from revbench.results.schema import Row
+from revbench.terminal import plain
 from revbench.titles import strategy_of, title_of
 from revbench.units import human_bytes, human_degrees, human_seconds
 
@@ -58,7 +60,7 @@ class Board:
             self._latest[case] = {**message, "angle_degrees": angle}
             done, of = message["done"], message["of"]
             if self._live is None and (done * LINES // of != (done - 1) * LINES // of):
-                self._console.print(f"{_name(case)}: {done:,} of {of:,} steps, {_figures(message)}", markup=False)
+                self._console.print(f"{_name(case)}: {done:,} of {of:,} steps, {_figures(message)}")
 
         return take
 
@@ -105,7 +107,7 @@ def _name(case: Case) -> str:
     words = [title_of(case.model), strategy_of(case)]
     if case.ulp:
         words.append(f"null {case.ulp}")
-    return " ".join(words) + (f", seed {case.seed}" if case.seed else "")
+    return escape(plain(" ".join(words))) + (f", seed {case.seed}" if case.seed else "")
 
 
 def _number(value: float | None, form: str) -> str:

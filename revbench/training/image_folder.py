@@ -1,15 +1,21 @@
-"""torchvision's image folder, in which nothing hidden counts and images keep their depth."""
+"""torchvision's image folder, in which nothing hidden counts, images keep their depth, and what is no image stays shut."""
 
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from revbench.results.files import open_regular
 from revbench.training.sources import class_folders, is_image
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # those of `revbench.training.sources.IMAGE_SUFFIXES`
+MOST_PIXELS = 89_478_485  # of 3 bytes each; where PIL itself begins to warn of bombs
+_MOST_BYTES = 1 << 30
 
 
 class VisibleImageFolder(ImageFolder):  # type: ignore[misc]
@@ -23,7 +29,7 @@ class VisibleImageFolder(ImageFolder):  # type: ignore[misc]
     """
 
     def __init__(self, root: Path) -> None:
-        super().__init__(str(root), loader=_open, is_valid_file=functools.partial(_counts, root=root))
+        super().__init__(str(root), loader=open_image, is_valid_file=functools.partial(_counts, root=root))
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """Names of the classes, and their numbers."""
@@ -37,8 +43,21 @@ def _counts(file: str, *, root: Path) -> bool:
     return is_image(Path(file), root)
 
 
-def _open(path: str) -> Any:
-    """Not by torchvision's loader, which cuts what has more than 8 bits a channel."""
-    with Image.open(path) as image:
+def open_image(path: str) -> Any:
+    """The image of PIL in a file.
+
+    Not by torchvision's loader, which cuts what has more than 8 bits a channel and opens whatever PIL knows: PostScript, say,
+    by running Ghostscript.
+
+    Raises:
+        UserError: it is no regular file.
+        ValueError: it has more pixels than a photograph.
+        OSError: it is no image of `FORMATS`.
+    """
+    descriptor = open_regular(Path(path), most_bytes=_MOST_BYTES, follow=True)
+    with os.fdopen(descriptor, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"{width}×{height} pixels are more than {MOST_PIXELS:,}")
         image.load()
         return image

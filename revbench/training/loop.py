@@ -16,8 +16,16 @@ from revbench.case import DEFAULT_IMAGE_SIZE
 from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
 from revbench.probes.found import Found, Metric, Progress, finite_or_null
-from revbench.results.journal import CHECKPOINTS, SERIES
-from revbench.training.checkpoint import Checkpoints, random_states, restore, state_of, weights_sha256
+from revbench.results.files import own_folder
+from revbench.results.runs import CHECKPOINTS, SERIES
+from revbench.training.checkpoint import (
+    Checkpoints,
+    largest_checkpoint_bytes,
+    random_states,
+    restore,
+    state_of,
+    weights_sha256,
+)
 from revbench.training.meter import Meter
 from revbench.training.ranks import Ranks, joined
 from revbench.training.sources import DIGITS
@@ -27,6 +35,7 @@ from revbench.training.supply import Facts, open_supply
 from revbench.workload import Workload
 
 Line = dict[str, Metric]
+UNPACKING_SECONDS = 24 * 3600.0  # that a data set may take to be fetched, unpacked and decoded
 SHOWN = ("loss", "error", "step_seconds", "peak_bytes", "angle_degrees")
 
 
@@ -34,6 +43,7 @@ def measure_training(
     workload: Workload,
     *,
     progress: Progress,
+    alive: Callable[[float], None] = lambda _: None,
     data_path: str = DIGITS,
     validation_images: int = 0,
     loaders: int = 0,
@@ -53,6 +63,7 @@ def measure_training(
     Args:
         workload: what to train; its own batches are not used.
         progress: told of each step: ``done``, ``of`` and `SHOWN`.
+        alive: told in between that this goes on, with the seconds that it may be silent for now, or 0.
         data_path, validation_images, loaders: see `revbench.training.supply.open_supply`.
         evaluations: times that the whole validation set is evaluated, evenly spread, the last after the end.
         drift_every: measure the gradient's drift every so many steps, on copies; never if 0.
@@ -86,12 +97,18 @@ def measure_training(
             raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
         size = getattr(getattr(workload.model, "architecture", None), "image_size", None)
         size = size or case.image_size or DEFAULT_IMAGE_SIZE
+        alive(UNPACKING_SECONDS)
         supply = open_supply(
             case, data_path, image_size=size, validation_limit=validation_images, loaders=loaders, share=ranks.share
         )
         _check_same_images(ranks, supply.facts)
-        checkpoints = Checkpoints(Path(folder or "") / CHECKPOINTS, stem) if folder and checkpoint_every else None
-        state, note = ranks.from_first(checkpoints.newest() if checkpoints and ranks.first else (None, None))
+        save_every = checkpoint_every if folder or not ranks.first else 0  # only the first of several has a folder
+        most_bytes = largest_checkpoint_bytes(workload.model)
+        checkpoints = None
+        if folder and checkpoint_every and ranks.first:
+            checkpoints = Checkpoints(own_folder(Path(folder), CHECKPOINTS), stem, most_bytes=most_bytes)
+        found = checkpoints.newest() if checkpoints is not None else (None, None)
+        state, note = ranks.from_first(found, most_bytes=most_bytes)
         training, first = Training(workload, supply, ranks), 0
         options = {"validation_images": validation_images, "evaluations": evaluations, "drift_every": drift_every}
         if state is not None:
@@ -104,12 +121,12 @@ def measure_training(
             watch = DriftMonitor(
                 workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
             )
-        path = Path(folder) / SERIES / f"{stem}.jsonl" if folder and ranks.first else None
+        path = own_folder(Path(folder), SERIES) / f"{stem}.jsonl" if folder and ranks.first else None
         with SeriesFile(path, keep=first) as series, Meter(case.device) as meter:
             shares = _run(
                 training, series, meter, first=first, evaluations=evaluations, watch=watch, checkpoints=checkpoints,
-                checkpoint_every=checkpoint_every, options=options,
-                progress=progress if ranks.first else lambda _: None,
+                save_every=save_every, options=options,
+                progress=progress if ranks.first else lambda _: alive(0.0), alive=alive,
             )  # fmt: skip
             columns = series.columns()
             if path is not None and series.lost:
@@ -147,9 +164,10 @@ def _run(
     evaluations: int,
     watch: DriftMonitor | None,
     checkpoints: Checkpoints | None,
-    checkpoint_every: int,
+    save_every: int,
     options: Mapping[str, Any],
     progress: Progress,
+    alive: Callable[[float], None],
 ) -> dict[str, Metric]:
     """All steps from `first` on. The figures of a step are read when the next one is under way, so that a GPU never waits
     for them.
@@ -177,8 +195,8 @@ def _run(
             whole = moment.drift.whole
             line |= {"angle_degrees": whole.angle_degrees, "smooth_relative_error": whole.smooth_relative_error}
         if done in evaluate_at:
-            line["validation_loss"], line["validation_error"] = training.evaluate()
-        save = checkpoints is not None and done % checkpoint_every == 0 and done < steps
+            line["validation_loss"], line["validation_error"] = training.evaluate(lambda: alive(0.0))
+        save = save_every > 0 and done % save_every == 0 and done < steps
         while len(under_way) > (0 if save or done == steps else 1):
             whole_line = under_way.popleft()()
             now = time.perf_counter()
@@ -188,7 +206,7 @@ def _run(
             progress({"done": whole_line["step"], "of": steps, **shown})
         if save:
             random = ranks.of_all(random_states(workload.case.device))
-            if checkpoints is not None and ranks.first:
+            if checkpoints is not None:
                 series.sync()
                 checkpoints.save(
                     state_of(

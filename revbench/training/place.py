@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from revbench.case import Case
 from revbench.errors import UserError
 
 MEETING = timedelta(minutes=10)  # until the last process must have come
@@ -61,6 +62,10 @@ class Place:
             self.host, self.port, is_master=first and self.hosts, wait_for_workers=False, timeout=MEETING
         )
         return PrefixStore(f"revbench/{self.attempt}", store)
+
+    def on_its_gpu(self, case: Case) -> Case:
+        """A training on this process's own GPU, if it is on GPUs at all."""
+        return case.replace(device=f"cuda:{self.local_rank}") if self.rank and case.device == "cuda" else case
 
     def of_worker(self, number: int) -> dict[str, Any]:
         """What a worker needs to meet the others; see `revbench.training.ranks.joined`."""

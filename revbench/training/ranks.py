@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
+from revbench.errors import UserError, first_line
 from revbench.training.order import ALONE, Share
 from revbench.training.place import MEETING
+
+_MOST_WORDS_BYTES = 64 << 20  # of what processes tell each other of themselves
 
 
 class Ranks:
     """This process among those that train together; alone by default, and then nothing is exchanged.
+
+    What comes from another process is data: whoever reaches the store where they meet could be one of them.
+
+    Args:
+        share: of every batch.
+        device: where what is exchanged must lie.
 
     Attributes:
         share: of every batch.
@@ -25,10 +36,11 @@ class Ranks:
         first: this process writes.
     """
 
-    def __init__(self, share: Share = ALONE) -> None:
+    def __init__(self, share: Share = ALONE, device: str = "cpu") -> None:
         self.share = share
         self.alone = share.world_size == 1
         self.first = share.rank == 0
+        self._device = device
 
     def wrap(self, model: nn.Module, device: str) -> nn.Module:
         """The model, its gradients averaged over the processes in each backward pass."""
@@ -47,26 +59,65 @@ class Ranks:
         return value
 
     def of_all(self, value: Any) -> list[Any]:
-        """The value of each process, by rank."""
+        """The value of each process, by rank: numbers, words, tensors, and tuples, lists and dicts of those.
+
+        Raises:
+            UserError: another process's is larger than 64 MiB, or anything else.
+        """
         if self.alone:
             return [value]
-        found: list[Any] = [None] * self.share.world_size
-        dist.all_gather_object(found, value)
-        return found
+        own = _packed(value).to(self._device)
+        size = torch.tensor([own.numel()], device=self._device)
+        sizes = [torch.empty_like(size) for _ in range(self.share.world_size)]
+        dist.all_gather(sizes, size)
+        counts = [_checked_size(int(one), _MOST_WORDS_BYTES) for one in sizes]
+        padded = F.pad(own, (0, max(counts) - own.numel()))
+        found = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(found, padded)
+        return [_unpacked(one[:count]) for one, count in zip(found, counts, strict=True)]
 
-    def from_first(self, value: Any) -> Any:
-        """The first process's value."""
+    def from_first(self, value: Any, *, most_bytes: int) -> Any:
+        """The first process's value, as `of_all`.
+
+        Args:
+            value: of the first process; of the others it does not matter.
+            most_bytes: more than it may be expected to take.
+        """
         if self.alone:
             return value
-        holder = [value]
-        dist.broadcast_object_list(holder, src=0)
-        return holder[0]
+        own = _packed(value if self.first else None).to(self._device)
+        size = torch.tensor([own.numel()], device=self._device)
+        dist.broadcast(size, src=0)
+        if not self.first:
+            own = torch.empty(_checked_size(int(size), most_bytes), dtype=torch.uint8, device=self._device)
+        dist.broadcast(own, src=0)
+        return value if self.first else _unpacked(own)
 
     def copy_buffers(self, model: nn.Module) -> None:
         """Give all processes the first one's buffers (batch-norm statistics, each of its own share so far)."""
         if not self.alone:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+
+
+def _packed(value: Any) -> Tensor:
+    """A value as bytes, uint8 ``(N,)``."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _unpacked(packed: Tensor) -> Any:
+    try:
+        return torch.load(io.BytesIO(packed.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise UserError(f"another process sent what can't be read: {first_line(error)}") from error
+
+
+def _checked_size(size: int, most: int) -> int:
+    if not 0 < size <= most:
+        raise UserError(f"another process announced {size} bytes, where {most} are the most that can be")
+    return size
 
 
 @contextmanager
@@ -89,5 +140,5 @@ def joined(place: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]:
         "nccl" if device.startswith("cuda") else "gloo",
         store=PrefixStore(place["name"], store), rank=share.rank, world_size=share.world_size,
     )  # fmt: skip
-    yield Ranks(share)
+    yield Ranks(share, device)
     dist.destroy_process_group()  # not after an error: NCCL would wait for the others, who wait for this process

@@ -62,9 +62,31 @@ def count_training_images(source: str) -> int:
 
 
 def _count_images(folder: Path) -> int:
-    """As `is_image` finds them: also behind links to folders."""
-    walked = os.walk(folder, followlinks=True)
-    return sum(is_image(Path(where, name), folder) for where, _, files in walked for name in files)
+    """As `is_image` finds them: also behind links to folders.
+
+    Raises:
+        UserError: a link leads back to a folder that it is in, so that there is no end.
+    """
+    count = 0
+    ancestors = {str(folder): {_identity(folder)}}
+    for where, folders, files in os.walk(folder, followlinks=True):
+        count += sum(is_image(Path(where, name), folder) for name in files)
+        above = ancestors.pop(where)
+        for name in folders:
+            path = os.path.join(where, name)
+            if (own := _identity(path)) in above:
+                raise UserError(f"data: the link {path!r} leads back to a folder that it is in; remove it")
+            ancestors[path] = above | {own}
+    return count
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """The same for every name of a folder; a link that leads nowhere is itself."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        found = os.lstat(folder)
+    return found.st_dev, found.st_ino
 
 
 def is_image(path: Path, root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -74,13 +75,18 @@ class Training:
         return self.ranks.sum(found)
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after."""
+    def evaluate(self, alive: Callable[[], None] = lambda: None) -> tuple[float, float]:
+        """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after.
+
+        Args:
+            alive: called at each batch.
+        """
         model: nn.Module = self.workload.model
         self.ranks.copy_buffers(model)
         model.eval()
         found = torch.zeros(3, dtype=torch.float64, device=self._mean.device)
         for raw, targets in self.supply.validation():
+            alive()
             with self.workload.autocast():
                 outputs = model(self.normalise(raw))
                 loss = self.workload.loss(outputs, targets).double() * len(targets)

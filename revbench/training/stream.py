@@ -9,8 +9,9 @@ from typing import Any
 
 from revbench.errors import MAKE_ROOM, UserError
 from revbench.probes.found import Metric, finite_or_null
-from revbench.results.journal import write_atomically
-from revbench.results.schema import is_figure
+from revbench.results.files import is_there, read_bytes, write_atomically
+from revbench.results.runs import MOST_SERIES_BYTES
+from revbench.results.wire import decode_line
 
 COLUMNS = (
     "step", "loss", "error", "learning_rate", "step_seconds", "peak_bytes", "nvml_process_peak_bytes", "validation_loss",
@@ -40,7 +41,7 @@ class SeriesFile:
         if path is None:
             return
         try:
-            if keep and path.is_file():
+            if keep and is_there(path):
                 self._lines = _read(path)[:keep]
             self.lost = keep - len(self._lines)
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in (COLUMNS, *self._lines)))
@@ -91,15 +92,15 @@ class SeriesFile:
 def _read(path: Path) -> list[list[Metric]]:
     """The whole lines of a series file of this version; none if it is another's."""
     found: list[list[Metric]] = []
-    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+    for number, text in enumerate(read_bytes(path, most_bytes=MOST_SERIES_BYTES).splitlines()):
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = decode_line(text)
+        except UserError:
             break  # torn by what ended the process
         if number == 0 and line != list(COLUMNS):
             return []
         if number:
-            if not isinstance(line, list) or len(line) != len(COLUMNS) or not all(is_figure(value) for value in line):
+            if len(line) != len(COLUMNS) or any(isinstance(value, str) for value in line):
                 break
             found.append(line)
     return found

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.recipes import RECIPES
 from revbench.training.data import Images, ImageSet, image_sets, load_images
+from revbench.training.loaders import batches_of, check_shared_memory
 from revbench.training.order import ALONE, Batches, Order, Share
 from revbench.training.sources import DIGITS
 
@@ -148,6 +149,9 @@ class FileSupply:
         case: its batch size, seed, device and number of images.
         sets: training and validation images.
         image_size, validation_limit, loaders, share: see `open_supply`.
+
+    Raises:
+        UserError: the loaders need more shared memory than there is.
     """
 
     def __init__(
@@ -163,6 +167,8 @@ class FileSupply:
         from torchvision.transforms import v2
 
         train, validation = sets[0].limited(case.data_images), sets[1].limited(validation_limit)
+        largest = max(case.batch_size // share.world_size, VALIDATION_BATCH) * 3 * image_size**2
+        check_shared_memory(loaders, largest)
         self._case, self._share, self._loaders = case, share, loaders
         self._order = Order(len(train), case.batch_size, case.seed)
         crop = v2.Compose(
@@ -198,12 +204,9 @@ class FileSupply:
         return [(index, seed) for index, seed in pairs.tolist()]
 
     def _read(self, images: _Cropped, keys: Iterator[list[tuple[int, int]]]) -> Iterator[Batch]:
-        cuda = self._case.device.startswith("cuda")
-        loader: Any = DataLoader(
-            images, batch_sampler=keys, num_workers=self._loaders, collate_fn=_collated, pin_memory=cuda,
-            generator=torch.Generator(), # else it would draw from the generator of dropout
-        )  # fmt: skip
-        for found in loader:
+        for found in batches_of(
+            images, keys, _collated, loaders=self._loaders, cuda=self._case.device.startswith("cuda")
+        ):
             if isinstance(found, str):
                 raise UserError(found)
             pixels, labels = found
@@ -232,6 +235,7 @@ class _Cropped(Dataset[Any]):
 
 
 def _collated(items: list[tuple[Tensor, int] | str]) -> Batch | str:
+    """A batch of items, or the word of the first that could not be read."""
     whole = [item for item in items if not isinstance(item, str)]
     if len(whole) < len(items):
         return next(item for item in items if isinstance(item, str))

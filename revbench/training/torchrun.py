@@ -1,7 +1,9 @@
-"""One training on many processes, started by ``torchrun``: the first hands out the tasks and writes, the others follow.
+"""One training on many processes, started by ``torchrun``: the first says which is next and writes, the others take part.
 
-Each process is the parent of a worker server of its own. The parents meet at torchrun's store and exchange a few words
-of JSON a training: the task, how it ended in each process, and that it is over. The workers meet there, too, and do the training.
+Each process reads the same command line, so each knows the trainings that it asks for and is the parent of a worker server of
+its own. The parents meet at torchrun's store, where anybody who reaches its port can write. So it carries nothing that is run:
+the number of the next training and its digest, which each process holds against its own command line; how it ended in each;
+and that it is over. The workers meet there, too, and do the training.
 """
 
 from __future__ import annotations
@@ -12,18 +14,45 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from revbench.case import Case
 from revbench.errors import RunEnded, UserError
+from revbench.results.wire import check_environment
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
+from revbench.runner.session import resolve_device
 from revbench.training.place import MEETING, Place
+from revbench.words import STATUSES
+
+TRAINING = "training"  # the one probe that is for several processes
 
 _FOREVER = timedelta(days=30)
 _AFTER_THE_END = timedelta(seconds=60)  # in which a process tells how it ended, once another has
+_MOST_BYTES = 1 << 20  # of a word in the store
+_OWN = ("data_path", "loaders", "folder", "stem")  # settings that may differ from machine to machine
+
+
+class Task:
+    """One training that the command line asks for.
+
+    Args:
+        case: what is trained, on the device ``cpu`` or ``cuda``.
+        options: of `revbench.training.loop.measure_training`.
+        silence_seconds: see `WorkerServer.measure`.
+    """
+
+    def __init__(self, case: Case, options: Mapping[str, Any], silence_seconds: float) -> None:
+        self.case, self.options, self.silence_seconds = case, options, silence_seconds
+
+    @property
+    def digest(self) -> str:
+        """Equal in all processes that were started alike."""
+        shared = {name: value for name, value in self.options.items() if name not in _OWN}
+        return sha256(json.dumps([self.case.to_json(), shared], sort_keys=True).encode()).hexdigest()
 
 
 class Participant(WorkerServer):
@@ -38,10 +67,7 @@ class Participant(WorkerServer):
         self.place = place
         self.store = place.store(first=True)
 
-    def take_part(
-        self, number: int, cases: Sequence[Case], probe: str, options: Mapping[str, Any], *, timeout_seconds: float,
-        progress: Progress = lambda _: None,
-    ) -> dict[str, Any]:  # fmt: skip
+    def take_part(self, number: int, task: Task, progress: Progress = lambda _: None) -> dict[str, Any]:
         """Run this process's part of a task, until it is done or has failed anywhere.
 
         Returns:
@@ -52,8 +78,9 @@ class Participant(WorkerServer):
         with self._watched(number, over):
             try:
                 answer = WorkerServer.measure(
-                    self, cases, probe, options={**options, "place": self.place.of_worker(number)},
-                    timeout_seconds=timeout_seconds, progress=progress,
+                    self, [self.place.on_its_gpu(task.case)], TRAINING,
+                    options={**task.options, "place": self.place.of_worker(number)},
+                    timeout_seconds=None, silence_seconds=task.silence_seconds, progress=progress,
                 )  # fmt: skip
             except UserError as error:
                 answer = {"status": "refused", "message": str(error)}
@@ -80,7 +107,7 @@ class Participant(WorkerServer):
 
     def _ended_well_everywhere(self, number: int) -> bool:
         keys = [f"outcome/{number}/{rank}" for rank in range(self.place.world_size)]
-        return self.come(keys, MEETING) and all(json.loads(self.store.get(key))["status"] == "ok" for key in keys)
+        return self.come(keys, MEETING) and all(_outcome(self.store.get(key))["status"] == "ok" for key in keys)
 
     @contextmanager
     def _watched(self, number: int, over: threading.Event) -> Iterator[None]:
@@ -111,12 +138,18 @@ class Participant(WorkerServer):
 
 
 class Leader(Participant):
-    """The process of rank 0: what it is asked to measure, all measure together."""
+    """The process of rank 0: what it is asked to train, all train together.
+
+    Attributes:
+        environments: of all processes, once `environment` was called.
+        digests: of the trainings that the command line asks for, by their index; see `Task`.
+    """
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self._numbers = itertools.count(1)
         self.environments: list[dict[str, Any]] = []
+        self.digests: Sequence[str] = ()
 
     def environment(self) -> dict[str, Any]:
         """The fingerprint of this machine; those of all processes go to `environments`.
@@ -127,11 +160,14 @@ class Leader(Participant):
         found = super().environment()
         self.environments, self._local_ranks = [found], [self.place.local_rank]
         for rank in range(1, self.place.world_size):
-            told = json.loads(self._wait(f"environment/{rank}", MEETING))
+            told = _words(self._wait(f"environment/{rank}", MEETING))
             if "refused" in told:
                 raise UserError(f"process {rank}: {told['refused']}")
-            self.environments.append(told["environment"])
-            self._local_ranks.append(told["local_rank"])
+            try:
+                self.environments.append(check_environment(told["environment"]))
+                self._local_ranks.append(int(told["local_rank"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise RunEnded(f"process {rank} tells nothing that can be read of its machine ({error})") from error
         return found
 
     def check_gpus(self) -> None:
@@ -150,24 +186,25 @@ class Leader(Participant):
         probe: str,
         *,
         options: Mapping[str, Any] | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
+        silence_seconds: float | None = None,
         progress: Progress = lambda _: None,
     ) -> dict[str, Any]:
-        """As in one process; each process does its part.
+        """As in one process; each process does its part. It is always one of the trainings of the command line.
 
         Raises:
             UserError: what a worker found wrong, with the process that said so.
             RunEnded: a process died.
         """
+        (case,) = cases
+        assert probe == TRAINING
+        assert silence_seconds is not None
+        task = Task(case, dict(options or {}), silence_seconds)
         number = next(self._numbers)
-        asked = dict(options or {})
-        task = {
-            "cases": [case.to_json() for case in cases], "probe": probe, "options": asked,
-            "timeout_seconds": timeout_seconds,
-        }  # fmt: skip
         with _store_is_there():
-            self.store.set(f"task/{number}", json.dumps(task))
-            answer = self.take_part(number, cases, probe, asked, timeout_seconds=timeout_seconds, progress=progress)
+            next_one = {"index": self.digests.index(task.digest), "digest": task.digest}
+            self.store.set(f"task/{number}", json.dumps(next_one))
+            answer = self.take_part(number, task, progress)
         if answer["status"] == "ok":
             ids = dict.fromkeys(environment["environment_id"] for environment in self.environments)
             for found in answer["found"]:
@@ -187,7 +224,7 @@ class Leader(Participant):
 
     def _send_the_others_home(self) -> None:
         with suppress(RuntimeError):  # of a store that is gone: then they are going, too
-            self.store.set(f"task/{next(self._numbers)}", "null")
+            self.store.set(f"task/{next(self._numbers)}", "{}")
             if self.place.hosts:  # they must have read it before this process, and with it the store, ends
                 self.come([f"gone/{rank}" for rank in range(1, self.place.world_size)], timedelta(seconds=10))
 
@@ -203,7 +240,7 @@ class Leader(Participant):
         outcomes: dict[int, dict[str, Any]] = {}
         for rank in range(self.place.world_size):
             try:
-                outcomes[rank] = json.loads(self._wait(f"outcome/{number}/{rank}", _AFTER_THE_END))
+                outcomes[rank] = _outcome(self._wait(f"outcome/{number}/{rank}", _AFTER_THE_END))
             except RunEnded:  # also if torchrun, which noticed the same, tells this process to go meanwhile
                 return rank, {"status": "crashed", "message": "it does not answer any more"}
         failed = {rank: outcome for rank, outcome in outcomes.items() if outcome["status"] != "ok"}
@@ -211,33 +248,67 @@ class Leader(Participant):
         return next(iter((first_hand or failed).items()))
 
 
-def follow(place: Place) -> None:
-    """Do what the process of rank 0 hands out, until it says that this was all.
+def follow(place: Place, tasks_on: Callable[[str], Sequence[Task]], device: str) -> None:
+    """Take part in what the process of rank 0 says is next, until it says that this was all.
+
+    Args:
+        place: of this process.
+        tasks_on: the trainings that its own command line asks for, on this device.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        RunEnded: the store, and so another process, is gone.
+        RunEnded: the store, and so another process, is gone, or it names another training than the command line.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is lost with this process
     try:
         server = Participant(place)
         with server:
-            store = server.store
+            store, tasks = server.store, []
             try:
-                told: dict[str, Any] = {"environment": server.environment(), "local_rank": place.local_rank}
-            except UserError as error:
+                environment = server.environment()
+                tasks = list(tasks_on(resolve_device(device, environment)))
+                told: dict[str, Any] = {"environment": environment, "local_rank": place.local_rank}
+            except UserError as error:  # the first process says it
                 told = {"refused": str(error)}
             store.set(f"environment/{place.rank}", json.dumps(told))
             for number in itertools.count(1):
                 store.wait([f"task/{number}"], _FOREVER)
-                task = json.loads(store.get(f"task/{number}"))
-                if task is None:
+                asked = _words(store.get(f"task/{number}"))
+                if not asked:
                     store.set(f"gone/{place.rank}", "")
                     return
-                cases = [Case.from_json(fields) for fields in task["cases"]]
-                here = [c.replace(device=f"cuda:{place.local_rank}") if c.device == "cuda" else c for c in cases]
-                server.take_part(number, here, task["probe"], task["options"], timeout_seconds=task["timeout_seconds"])
+                server.take_part(number, _own_task(asked, tasks, place.rank))
     except RuntimeError as error:  # of the store; torch.distributed's errors are RuntimeErrors
         raise RunEnded(f"process {place.rank}: another process of this run is gone ({type(error).__name__})") from error
+
+
+def _own_task(asked: Mapping[str, Any], tasks: Sequence[Task], rank: int) -> Task:
+    """The training of this process's own command line that has this index and digest."""
+    index = asked.get("index")
+    if type(index) is not int or not 0 <= index < len(tasks) or tasks[index].digest != asked.get("digest"):
+        raise RunEnded(f"process {rank} was called to a training that its command line does not name; start all alike")
+    return tasks[index]
+
+
+def _words(text: bytes) -> dict[str, Any]:
+    """What the store holds under a name, which anybody may have written."""
+    try:
+        found = json.loads(text) if len(text) <= _MOST_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RunEnded(
+            "the store of this run holds what none of its processes writes; start again on a port of your own"
+        )
+    return found
+
+
+def _outcome(text: bytes) -> dict[str, Any]:
+    """How a task ended in a process: ``status``, ``message`` and ``log_tail``."""
+    found = _words(text)
+    status = found.get("status")
+    words = {name: str(found.get(name) or "")[:4000] for name in ("message", "log_tail")}
+    return {"status": status if status in (*STATUSES, "refused", "left") else "crashed", **words}
 
 
 @contextmanager

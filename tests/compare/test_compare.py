@@ -16,7 +16,8 @@ from revbench.compare import Comparison, compare_folders
 from revbench.compare.gate import CaseRows
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.errors import UserError
-from revbench.results.journal import Journal, Run
+from revbench.results.journal import Journal
+from revbench.results.runs import Run
 from revbench.results.schema import Row
 from tests.compare.runs import BLOCKS, CASE, NORMAL, drift_row, many, scaled, write
 from tests.results.rows import ENVIRONMENT, make_row
@@ -223,7 +224,7 @@ def test_a_launch_that_fails_now_is_worse(tmp_path: Path) -> None:
     )  # fmt: skip
     found = compare_folders(write(tmp_path / "before", good), write(tmp_path / "now", good, bad))
     assert found.failed
-    assert "was ok, now crashed in 1 of 2 launches: a ::error:: b[2J" in found.lines()[0]
+    assert "was ok, now crashed in 1 of 2 launches: a ::error:: b\\x1b[2J" in found.lines()[0]
     assert "\n" not in found.lines()[0]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.results.benchmark_json import write_benchmark_json
+from revbench.results.files import write_atomically
 from revbench.results.frames import load_runs
-from revbench.results.journal import ROWS, Journal, read_run, write_atomically
-from revbench.results.schema import Row
+from revbench.results.journal import Journal, open_journal
+from revbench.results.runs import HEADER, ROWS, read_run
+from revbench.results.wire import decode_record
 from tests.results.rows import ENVIRONMENT, make_row
 
 
@@ -53,20 +57,158 @@ def test_a_journal_cut_at_any_byte_is_readable_and_resumable(tmp_path: Path, cut
     whole = path.read_bytes()
     kept = whole[: round(cut * len(whole))]
     path.write_bytes(kept)
-    if b"\n" not in kept:
-        if kept:
-            with pytest.raises(UserError, match="torn"):
-                read_run(folder)
-        return
-    before = read_run(folder)
-    assert [row.repeat for row in before.rows] == list(range(1, max(kept.count(b"\n") - 1, 1)))
+    header = HEADER + b"\n"
+    if 0 < len(kept) < len(HEADER):
+        with pytest.raises(UserError, match="torn"):
+            read_run(folder)
+    else:  # a last record that lacks nothing but its newline counts
+        records = whole.splitlines(keepends=True)[1:]
+        ends = list(itertools.accumulate(map(len, records), initial=len(header)))[1:]
+        counted = sum(len(kept) >= end - 1 for end in ends)
+        assert [row.repeat for row in read_run(folder).rows] == list(range(1, max(counted, 1)))
+    before = [json.loads(line) for line in kept.split(b"\n") if line in whole.splitlines()]
     journal = Journal(folder, resume=True)
+    torn = kept.rpartition(b"\n")[2]
+    if torn and torn not in whole.splitlines():
+        (beside,) = folder.glob("rows.jsonl.torn-1")
+        assert beside.read_bytes() == torn
+        assert journal.notes == [f"the last line of {path} was cut off; what was there of it is in rows.jsonl.torn-1"]
+    else:
+        assert not journal.notes
     journal.add_environment(ENVIRONMENT)
     journal.add_row(make_row(repeat=9))
     journal.close()
     after = read_run(folder)
-    assert after.rows[:-1] == before.rows
+    assert [row.to_json() for row in after.rows[:-1]] == [line for line in before if line.get("kind") == "row"]
     assert after.rows[-1].repeat == 9
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"schema_version": 2}',
+        '{"schema_version": 2}\n{"a": 1}\n',
+        "my notes",
+        "my notes\nof years",
+        '{"a": 1}',
+        "[1, 2",
+    ],
+)
+def test_what_is_not_ours_is_not_touched(tmp_path: Path, content: str) -> None:
+    """A newer version's rows, or a file of the user's own that has this name."""
+    path = tmp_path / ROWS
+    path.write_text(content)
+    before = os.stat(path)
+    with pytest.raises(UserError, match=rf"{ROWS}, line 1: "):
+        Journal(tmp_path, resume=True)
+    with pytest.raises(UserError, match="holds a run already"):
+        Journal(tmp_path)
+    assert path.read_text() == content
+    assert os.stat(path).st_mtime_ns == before.st_mtime_ns
+    assert [p.name for p in tmp_path.iterdir()] == [ROWS]
+
+
+def test_a_link_in_place_of_the_rows_is_not_followed(tmp_path: Path) -> None:
+    journal_with(tmp_path / "somewhere", 2)
+    target = tmp_path / "somewhere" / ROWS
+    before = target.read_bytes()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ROWS).symlink_to(target)
+    with pytest.raises(UserError, match="it is a link"):
+        read_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"rows\.jsonl is a link"):
+        Journal(tmp_path / "run", resume=True)
+    (tmp_path / "run" / ROWS).unlink()
+    (tmp_path / "run" / ROWS).symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError):
+        Journal(tmp_path / "run")
+    assert target.read_bytes() == before
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_folders_of_a_run_that_are_links_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "training.pt").write_text("of somebody else")
+    journal = Journal(tmp_path / "run")
+    journal.add_environment(ENVIRONMENT)
+    row = make_row(series="a.json")
+    journal.add_row(row)
+    for name in ("series", "checkpoints"):
+        (tmp_path / "run" / name).symlink_to(outside)
+    with pytest.raises(UserError, match="series is a link"):
+        journal.add_series(row.key, {"a": [1]})
+    with pytest.raises(UserError, match="series is a link"):
+        journal.run.series(row)
+    for act in (journal.has_checkpoint, journal.remove_checkpoints):
+        with pytest.raises(UserError, match="checkpoints is a link"):
+            act("training")
+    journal.close()
+    assert [path.name for path in outside.iterdir()] == ["training.pt"]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ROWS)
+    with pytest.raises(UserError, match="no regular file"):
+        read_run(tmp_path)
+    with pytest.raises(UserError):
+        Journal(tmp_path, resume=True)
+
+
+def test_two_runs_in_one_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):  # at least two of them in the same second
+        journal = open_journal(None, None)
+        journal.add_environment(ENVIRONMENT)
+        journal.add_row(make_row())
+        journal.close()
+    names = sorted(path.name for path in (tmp_path / "reports").iterdir())
+    assert len(names) == 3
+    assert any(name.endswith("Z-2") for name in names)
+
+
+def test_the_users_umask_holds(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        journal_with(tmp_path / "private", 1)
+        write_atomically(tmp_path / "private" / "report.html", "x")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "private").iterdir()}
+    assert modes == {ROWS: 0o600, "report.html": 0o600}
+
+
+def test_a_link_in_place_of_a_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "report.html").symlink_to(tmp_path / "mine")
+    write_atomically(tmp_path / "report.html", "theirs")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "report.html").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"message": "x" * 10_001},
+        {"metrics": {"a" * 201: 1}},
+        {"metrics": {"\x1b[2J": 1}},
+        {"options": {"a": [1] * 1001}},
+        {"options": {"a": {"b": 1}}},
+        {"probe": "a\nb"},
+        {"case": {"model": "m" * 1001}},
+    ],
+)
+def test_what_is_too_long_or_nested_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / ROWS).write_text('{"schema_version": 1}\n' + json.dumps({**LINE, **change}) + "\n")
+    with pytest.raises(UserError, match="line 2"):
+        read_run(tmp_path)
+
+
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revbench.results.runs.MOST_LINE_BYTES", 1000)
+    (tmp_path / ROWS).write_text('{"schema_version": 1}\n' + "x" * 2000 + "\n")
+    with pytest.raises(UserError, match="line 2: longer than 1000 B"):
+        read_run(tmp_path)
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
@@ -152,13 +294,13 @@ LINE = {"kind": "row", **json.loads(json.dumps(make_row().to_json()))}
         ({"status": "fine"}, "status"),
         ({"repeat": 0}, "repeat"),
         ({"repeat": True}, "repeat"),
-        ({"metrics": {"a": [1]}}, "metric a"),
-        ({"metrics": {"a": True}}, "metric a"),
+        ({"metrics": {"a": [1]}}, "metrics"),
+        ({"metrics": {"a": True}}, "metrics"),
         ({"metrics": []}, "metrics"),
-        ({"metrics": {"a": 10**400}}, "metric a"),
+        ({"metrics": {"a": 10**400}}, "Expected `int` <="),
         ({"case": {"model": "x", "strategy": "guess"}}, "strategy"),
         ({"case": {"model": "a\u0000b"}}, "unprintable"),
-        ({"samples": {"a": ["x"]}}, "samples of a"),
+        ({"samples": {"a": ["x"]}}, "samples"),
         ({"series": "../../etc/passwd"}, "series"),
         ({"series": "a/b.json"}, "series"),
         ({"series": 3}, "series"),
@@ -171,8 +313,8 @@ LINE = {"kind": "row", **json.loads(json.dumps(make_row().to_json()))}
         ({"case": "x"}, "case"),
         ({"elapsed_seconds": "1"}, "elapsed_seconds"),
         ({"started": None}, "started"),
-        ({"colour": "red"}, "unknown field colour"),
-        ({"kind": "column"}, "neither"),
+        ({"colour": "red"}, "unknown field `colour`"),
+        ({"kind": "column"}, "Invalid value 'column'"),
     ],
 )
 def test_a_strangers_line_is_checked(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -206,7 +348,7 @@ json_values = st.recursive(
 @given(record=st.dictionaries(st.sampled_from([*LINE, "other"]), json_values))
 def test_no_line_makes_a_traceback(record: dict[str, Any]) -> None:
     with contextlib.suppress(UserError):
-        Row.from_json({**LINE, **record})
+        decode_record(json.dumps({**LINE, **record}).encode())
 
 
 def test_series_files(tmp_path: Path) -> None:
@@ -223,11 +365,11 @@ def test_series_files(tmp_path: Path) -> None:
     assert run.series(make_row()) == {}
     assert run.series(make_row(series="absent.json")) == {}
     (tmp_path / "series" / name).write_text("[]")
-    with pytest.raises(UserError, match="not an object"):
+    with pytest.raises(UserError, match="Expected `object`"):
         run.series(make_row(series=name))
     for columns in ({"a": ["x"]}, {"a": [1], "b": [1, 2]}, {"a": [1e999]}):
         (tmp_path / "series" / name).write_text(json.dumps(columns))
-        with pytest.raises(UserError, match="not numbers of one length"):
+        with pytest.raises(UserError, match=r"not numbers of one length|out of range|malformed"):
             run.series(make_row(series=name))
 
 

@@ -10,8 +10,9 @@ import pytest
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.pytest_support.options import in_shard, parse_shard
-from revbench.results.journal import ROWS, Journal, read_run
+from revbench.results.journal import Journal
 from revbench.results.merge import merge_runs
+from revbench.results.runs import ROWS, read_run
 from tests.conftest import Cli, run_command
 from tests.results.rows import ENVIRONMENT, make_row
 
@@ -61,15 +62,16 @@ def test_what_can_not_be_merged(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = write(tmp_path / "one", "a" * 12, A), write(tmp_path / "other", "b" * 12, A)
 
-    def full(source: Path, target: Path) -> None:
-        target.write_text("half")
+    def full(path: Path, content: bytes, *, sync: bool) -> None:
+        path.parent.mkdir()
+        path.write_text("half")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("revbench.results.merge.shutil.copyfile", full)
+        patched.setattr("revbench.results.merge.write_atomically", full)
         with pytest.raises(UserError, match=r"No space left on device; make room and merge again"):
             merge_runs([one, other], tmp_path / "all")
-    assert not list((tmp_path / "all").rglob("*.json*"))
+    assert not (tmp_path / "all").exists()
     assert len(merge_runs([one, other], tmp_path / "all").rows) == 2
 
 

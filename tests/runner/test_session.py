@@ -10,7 +10,8 @@ import pytest
 import revbench
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.results.journal import Journal, read_run, series_stem
+from revbench.results.journal import Journal, series_stem
+from revbench.results.runs import read_run
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
 from tests.results.rows import ENVIRONMENT

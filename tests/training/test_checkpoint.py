@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ import torch
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.training.checkpoint import Checkpoints, random_states, restore, state_of
+from revbench.training.checkpoint import (
+    Checkpoints,
+    _sealed,
+    _with_digest,
+    largest_checkpoint_bytes,
+    random_states,
+    restore,
+    state_of,
+)
 from revbench.training.loop import measure_training
 from revbench.training.stream import COLUMNS, SeriesFile
 from revbench.workload import Workload, build_workload
@@ -78,6 +88,8 @@ def test_a_killed_training_ends_with_the_same_bits(
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 MORE = {"scaler": SCALER.state_dict(), "random": [random_states("cpu")], "data": "abc", "options": {"a": 1}}
 
+MOST_BYTES = 1 << 30
+
 
 def state(step: int, case: Case = CASE) -> dict[str, Any]:
     """As of a training of `case` after so many steps; its weights are those of a seed of this number."""
@@ -87,7 +99,7 @@ def state(step: int, case: Case = CASE) -> dict[str, Any]:
 
 
 def checkpoint(folder: Path, *steps: int) -> Checkpoints:
-    found = Checkpoints(folder, "training")
+    found = Checkpoints(folder, "training", most_bytes=MOST_BYTES)
     for step in steps:
         found.save(state(step))
     return found
@@ -137,7 +149,7 @@ def test_lines_that_are_lost_are_said(tmp_path: Path) -> None:
 
 
 def test_no_checkpoint_yet(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path / "none", "training").newest() == (None, None)
+    assert Checkpoints(tmp_path / "none", "training", most_bytes=MOST_BYTES).newest() == (None, None)
 
 
 def test_a_checkpoint_of_something_else() -> None:
@@ -146,6 +158,7 @@ def test_a_checkpoint_of_something_else() -> None:
     with pytest.raises(UserError, match=r"is of revnet-38,.*, not of resnet-32,.*; name another folder"):
         put_back(good, build_workload(CASE.replace(model="resnet-32", strategy="stored")))
     for changed, said in (
+        ({"version": torch.ones(2)}, r"of version tensor.*; this revbench reads version"),
         ({"version": 99}, r"of version 99; this revbench reads version \d+; delete it to begin anew"),
         ({"model": without_bias}, r"does not fit this network: .*; delete it to begin anew"),
         ({"random": []}, r"does not fit this network: .*; delete it to begin anew"),
@@ -173,11 +186,11 @@ def test_a_broken_checkpoint_never_takes_the_place_of_a_good_one(tmp_path: Path)
     checkpoint(tmp_path, 3, 6)
     newest = tmp_path / "training.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
-    found = Checkpoints(tmp_path, "training")
+    found = Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES)
     assert found.newest()[0]["step"] == 3  # type: ignore[index]
     found.save(state(5))
     newest.write_bytes(b"broken again")
-    read, _ = Checkpoints(tmp_path, "training").newest()
+    read, _ = Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
     assert read is not None
     assert read["step"] == 3
 
@@ -187,11 +200,11 @@ def test_a_checkpoint_that_can_not_be_opened_is_not_called_broken(
 ) -> None:
     found = checkpoint(tmp_path, 3)
 
-    def denied(path: Path) -> bytes:
+    def denied(path: Path, flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
-    with pytest.raises(UserError, match=r"can't open the checkpoint .*training.pt: Permission denied"):
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(UserError, match=r"can't open .*training.pt: Permission denied"):
         found.newest()
 
 
@@ -200,7 +213,7 @@ def test_the_loss_scale_of_float16_goes_on_where_it_was(tmp_path: Path) -> None:
     whole, _, _ = train(case, None)
     with pytest.raises(Interrupted):
         train(case, tmp_path, stops_at=4)
-    saved, _ = Checkpoints(tmp_path / "checkpoints", "training").newest()
+    saved, _ = Checkpoints(tmp_path / "checkpoints", "training", most_bytes=MOST_BYTES).newest()
     assert saved is not None
     assert saved["scaler"]["scale"] < 2.0**16  # it has fallen: beginning anew would not be the same
     assert train(case, tmp_path)[0] == whole
@@ -213,10 +226,56 @@ class Evil:
 
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"version": 1, "evil": Evil()}, tmp_path / "training.pt")
+    (tmp_path / "training.pt").write_bytes(_sealed({"version": 3, "evil": Evil()}))
     with pytest.raises(UserError, match="can't be read"):
-        Checkpoints(tmp_path, "training").newest()
+        Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
     assert not (tmp_path / "pwned").exists()
+
+
+def test_no_flipped_bit_is_resumed(tmp_path: Path) -> None:
+    found = checkpoint(tmp_path, 3, 6)
+    newest = tmp_path / "training.pt"
+    content = newest.read_bytes()
+    for bit in range(0, 8 * len(content), 8 * len(content) // 59):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        newest.write_bytes(flipped)
+        read, word = found.newest()
+        assert read is not None
+        assert read["step"] == 3, bit
+        assert word is not None
+    newest.write_bytes(content)
+    assert found.newest()[1] is None
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_stays_packed(tmp_path: Path) -> None:
+    """A gigabyte of zeros in a megabyte, its digest right, as anybody can make one."""
+    plain = tmp_path / "plain.pt"
+    torch.save({"version": 3, "model": {"w": torch.zeros(1 << 20)}}, plain)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    (tmp_path / "training.pt").write_bytes(_with_digest(packed.getvalue()))
+    with pytest.raises(UserError, match="can't be read"):
+        Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
+
+
+def test_a_checkpoint_larger_than_the_network_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "training.pt").open("wb") as file:
+        file.truncate(1 << 40)  # of nothing: it takes no room on the disk
+    most = largest_checkpoint_bytes(build_workload(CASE).model)
+    with pytest.raises(UserError, match=r"it holds 1024.0 GiB, and .* MiB are the most that is read"):
+        Checkpoints(tmp_path, "training", most_bytes=most).newest()
+
+
+def test_a_checkpoint_of_every_network_is_smaller_than_its_bound(tmp_path: Path) -> None:
+    for optimizer in ("sgd", "adamw"):
+        workload = build_workload(CASE.replace(optimizer=optimizer))
+        inputs, targets = workload.batch()
+        workload.loss(workload.model(inputs), targets).backward()
+        workload.optimizer.step()
+        assert len(_sealed(state_of(workload, 3, **MORE))) < largest_checkpoint_bytes(workload.model)
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.results.journal import read_run, series_stem
+from revbench.results.journal import series_stem
+from revbench.results.runs import read_run
 from revbench.training.command import _check_checkpoints
 from revbench.training.display import Board
 from revbench.training.members import model_cases, pair_cases, pair_of
@@ -107,7 +108,7 @@ def test_a_run_and_its_digest(tmp_path: Path) -> None:
         (("--pair", "38", "--accumulate", "0"), "accumulate=0 must be an integer of at least 1"),
         (("revnet-38", "--data", "nowhere"), "'nowhere' is not a folder"),
         (("resnet-32", "--strategy", "reconstructed"), "resnet-32 has no reversible block"),
-        (("revnet-38", "--output", "a", "--resume", "b"), "leave --output away"),
+        (("revnet-38", "--output", "a", "--resume", "b"), "omit --output"),
         (("revnet-38", "--resume", "b"), "holds no rows.jsonl to resume"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.results.journal import Run, read_run
+from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.training.loop import measure_training
 from revbench.training.place import Place

@@ -1,0 +1,211 @@
+"""The one door for records from files: every field is typed here, once, and what does not fit is refused in one line.
+
+Run folders are data from strangers: numbers are finite, words have a length, nothing is nested, and nothing is ever executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.results.schema import SCHEMA_VERSION, Metric, Row
+from revbench.words import Status
+
+MOST_SAMPLES = 1_000_000  # of one metric in one row
+MOST_LETTERS = 10_000  # of a message
+
+# Arithmetic with them must not overflow: sums, squares of ratios, products with units.
+_Integer = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+_Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+_Count = Annotated[int, Meta(ge=0, le=2**62)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e300)]
+_Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.:/ -]*\Z", max_length=200)]
+_Word = Annotated[str, Meta(max_length=1000)]
+_Text = Annotated[str, Meta(max_length=MOST_LETTERS)]
+_Figure = _Integer | _Number | None
+_Value = _Integer | _Number | _Text | bool | None
+_Series = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._=-]*\.jsonl?\Z", max_length=255)]
+
+WORD_COLUMNS = ("phase", "level", "name")  # of a series, that hold words where others hold numbers
+
+
+class Header(Struct):
+    """The first line of a run."""
+
+    schema_version: Any
+
+
+class _Cpu(Struct, forbid_unknown_fields=True):
+    model: _Word
+    logical_cores: _Count | None
+    usable_cores: _Count | None
+    capability: _Word
+
+
+class _Accelerator(Struct, forbid_unknown_fields=True):
+    name: _Word
+    memory_bytes: _Count
+    driver: _Word | None
+    uuid: _Word | UnsetType = UNSET
+    capability: _Word | UnsetType = UNSET
+    multiprocessors: _Count | UnsetType = UNSET
+
+
+class _Build(Struct, forbid_unknown_fields=True):
+    threads: _Count
+    cuda: _Word | UnsetType | None = UNSET
+    cudnn: _Count | UnsetType | None = UNSET
+    mkldnn: bool | UnsetType = UNSET
+
+
+class _Packages(Struct, forbid_unknown_fields=True):
+    torch: _Word | None
+    revbench: _Word | UnsetType | None = UNSET
+    torchvision: _Word | UnsetType | None = UNSET
+    numpy: _Word | UnsetType | None = UNSET
+    nvidia_ml_py: _Word | UnsetType | None = msgspec.field(name="nvidia-ml-py", default=UNSET)
+
+
+class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="environment"):
+    """As `revbench.environment.describe_environment` makes it."""
+
+    environment_id: _Name
+    cpu: _Cpu
+    memory_bytes: _Count
+    accelerators: Annotated[list[_Accelerator], Meta(max_length=1000)]
+    system: _Word
+    python: _Word
+    packages: _Packages
+    torch: _Build
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it was before it was written."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        del found["kind"]
+        return found
+
+
+class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row"):
+    """As `Row.to_json` makes it."""
+
+    case: msgspec.Raw
+    probe: _Name
+    repeat: Annotated[int, Meta(ge=1, le=10**9)]
+    status: Status
+    environment_id: _Name
+    started: Annotated[str, Meta(max_length=64)]
+    elapsed_seconds: _Seconds | Annotated[int, Meta(ge=0, le=2**62)]
+    case_id: str | UnsetType = UNSET
+    options: dict[_Name, _Value | Annotated[list[_Value], Meta(max_length=1000)]] = {}
+    metrics: dict[_Name, _Integer | _Number | _Text | None] = {}
+    samples: dict[_Name, Annotated[list[_Integer | _Number], Meta(max_length=MOST_SAMPLES)]] = {}
+    series: _Series | None = None
+    message: _Text | None = None
+
+    def to_row(self) -> Row:
+        """The row.
+
+        Raises:
+            UserError: its case is none.
+        """
+        return Row(
+            case=_case_of(bytes(self.case)), probe=self.probe, repeat=self.repeat, status=self.status,
+            environment_id=self.environment_id, started=self.started, elapsed_seconds=self.elapsed_seconds,
+            options=self.options, metrics=self.metrics, samples=self.samples, series=self.series, message=self.message,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=100_000)  # many rows are of one case
+def _case_of(text: bytes) -> Case:
+    try:
+        return Case.from_json(_decoded(_CASE.decode, text))
+    except UserError as error:
+        raise UserError(f"case: {error}") from error
+
+
+_CASE = msgspec.json.Decoder(dict[str, Annotated[str, Meta(max_length=1000)] | int | float | bool | None])
+_HEADER = msgspec.json.Decoder(Header)
+_RECORD: msgspec.json.Decoder[EnvironmentRecord | RowRecord] = msgspec.json.Decoder(EnvironmentRecord | RowRecord)
+_COLUMNS = msgspec.json.Decoder(dict[str, list[_Figure | _Word]])
+_LINE = msgspec.json.Decoder(list[_Figure | _Word])
+
+Decoded = TypeVar("Decoded")
+
+
+def _decoded(decode: Callable[[bytes], Decoded], text: bytes) -> Decoded:
+    try:
+        return decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(str(error) or type(error).__name__) from error
+
+
+def check_header(text: bytes) -> None:
+    """Raise a `UserError` unless this is the first line of a run that this version reads."""
+    found = _decoded(_HEADER.decode, text).schema_version
+    if type(found) is not int or found != SCHEMA_VERSION:
+        raise UserError(f"schema version {str(found)[:20]}; this revbench reads version {SCHEMA_VERSION}")
+
+
+def decode_record(text: bytes) -> Row | EnvironmentRecord:
+    """The record of one of the other lines.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = _decoded(_RECORD.decode, text)
+    return found.to_row() if isinstance(found, RowRecord) else found
+
+
+def check_environment(record: dict[str, Any]) -> dict[str, Any]:
+    """The environment of another process, if it is one.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return msgspec.convert({**record, "kind": "environment"}, EnvironmentRecord).to_dict()
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise UserError(f"environment: {error}") from error
+
+
+def decode_columns(text: bytes) -> dict[str, list[Metric]]:
+    """The columns of a series: lists of one length, of numbers but for `WORD_COLUMNS`.
+
+    Raises:
+        UserError: they are not.
+    """
+    return _checked(_decoded(_COLUMNS.decode, text))
+
+
+def decode_lines(text: bytes) -> dict[str, list[Metric]]:
+    """The same of a series that was written line by line: the names of its columns, then a list of figures each.
+
+    Raises:
+        UserError: as for `decode_columns`.
+    """
+    names, *lines = [_decoded(_LINE.decode, line) for line in text.splitlines()] or [[]]
+    if not all(isinstance(name, str) for name in names) or not all(len(line) == len(names) for line in lines):
+        raise UserError("its lines are not lists of one length")
+    return _checked({str(name): [line[i] for line in lines] for i, name in enumerate(names)})
+
+
+def decode_line(text: bytes) -> list[Metric]:
+    """One line of such a series.
+
+    Raises:
+        UserError: it is none.
+    """
+    return _decoded(_LINE.decode, text)
+
+
+def _checked(columns: dict[str, list[Metric]]) -> dict[str, list[Metric]]:
+    words = (value for name, column in columns.items() if name not in WORD_COLUMNS for value in column)
+    if len({len(column) for column in columns.values()}) > 1 or any(isinstance(value, str) for value in words):
+        raise UserError("its columns are not numbers of one length")
+    return columns
