@@ -184,7 +184,7 @@ def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
         (["--revbench-data=empty"], "holds no images"),
         (["--revbench-output=file/run"], "can't write the run folder"),
         (["--revbench-resume=nothing"], "to resume"),
-        (["--revbench-resume=a", "--revbench-output=b"], "leave --revbench-output away"),
+        (["--revbench-resume=a", "--revbench-output=b"], "omit --revbench-output"),
         (["--revbench-repeats=0"], "at least 1"),
         (["--benchmark-disable"], "can't apply"),
         (["--benchmark-only"], "can't apply"),

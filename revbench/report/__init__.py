@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revbench.results.benchmark_json import write_benchmark_json
-from revbench.results.files import write_atomically
+from revbench.results.files import own_folder, write_atomically
 from revbench.results.runs import read_run
 
 
@@ -24,30 +24,34 @@ def write_report(folders: Sequence[Path], output: Path) -> Written:
 
     Args:
         folders: run folders.
-        output: gets ``report.html``, ``report.pdf``, ``report.md`` with ``figures/``; and, if it is one of the run
-            folders, ``benchmark.json``.
+        output: gets ``report.html``, ``report.pdf``, ``report.md`` with ``figures/``, long tables whole in ``tables/``; and,
+            if it is one of the run folders, ``benchmark.json``.
 
     Returns:
         What was written. Without typst the PDF is missing and a note says so.
 
     Raises:
-        UserError: a folder that is no run or holds no rows, or an output that can't be written.
+        UserError: a folder that is no run or holds no rows, or an output that can't be written, or that holds a link in place
+            of one of these folders.
     """
     from revbench.errors import UserError
     from revbench.report.build import build_report
     from revbench.report.document import Figure
     from revbench.report.html import render_html
+    from revbench.report.long_tables import shortened
     from revbench.report.markdown import render_markdown
     from revbench.report.pdf import render_pdf
 
-    report = build_report(folders)
+    report, tables = shortened(build_report(folders))
     paths, notes = [output / "report.html", output / "report.md"], []
     try:
         write_atomically(paths[0], render_html(report))
         for section in report.sections:
             for block in section.blocks:
                 if isinstance(block, Figure):
-                    write_atomically(output / "figures" / f"{block.name}.svg", block.svg)
+                    write_atomically(own_folder(output, "figures") / f"{block.name}.svg", block.svg)
+        for name, table in tables.items():
+            write_atomically(own_folder(output, "tables") / name, table)
         write_atomically(paths[1], render_markdown(report))
         pdf, problem = render_pdf(report)
         if pdf is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from revbench.environment import summarise
@@ -26,6 +26,9 @@ from revbench.report import (
 from revbench.report.document import Block, Figure, Paragraph, Report, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.results.runs import read_run
+
+MOST_FIGURES = 8  # of one kind
+MOST_SENTENCES = 20
 
 
 def build_report(folders: Sequence[Path]) -> Report:
@@ -64,17 +67,25 @@ def _number_figures(sections: Sequence[Section]) -> list[Section]:
     return [Section(section.title, [named(block) for block in section.blocks]) for section in sections]
 
 
+def _leading(blocks: Iterable[Block], most: int = MOST_FIGURES, what: str = "figures") -> list[Block]:
+    """The first of them, and a word if there are more: what nobody can look through belongs in tables."""
+    found = list(itertools.islice(blocks, most + 1))
+    if len(found) > most:
+        found[most] = Paragraph(f"These are the first {most} of such {what}; the tables have all cases.")
+    return found
+
+
 def _sections(evidence: Evidence) -> list[Section]:
-    sentences = [*steps.findings(evidence), *training.findings(evidence)]
+    sentences = itertools.chain(steps.findings(evidence), training.findings(evidence))
     layout: list[tuple[str, list[Block | None]]] = [
-        ("In short", [*sentences]),
-        ("Memory", [steps.memory_table(evidence), *step_memory.memory_figures(evidence)]),
+        ("In short", [*_leading(sentences, MOST_SENTENCES, "sentences")]),
+        ("Memory", [steps.memory_table(evidence), *_leading(step_memory.memory_figures(evidence))]),
         (
             "What the system shows",
             [
                 reconciliation.reconciliation_table(evidence),
                 energy.process_table(evidence),
-                *reconciliation.waterfalls(evidence),
+                *_leading(reconciliation.waterfalls(evidence)),
             ],
         ),
         ("Memory against depth", [depth.depth_figure(evidence), depth.depth_table(evidence)]),
@@ -88,7 +99,7 @@ def _sections(evidence: Evidence) -> list[Section]:
                 drift.drift_table(evidence),
                 drift.error_table(evidence),
                 *drift_figures.drift_depth_figures(evidence),
-                *drift_figures.going_back_figures(evidence),
+                *_leading(drift_figures.going_back_figures(evidence)),
                 drift.stability_table(evidence),
                 drift.determinism_table(evidence),
             ],
@@ -96,7 +107,7 @@ def _sections(evidence: Evidence) -> list[Section]:
         (
             "Training on real images",
             [
-                *training_figures.training_figures(evidence),
+                *_leading(training_figures.training_figures(evidence)),
                 training.training_table(evidence),
                 training.processes_table(evidence),
                 training.equivalence_table(evidence),

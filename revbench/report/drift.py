@@ -9,10 +9,13 @@ from revbench.case import Case
 from revbench.numerics.statistics import ENOUGH_DRAWS, INTERVAL_DRAWS, QUANTILE_DRAWS, summarise_draws
 from revbench.numerics.verdict import PLACE_COLUMNS, UNSEEN, judge
 from revbench.report.document import MISSING, Table
-from revbench.report.evidence import Evidence, paired
+from revbench.report.drift_cases import DriftCases, own_functions
+from revbench.report.evidence import Evidence
 from revbench.results.schema import Metric
 from revbench.titles import arithmetic_of, circumstances, strategy_of, title_of
 from revbench.units import human_count, human_degrees, human_share
+
+MOST_NAMED = 12  # networks in a note
 
 Show = Callable[[float], str]
 
@@ -22,15 +25,16 @@ def drift_table(evidence: Evidence) -> Table | None:
     cases = evidence.cases("drift")
     if not cases:
         return None
+    names = DriftCases(evidence, cases)
     rows: list[list[str]] = []
     breaks = []
-    for group in _networks(cases):
+    for group in names.networks:
         breaks.append(len(rows))
         for case in group:
             failure = evidence.failure(case, "drift")
             rows.append(
                 [
-                    _network(case, cases), *_strategy(evidence, case, cases), arithmetic_of(case),
+                    names.network(case), *names.strategy(case), arithmetic_of(case),
                     failure or _spread(evidence, case, "angle_degrees", human_degrees),
                     _middle(evidence, case, "stored_angle_degrees", human_degrees),
                     _middle(evidence, case, "smooth_error_epsilons", _count),
@@ -39,11 +43,15 @@ def drift_table(evidence: Evidence) -> Table | None:
                     _middle(evidence, case, "activation_error_epsilons", _count),
                 ]
             )  # fmt: skip
-    head = ("Network", *_strategy_column(evidence, cases), "Arithmetic")
+    head = ("Network", *names.strategy_column, "Arithmetic")
     columns = (*head, "Angle", "of stored", "Smooth error, ε", "to stored", "Flips", "Activations, ε")
-    together = [
-        f"{_network(group[0], cases)}: {circumstances(group[0]).partition(', ')[2]}" for group in _networks(cases)
-    ]
+    together = list(
+        dict.fromkeys(
+            f"{names.network(group[0])}: {circumstances(group[0]).partition(', ')[2]}" for group in names.networks
+        )
+    )
+    if len(together) > MOST_NAMED:
+        together[MOST_NAMED:] = ["and so on"]
     notes = [
         "Against the gradient of stored in float64 with the same weights and batch, before weight decay. Medians"
         f" (5 % to 95 %; below {QUANTILE_DRAWS} draws smallest to largest) over {_draws(evidence, cases)}; to stored: the median"
@@ -53,7 +61,7 @@ def drift_table(evidence: Evidence) -> Table | None:
         " at zero; means). Activations: how far the reconstructed ones are from those of"
         " the forward pass, relative, of the worst block. One flip moves the angle more than all rounding, under stored alike;"
         " only the smooth error and the activations are gated against a baseline.",
-        f"{_if_one_strategy(evidence, cases)}{'; '.join(dict.fromkeys(together))}.",
+        f"{names.if_one_strategy}{'; '.join(together)}.",
     ]
     return Table("Angle and error of the gradient, against float64", columns, rows, len(head), notes, breaks[1:])
 
@@ -63,13 +71,14 @@ def error_table(evidence: Evidence) -> Table | None:
     cases = [case for case in evidence.cases("drift") if evidence.samples(case, "drift", "significant_digits")]
     if not cases:
         return None
+    names = DriftCases(evidence, cases)
     rows: list[list[str]] = []
     breaks = []
-    for group in _networks(cases):
+    for group in names.networks:
         breaks.append(len(rows))
         rows += [
             [
-                _network(case, cases), *_strategy(evidence, case, cases), arithmetic_of(case),
+                names.network(case), *names.strategy(case), arithmetic_of(case),
                 _middle(evidence, case, "relative_error", human_share),
                 _middle(evidence, case, "stored_relative_error", human_share),
                 _middle(evidence, case, "error_over_noise", human_share),
@@ -82,7 +91,7 @@ def error_table(evidence: Evidence) -> Table | None:
             ]
             for case in group
         ]  # fmt: skip
-    head = ("Network", *_strategy_column(evidence, cases), "Arithmetic")
+    head = ("Network", *names.strategy_column, "Arithmetic")
     columns = (
         *head, "Whole error", "stored's", "Of noise", "Digits", "Condition", "Backward, ε", "Ulps, median", "99 %", "Wrong signs",
     )  # fmt: skip
@@ -92,7 +101,7 @@ def error_table(evidence: Evidence) -> Table | None:
         " median. Condition: how many times a small relative change of the weights, in a random direction, changes the"
         " gradient; backward: the relative change of the weights, in epsilons, that explains the smooth error. Ulps: error of a"
         " number of the gradient in units of its last place; wrong signs: share of numbers with the other sign."
-        f" {_if_one_strategy(evidence, cases)}".rstrip(),
+        f" {names.if_one_strategy}".rstrip(),
     ]
     return Table("The gradient's error, more closely", columns, rows, len(head), notes, breaks[1:])
 
@@ -100,13 +109,12 @@ def error_table(evidence: Evidence) -> Table | None:
 def verdict_table(evidence: Evidence) -> Table | None:
     """In words, case by case, whether the gradient can be trusted: by the draws of all launches together."""
     rows = []
-    cases = [case for group in _networks(evidence.cases("drift")) for case in group]
-    for case in cases:
+    names = DriftCases(evidence, evidence.cases("drift"))
+    for case in (case for group in names.networks for case in group):
         launches = evidence.launches(case, "drift")
-        head = [_network(case, cases), *_strategy(evidence, case, cases), arithmetic_of(case)]
+        head = [names.network(case), *names.strategy(case), arithmetic_of(case)]
         if failure := evidence.failure(case, "drift"):
-            said = next((row.message for row in evidence.rows if row.case == case and row.probe == "drift"), None)
-            rows.append([*head, f"{failure}: {said}", MISSING])
+            rows.append([*head, f"{failure}: {evidence.message(case, 'drift')}", MISSING])
             continue
         words = _verdict_words(evidence, case)
         if words is None:
@@ -126,9 +134,9 @@ def verdict_table(evidence: Evidence) -> Table | None:
         " As stored: more than that, but at most twice the error of stored in the same arithmetic. Unsafe: more than half of"
         " that noise, or half of some block's gradient is error and twice what stored has, or a step leaves a trace that"
         " stored does not; caution: between, or nobody measured the noise."
-        f" Worst tensor: the largest angle of any parameter tensor in any draw. {_if_one_strategy(evidence, cases)}",
+        f" Worst tensor: the largest angle of any parameter tensor in any draw. {names.if_one_strategy}",
     ]
-    columns = ("Network", *_strategy_column(evidence, cases), "Arithmetic", "Verdict", "Worst tensor")
+    columns = ("Network", *names.strategy_column, "Arithmetic", "Verdict", "Worst tensor")
     return Table("Can the gradient be trusted?", columns, rows, len(columns), notes)
 
 
@@ -143,7 +151,7 @@ def _verdict_words(evidence: Evidence, case: Case) -> str | None:
         for name in dict.fromkeys(name for row in launches for name in row.samples)
         if (values := evidence.samples(case, "drift", name))
     }
-    own = _own_functions(evidence, case)
+    own = own_functions(evidence, case)
     if not {"relative_error", "significant_digits"} <= samples.keys() or (own and "derivative_error" not in samples):
         words = [str(row.metrics["verdict_words"]) for row in launches if row.metrics.get("verdict_words")]
         return max(words, key=lambda said: _SEVERITY.get(said.partition(":")[0], 0), default=None)
@@ -167,36 +175,6 @@ def _are_numbers(series: Mapping[str, Sequence[Metric]]) -> bool:
         for name in ("relative_error", "stored_relative_error")
         for value in series[name]
     )
-
-
-def _network(case: Case, cases: list[Case]) -> str:
-    """A network's name, with the batch where it was measured with several."""
-    several = len({other.batch_size for other in cases if other.model == case.model}) > 1
-    return f"{title_of(case.model)}, batch {case.batch_size}" if several else title_of(case.model)
-
-
-def _way(evidence: Evidence, case: Case) -> str:
-    """The strategy; of a network that back-propagates by functions of its own, these."""
-    own = _own_functions(evidence, case)
-    return f"its own, {own}" if own else strategy_of(case)
-
-
-def _own_functions(evidence: Evidence, case: Case) -> str | None:
-    found = (row.metrics.get("own_functions") for row in evidence.launches(case, "drift"))
-    return next((str(names) for names in found if names), None)
-
-
-def _strategy_column(evidence: Evidence, cases: list[Case]) -> tuple[str, ...]:
-    """A column for the strategy, if there is more than one."""
-    return ("Strategy",) if len({_way(evidence, case) for case in cases}) > 1 else ()
-
-
-def _strategy(evidence: Evidence, case: Case, cases: list[Case]) -> tuple[str, ...]:
-    return (_way(evidence, case),) if _strategy_column(evidence, cases) else ()
-
-
-def _if_one_strategy(evidence: Evidence, cases: list[Case]) -> str:
-    return "" if _strategy_column(evidence, cases) else f"All are {_way(evidence, cases[0])}. "
 
 
 def stability_table(evidence: Evidence) -> Table | None:
@@ -273,15 +251,6 @@ def determinism_table(evidence: Evidence) -> Table | None:
     notes = ["The same step from the same weights, batch and random numbers, compared bit for bit with the first."]
     columns = ("Network", "Strategy", "Case", "Steps", "Bits", "Gradients that differ")
     return Table("Do identical steps repeat?", columns, rows, 5, notes)
-
-
-def _networks(cases: list[Case]) -> list[list[Case]]:
-    """Cases that differ in strategy and arithmetic only."""
-    plain = {
-        case: case.replace(dtype="float32", autocast="none", tf32_matmul=False, tf32_convolution=False)
-        for case in cases
-    }
-    return [[case for case in cases if plain[case] in group] for group in paired(dict.fromkeys(plain.values()))]
 
 
 def _draws(evidence: Evidence, cases: list[Case]) -> str:

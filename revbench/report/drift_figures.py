@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,7 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
     return Figure("Rounding follows ε, flips do not", "drift-parts", svg, f"{'; '.join(said)}.", (note,))
 
 
-def going_back_figures(evidence: Evidence) -> list[Figure]:
+def going_back_figures(evidence: Evidence) -> Iterator[Figure]:
     """The activations' error block by block on the way back: the first network of the catalogue, and the deepest chain."""
     groups: dict[Case, list[Case]] = {}
     for case in evidence.cases("drift"):
@@ -184,8 +184,9 @@ def going_back_figures(evidence: Evidence) -> list[Figure]:
     chains = [plain for plain in predicted if is_chain(plain)]
     chains = [plain for plain in chains if isinstance(parse_factory(plain.model)[2].get("blocks"), int)]
     chains.sort(key=lambda case: parse_factory(case.model)[2]["blocks"])
-    found = [_going_back(evidence, plain, groups[plain]) for plain in (*networks, *chains[-1:])]
-    return [figure for figure in found if figure is not None]
+    for plain in (*networks, *chains[-1:]):
+        if (figure := _going_back(evidence, plain, groups[plain])) is not None:
+            yield figure
 
 
 def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figure | None:

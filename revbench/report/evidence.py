@@ -70,6 +70,11 @@ class Evidence:
         rows = self._index.get((case, probe), [])
         return rows[0].status if rows and not any(row.ok for row in rows) else None
 
+    def message(self, case: Case, probe: str) -> str | None:
+        """What the first row of such a case says."""
+        rows = self._index.get((case, probe), [])
+        return rows[0].message if rows else None
+
     def series(self, case: Case, probe: str) -> dict[str, list[Metric]]:
         """The series of the first launch that has one."""
         return next((columns for row in self.launches(case, probe) if (columns := self.series_of(row))), {})

@@ -6,7 +6,6 @@ import io
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns
@@ -45,7 +44,10 @@ def is_resnet(case: Case) -> bool:
 
 
 class canvas:
-    """A figure in the report's style, closed at the end; side by side, its axes may share their vertical scale."""
+    """A figure in the report's style; side by side, its axes may share their vertical scale.
+
+    Nothing of a ``matplotlibrc`` counts: it is also looked for in the current folder, and can have LaTeX run on all text.
+    """
 
     def __init__(self, width: float, height: float, columns: int = 1, *, one_scale: bool = False) -> None:
         self._size = (width, height, columns)
@@ -53,15 +55,14 @@ class canvas:
 
     def __enter__(self) -> tuple[Canvas, Any]:
         width, height, columns = self._size
-        self._style = mpl.rc_context(_STYLE)
+        self._style = mpl.rc_context()
         self._style.__enter__()
-        self._canvas, axes = plt.subplots(
-            1, columns, figsize=(width, height), layout="constrained", sharey=self._one_scale
-        )
-        return self._canvas, axes
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        figure = Canvas(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(1, columns, sharey=self._one_scale)
 
     def __exit__(self, *exception: Any) -> None:
-        plt.close(self._canvas)
         self._style.__exit__(*exception)
 
 

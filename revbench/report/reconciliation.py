@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from revbench.case import Case
 from revbench.probes.reconciliation import CPU_CHAIN, GAP_WORDS, GPU_CHAIN
@@ -85,9 +85,8 @@ def _all(evidence: Evidence, cases: Sequence[Case], metric: str) -> list[float]:
     return [found.high for case in cases if (found := evidence.value(case, "memory", metric)) is not None]
 
 
-def waterfalls(evidence: Evidence) -> list[Figure]:
+def waterfalls(evidence: Evidence) -> Iterator[Figure]:
     """For each RevNet, the chain under stored and under reconstructed: where the saving goes on its way to nvidia-smi."""
-    figures = []
     for group in paired(_cases(evidence)):
         shown = [c for c in group if not is_resnet(c) and c.nonreversible == "kept"]
         shown = [c for c in shown if c.strategy in ("stored", "reconstructed")]
@@ -126,8 +125,7 @@ def waterfalls(evidence: Evidence) -> list[Figure]:
         name = title_of(falls[0][0].model)
         note = f"{circumstances(falls[0][0])}. Blue: what is counted; yellow: what comes on top of it; both panels to one scale."
         title = f"From live tensors to what the system shows: {name}"
-        figures.append(Figure(title, "waterfall", svg, f"{name}: {'; '.join(said)}.", (note,)))
-    return figures
+        yield Figure(title, "waterfall", svg, f"{name}: {'; '.join(said)}.", (note,))
 
 
 def _fall(evidence: Evidence, case: Case) -> list[tuple[str, float, float, bool]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from revbench.errors import UserError
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence, paired
 from revbench.report.figures import Array, canvas, is_resnet, svg_of
+from revbench.results.files import write_atomically
 from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes
 
@@ -47,9 +48,8 @@ class Panel:
     optimizer_state_bytes: float
 
 
-def memory_figures(evidence: Evidence) -> list[Figure]:
+def memory_figures(evidence: Evidence) -> Iterator[Figure]:
     """For each pair, memory over one step under stored, reconstructed and checkpointed, on one scale."""
-    figures = []
     for group in paired(evidence.cases("memory")):
         panels = []
         for case in group:
@@ -68,8 +68,7 @@ def memory_figures(evidence: Evidence) -> list[Figure]:
                 " drawn to a fixed width, and all panels to one scale. The dot is the peak."
             )
             title = f"Memory over one training step: {names}"
-            figures.append(Figure(title, "memory", svg, f"Peaks: {'; '.join(peaks)}.", (note,)))
-    return figures
+            yield Figure(title, "memory", svg, f"Peaks: {'; '.join(peaks)}.", (note,))
 
 
 def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
@@ -85,13 +84,11 @@ def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
         _draw(figure, axes, panels)
         first = predictions[0].case
         figure.suptitle(f"Predicted memory over one training step ({circumstances(first)}, {first.optimizer})", size=10)
-        temporary = path.with_name(f".{path.name}.part")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=path.suffix[1:], dpi=200)
         try:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=200)
-            temporary.replace(path)
+            write_atomically(path, drawn.getvalue())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise UserError(f"can't write {path}: {error.strerror or error}") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from revbench.titles import circumstances, title_of
 Member = tuple[Case, dict[str, list[Any]]]
 
 
-def training_figures(evidence: Evidence) -> list[Figure]:
+def training_figures(evidence: Evidence) -> Iterator[Figure]:
     """For each pair that was trained, of its first seed: the curves of ResNet and RevNet (Figure 3 of the paper); the angle
     of the RevNet's gradient, cross-entropy and error, stored against reconstructed (Figure 4). The nulls' spread is shaded.
     """
@@ -25,7 +25,6 @@ def training_figures(evidence: Evidence) -> list[Figure]:
     for case in trained:
         first_seed.setdefault(case.replace(seed=0, ulp=0), case.seed)
     shown = [case for case in trained if first_seed[case.replace(seed=0, ulp=0)] == case.seed]
-    found = []
     for group in paired(case for case in shown if not case.ulp):
         members = _drawable(evidence, group)
         nulls = _drawable(evidence, [case for case in shown if case.ulp and case.replace(ulp=0) in group])
@@ -33,10 +32,9 @@ def training_figures(evidence: Evidence) -> list[Figure]:
         others = [member for member in members if not is_resnet(member[0])]
         if resnets:
             reconstructed = [member for member in others if member[0].strategy != "stored"]
-            found.append(_curves(evidence, [*resnets, *(reconstructed or others)], nulls, 3))
+            yield _curves(evidence, [*resnets, *(reconstructed or others)], nulls, 3)
         if others:
-            found.append(_curves(evidence, others, nulls, 4))
-    return found
+            yield _curves(evidence, others, nulls, 4)
 
 
 def _drawable(evidence: Evidence, cases: Sequence[Case]) -> list[Member]:

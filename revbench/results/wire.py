@@ -48,13 +48,13 @@ class _Cpu(Struct, forbid_unknown_fields=True):
     capability: _Word
 
 
-class _Accelerator(Struct, forbid_unknown_fields=True):
+class _Accelerator(Struct, forbid_unknown_fields=True, kw_only=True):
     name: _Word
-    memory_bytes: _Count
-    driver: _Word | None
     uuid: _Word | UnsetType = UNSET
+    memory_bytes: _Count
     capability: _Word | UnsetType = UNSET
     multiprocessors: _Count | UnsetType = UNSET
+    driver: _Word | None
 
 
 class _Build(Struct, forbid_unknown_fields=True):
@@ -65,8 +65,8 @@ class _Build(Struct, forbid_unknown_fields=True):
 
 
 class _Packages(Struct, forbid_unknown_fields=True):
+    revbench: _Word | None
     torch: _Word | None
-    revbench: _Word | UnsetType | None = UNSET
     torchvision: _Word | UnsetType | None = UNSET
     numpy: _Word | UnsetType | None = UNSET
     nvidia_ml_py: _Word | UnsetType | None = msgspec.field(name="nvidia-ml-py", default=UNSET)

@@ -1,0 +1,61 @@
+"""The cases of a table of drift, and what they are called beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from revbench.case import Case
+from revbench.report.evidence import Evidence, paired
+from revbench.titles import strategy_of, title_of
+
+
+class DriftCases:
+    """Cases that stand in one table.
+
+    Args:
+        evidence: what was measured of them.
+        cases: in order of measurement.
+
+    Attributes:
+        networks: the cases in groups that differ in strategy and arithmetic only.
+        strategy_column: the head of a column for the strategy, if there is more than one.
+        if_one_strategy: else a sentence that names it.
+    """
+
+    def __init__(self, evidence: Evidence, cases: Iterable[Case]) -> None:
+        self._evidence = evidence
+        place = {case: i for i, case in enumerate(cases)}
+        members: dict[Case, list[Case]] = {}
+        batches: dict[str, set[int]] = {}
+        for case in place:
+            plain = case.replace(dtype="float32", autocast="none", tf32_matmul=False, tf32_convolution=False)
+            members.setdefault(plain, []).append(case)
+            batches.setdefault(case.model, set()).add(case.batch_size)
+        self.networks = [
+            sorted((case for plain in group for case in members[plain]), key=place.__getitem__)
+            for group in paired(members)
+        ]
+        self._several_batches = {model for model, sizes in batches.items() if len(sizes) > 1}
+        ways = {self._way(case) for case in place}
+        self.strategy_column = ("Strategy",) if len(ways) > 1 else ()
+        self.if_one_strategy = f"All are {ways.pop()}. " if len(ways) == 1 else ""
+
+    def network(self, case: Case) -> str:
+        """A network's name, with the batch where it was measured with several."""
+        name = title_of(case.model)
+        return f"{name}, batch {case.batch_size}" if case.model in self._several_batches else name
+
+    def strategy(self, case: Case) -> tuple[str, ...]:
+        """The cell of the column for the strategy, if there is one."""
+        return (self._way(case),) if self.strategy_column else ()
+
+    def _way(self, case: Case) -> str:
+        """The strategy; of a network that back-propagates by functions of its own, these."""
+        own = own_functions(self._evidence, case)
+        return f"its own, {own}" if own else strategy_of(case)
+
+
+def own_functions(evidence: Evidence, case: Case) -> str | None:
+    """The functions by which a network back-propagates itself, by name."""
+    found = (row.metrics.get("own_functions") for row in evidence.launches(case, "drift"))
+    return next((str(names) for names in found if names), None)
