@@ -165,6 +165,8 @@ class Case:
         return case
 
     def _check_choices(self) -> None:
+        if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", self.device):
+            raise unknown("device", self.device, ("cpu", "cuda", "cuda:N"))
         for field, known in _CHOICES.items():
             if getattr(self, field) not in known:
                 raise unknown(field, getattr(self, field), known)
@@ -181,8 +183,6 @@ class Case:
         from revbench.models.catalogue import CATALOGUE, architecture
 
         self._check_choices()
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise unknown("device", self.device, ("cpu", "cuda", "cuda:N"))
         if not self.data.isprintable():
             raise UserError(f"data={self.data!r} holds unprintable characters")
         for field, least in (

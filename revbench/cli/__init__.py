@@ -61,6 +61,8 @@ def _run() -> tuple[str, int]:
         return "", 130
     except BrokenPipeError:
         return "", 141
+    except SystemExit as ended:  # click's, of a broken pipe; it would be taken for a failed gate
+        return "", 141 if isinstance(ended.__context__, BrokenPipeError) else 2
     except OSError as error:
         _show_if_asked()
         where = f" {error.filename!r}" if error.filename is not None else ""

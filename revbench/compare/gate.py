@@ -40,7 +40,8 @@ class CaseRows:
         seen: dict[tuple[object, ...], Row] = {}
         for row in launches.values():
             drawn = row.options.get("draws", row.metrics.get("draws"))
-            seen.setdefault((row.options.get("first_draw", 0), drawn) if drawn else (row.repeat, None), row)
+            first = row.options.get("first_draw", 0)
+            seen.setdefault((repr(first), repr(drawn)) if drawn else (repr(row.repeat), ""), row)
         self.ok = list(seen.values())
 
     def samples(self, name: str) -> list[float]:

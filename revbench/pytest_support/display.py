@@ -121,7 +121,7 @@ def figures(row: Row) -> str:
         return f"{row.status}: {row.message}"
     try:
         return _figures(row)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):  # a stranger's row, in which something is missing or a word
         return "; ".join(f"{k}: {v}" for k, v in row.metrics.items() if k.endswith("_reason")) or "no figures"
 
 

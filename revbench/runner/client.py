@@ -22,8 +22,11 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 GRACE_SECONDS = 60.0  # beyond a worker's deadline, in which the server must have said so
-# As `python -m revbench.runner.server`, but the current folder's files must not shadow what the server imports.
-_START = "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from revbench.runner.server import main; main()"
+# As `python -m revbench.runner.server`, but nothing is imported from the current folder, which PYTHONPATH may name, too.
+_START = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; from revbench.imports import forget_current_folder;"
+    " forget_current_folder(); from revbench.runner.server import main; main()"
+)
 
 
 class WorkerServer:
