@@ -77,17 +77,15 @@ def batches_of(
             timeout=wait_seconds if loaders else 0, prefetch_factor=PREFETCHED if loaders else None,
             worker_init_fn=partial(_speak_up, said) if loaders else None,
         )  # fmt: skip
+        problem = ""
         try:
             yield from loader
-        except RuntimeError as error:  # of a loader that died or is late; what an item raises is none of it
-            if not loaders or not _of_the_loaders(error):
-                raise
-            words = said.read_text(errors="replace").strip() if said.exists() else first_line(error)
-            raise UserError(f"the processes that read images ahead failed: {words}; {_MEND}") from error
-
-
-def _of_the_loaders(error: RuntimeError) -> bool:
-    return "DataLoader" in str(error)
+        except RuntimeError as error:
+            if not str(error).startswith(("DataLoader timed out", "DataLoader worker")):
+                raise  # it is an item's own
+            problem = said.read_text(errors="replace").strip() if said.exists() else first_line(error)
+        if problem:  # only now, when nothing holds the loaders any more
+            raise UserError(f"the processes that read images ahead failed: {problem}; {_MEND}")
 
 
 def _speak_up(said: Path, loader: int) -> None:

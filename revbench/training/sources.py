@@ -75,7 +75,7 @@ def _count_images(folder: Path) -> int:
         for name in folders:
             path = os.path.join(where, name)
             if (own := _identity(path)) in above:
-                raise UserError(f"data: the link {path!r} leads back to a folder that it is in; remove it")
+                raise UserError(f"data: {path!r} leads back, by a link, to a folder that it is in; remove the link")
             ancestors[path] = above | {own}
     return count
 

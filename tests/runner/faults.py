@@ -43,6 +43,18 @@ def dies_with_a_child_left() -> nn.Module:
     os._exit(6)
 
 
+def leaves_a_child_in_a_session_of_its_own() -> nn.Module:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:  # as daemons do it
+            Path(os.environ["REVBENCH_TEST_PID_FILE"]).write_text(str(os.getpid()))
+            time.sleep(600)
+        os._exit(0)
+    while not Path(os.environ["REVBENCH_TEST_PID_FILE"]).exists():
+        time.sleep(0.01)
+    return healthy()
+
+
 def raises() -> nn.Module:
     raise RuntimeError("a fault\nof two lines")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from revbench.case import Case
-from revbench.errors import UserError
+from revbench.errors import RunEnded, UserError
 from revbench.probes.found import Found
 from revbench.runner.client import WorkerServer
 from revbench.runner.server import oom_kills
@@ -71,6 +74,68 @@ def test_a_server_that_was_killed_is_started_again() -> None:
         own._process.wait()
         assert own.measure([case("healthy")], "parameters")["status"] == "crashed"
         assert own.measure([case("healthy")], "parameters", timeout_seconds=1e12)["status"] == "ok"
+
+
+def test_nothing_of_a_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a daemon in a session of its own."""
+    file = tmp_path / "pid"
+    monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(file))
+    with WorkerServer() as own:
+        assert own.measure([case("leaves_a_child_in_a_session_of_its_own")], "parameters")["status"] == "ok"
+        assert not psutil.pid_exists(int(file.read_text()))
+        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
+
+
+def test_a_server_that_is_stopped_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revbench.runner.client.GRACE_SECONDS", 0.3)
+    with WorkerServer() as own:
+        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
+        assert own._process is not None
+        own._process.send_signal(signal.SIGSTOP)
+        found = own.measure([case("healthy")], "parameters", timeout_seconds=0.1)
+        assert (found["status"], found["message"]) == (
+            "timeout", "the worker server did not answer in time (was it stopped?)"
+        )  # fmt: skip
+        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
+
+
+def test_silence_is_a_timeout_but_patience_can_be_asked_for(server: WorkerServer) -> None:
+    hanging = server.measure([case("hangs")], "parameters", timeout_seconds=None, silence_seconds=0.3)
+    assert (hanging["status"], hanging["message"]) == ("timeout", "no word for too long: it hangs")
+    for name in ("timeout_seconds", "silence_seconds"):
+        for value in (math.nan, -1.0, 0.0, math.inf):
+            with pytest.raises(UserError, match=f"{name}={value} must be a number of more than 0"):
+                server.measure([case("healthy")], "parameters", **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_signal_to_the_server_is_called_by_its_name() -> None:
+    with WorkerServer() as own:
+        killer = threading.Timer(0.3, own.abandon)
+        killer.start()
+        with pytest.raises(
+            RunEnded, match="the worker server was ended by signal SIGKILL before anything was measured"
+        ):
+            own.environment()
+        killer.join()
+
+
+def test_a_server_whose_parent_is_gone_says_nothing() -> None:
+    """It may be about to answer then."""
+    program = (
+        "import os, sys; from revbench.runner import server;"
+        " reader, writer = os.pipe(); os.close(reader);"
+        " server.serve(0, writer); print('ended', file=sys.stderr)"
+    )
+    request = {"task": "environment", "timeout_seconds": 60, "silence_seconds": None}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(request) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stderr == "ended\n"
 
 
 def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +324,8 @@ def test_oom_kills_are_read_from_the_control_group(tmp_path: Path) -> None:
     assert oom_kills(tmp_path, membership) == 3
     membership.write_text("5:cpu,memory:/old\n4:pids:/old\n")
     assert oom_kills(tmp_path, membership) == 2
+    membership.write_text("garbled\n")
+    assert oom_kills(tmp_path, membership) == 0
     membership.write_text("0::/elsewhere\n")
     assert oom_kills(tmp_path, membership) == 0
     (tmp_path / "memory.events").write_text("oom_kill 7\n")  # a container sees its own group at the root

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from revbench.results.journal import Journal, series_stem
 from revbench.results.runs import read_run
 from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session, check_device
-from tests.results.rows import ENVIRONMENT
+from tests.results.rows import ENVIRONMENT, make_row
 
 
 def test_measure_returns_and_writes_rows(tmp_path: Path) -> None:
@@ -45,6 +46,35 @@ def test_nothing_is_measured_twice(tmp_path: Path, server: WorkerServer) -> None
     session.measure(case, "parameters", repeat=2)
     journal.close()
     assert [row.repeat for row in read_run(tmp_path).rows] == [1, 2]
+
+
+def test_what_failed_is_tried_again_if_asked_for(tmp_path: Path, server: WorkerServer) -> None:
+    """A worker that somebody killed, say; what the network does not support stays as it is."""
+    case = revbench.Case(model="revnet-38", batch_size=2)
+    journal = Journal(tmp_path)
+    environment = server.environment()
+    ours = {"environment_id": journal.add_environment(environment), "case": case, "probe": "parameters", "options": {}}
+    none = {"metrics": {}, "samples": {}}
+    journal.add_rows([make_row(**ours, **none, repeat=i, status=s) for i, s in ((1, "crashed"), (2, "unsupported"))])
+    for retry, statuses in ((False, ["crashed", "unsupported"]), (True, ["ok", "unsupported"])):
+        session = Session(journal, server, environment, retry=retry)
+        assert [session.measure(case, "parameters", repeat=i).status for i in (1, 2)] == statuses
+    journal.close()
+    assert [row.status for row in read_run(tmp_path).rows] == ["crashed", "unsupported", "ok"]
+    journal = Journal(tmp_path, resume=True)
+    assert Session(journal, server, environment, retry=True).measure(case, "parameters").ok
+    assert len(journal.run.rows) == 3
+    journal.close()
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, {"a": 1}, [math.nan], [[1]]])
+def test_an_option_that_no_row_can_hold(tmp_path: Path, server: WorkerServer, value: object) -> None:
+    journal = Journal(tmp_path / "out")
+    session = Session(journal, server, server.environment())
+    with pytest.raises(UserError, match=r"max_seconds=.* of probe time must be a finite number, a word, or a list"):
+        session.measure(revbench.Case(model="revnet-38"), "time", options={"max_seconds": value})
+    journal.close()
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_options_are_another_measurement(tmp_path: Path, server: WorkerServer) -> None:

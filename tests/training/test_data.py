@@ -33,6 +33,36 @@ def test_digits_are_real_and_split_the_same_way_every_time() -> None:
     assert a.train_images[:, 0].float().std() > 50
 
 
+def test_only_images_are_opened(tmp_path: Path) -> None:
+    """Not PostScript, for which PIL runs Ghostscript, nor a pipe, which would be waited for, nor what has no end of pixels."""
+    folder = make_folder(tmp_path / "f", classes=1)
+    victim = folder / "class0" / "3.png"
+    for content, said in (
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "cannot identify image file"),
+        (b"P6 20000 20000 255\n", "are more than|exceeds limit"),
+        (None, "no regular file"),
+    ):
+        victim.unlink()
+        os.mkfifo(victim) if content is None else victim.write_bytes(content)
+        with pytest.raises(UserError, match=rf"3.png can't be read: .*({said})"):
+            load_images(str(folder), image_size=8)
+
+
+def test_a_link_that_leads_back_is_no_hang(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f")
+    for name in ("a", "b", "c"):
+        (folder / "class0" / name).symlink_to(folder)
+    with pytest.raises(
+        UserError, match=r"class0/[abc].*' leads back, by a link, to a folder that it is in; remove the link"
+    ):
+        split_data_option(str(folder))
+    for name in ("a", "b", "c"):
+        (folder / "class0" / name).unlink()
+    (folder / "class1" / "more").symlink_to(folder / "class2")  # which is no loop
+    assert split_data_option(str(folder))[0] == "f"
+    assert count_training_images(str(folder)) == 32
+
+
 def test_a_folder_without_split_holds_out_a_fifth(tmp_path: Path) -> None:
     found = load_images(str(make_folder(tmp_path / "f")), image_size=16)
     assert (len(found.train_labels), len(found.validation_labels)) == (24, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from revbench.case import Case
-from revbench.errors import UserError
+from revbench.errors import RunEnded, UserError
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.training.loop import measure_training
 from revbench.training.place import Place
-from revbench.training.torchrun import check_command
+from revbench.training.ranks import _checked_size, _packed, _unpacked
+from revbench.training.torchrun import Task, _outcome, _own_task, _words, check_command
 from revbench.workload import build_workload
 from tests.conftest import ROOT
 from tests.training.processes import ends, kill_worker, running, started, wait_for_a_checkpoint
@@ -152,6 +155,62 @@ def test_a_mistake_is_said_once(tmp_path: Path) -> None:
         processes[1].terminate()  # as torchrun does
         assert ends(processes[1])[1:] == ("", "")
     assert not list(tmp_path.iterdir())
+
+
+TASKS = [
+    Task(Case(model="revnet-38", seed=seed), {"evaluations": 2, "data_path": "/here", "loaders": 3}, 60.0)
+    for seed in (0, 1)
+]
+
+
+def test_a_process_does_nothing_that_its_own_command_line_does_not_say() -> None:
+    """Whoever reaches the store can name a training there, but none of his own."""
+    good = {"index": 1, "digest": TASKS[1].digest}
+    assert _own_task(good, TASKS, 1) is TASKS[1]
+    elsewhere = Task(TASKS[1].case, {"evaluations": 2, "data_path": "/there", "folder": "out", "stem": "a"}, 60.0)
+    assert elsewhere.digest == TASKS[1].digest  # where images and files are is each machine's own
+    factory = Task(Case(model="os:system"), {"evaluations": 2}, 60.0)
+    for changed in (
+        {"digest": TASKS[0].digest}, {"digest": factory.digest}, {"index": 2}, {"index": -1}, {"index": True}, {"index": "1"},
+        {"index": None}, {"digest": None},
+    ):  # fmt: skip
+        with pytest.raises(RunEnded, match="process 1 was called to a training that its command line does not name"):
+            _own_task({**good, **changed}, TASKS, 1)
+    other = Task(TASKS[1].case, {"evaluations": 3}, 60.0)
+    assert other.digest != TASKS[1].digest
+
+
+@pytest.mark.parametrize("text", [b"", b"null", b"[1]", b"\xff", b"[" * 100_000, b'{"a": ' + b"1" * (2 << 20) + b"}"])
+def test_what_strangers_put_into_the_store_is_one_line(text: bytes) -> None:
+    with pytest.raises(RunEnded, match="the store of this run holds what none of its processes writes"):
+        _words(text)
+
+
+def test_outcomes_are_words() -> None:
+    told = _outcome(json.dumps({"status": ["ok"], "message": {"a": 1}, "more": 3, "log_tail": "x" * 10**5}).encode())
+    assert told["status"] == "crashed"
+    assert told["message"] == "{'a': 1}"
+    assert len(told["log_tail"]) == 4000
+    assert _outcome(b'{"status": "left"}')["status"] == "left"
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("pwned",)
+
+
+def test_what_processes_tell_each_other_is_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = {"cpu": torch.get_rng_state(), "note": None, "numbers": (1, 2.5), "words": ["a"]}
+    back = _unpacked(_packed(value))
+    assert torch.equal(back.pop("cpu"), value.pop("cpu"))  # type: ignore[arg-type]
+    assert back == value
+    with pytest.raises(UserError, match="another process sent what can't be read"):
+        _unpacked(_packed({"evil": Evil()}))
+    assert not list(tmp_path.iterdir())
+    for size in (0, -1, 11):
+        with pytest.raises(UserError, match="announced"):
+            _checked_size(size, 10)
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
