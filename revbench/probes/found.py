@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,17 @@ Metric = float | int | str | None
 Progress = Callable[[Mapping[str, Any]], None]
 
 
+LARGEST = 1e150  # of a figure in a row: what is beyond has no square, and was no figure before
+
+
 def finite_or_null(value: Metric) -> Metric:
-    """The value, or None where it is NaN or infinite, which JSON can't hold."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """The value, or None where it is NaN, infinite or beyond `LARGEST`."""
+    return value if not isinstance(value, float) or is_finite(value) else None
+
+
+def is_finite(value: float) -> bool:
+    """Whether a row can hold a number."""
+    return -LARGEST <= value <= LARGEST
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from typing import Any
 
 import matplotlib as mpl
@@ -47,6 +48,7 @@ class canvas:
     """A figure in the report's style; side by side, its axes may share their vertical scale.
 
     Nothing of a ``matplotlibrc`` counts: it is also looked for in the current folder, and can have LaTeX run on all text.
+    Figures in files may be of any size: what overflows is not drawn.
     """
 
     def __init__(self, width: float, height: float, columns: int = 1, *, one_scale: bool = False) -> None:
@@ -55,15 +57,16 @@ class canvas:
 
     def __enter__(self) -> tuple[Canvas, Any]:
         width, height, columns = self._size
-        self._style = mpl.rc_context()
-        self._style.__enter__()
+        self._style = ExitStack()
+        self._style.enter_context(mpl.rc_context())
+        self._style.enter_context(np.errstate(all="ignore"))
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         figure = Canvas(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(1, columns, sharey=self._one_scale)
 
     def __exit__(self, *exception: Any) -> None:
-        self._style.__exit__(*exception)
+        self._style.close()
 
 
 def svg_of(figure: Canvas) -> str:

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from revbench.case import Case
 from revbench.errors import UserError
+from revbench.probes.found import LARGEST
 from revbench.results.schema import SCHEMA_VERSION, Metric, Row
 from revbench.words import Status
 
@@ -22,9 +23,9 @@ MOST_LETTERS = 10_000  # of a message
 
 # Arithmetic with them must not overflow: sums, squares of ratios, products with units.
 _Integer = Annotated[int, Meta(ge=-(2**62), le=2**62)]
-_Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+_Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 _Count = Annotated[int, Meta(ge=0, le=2**62)]
-_Seconds = Annotated[float, Meta(ge=0, le=1e300)]
+_Seconds = Annotated[float, Meta(ge=0, le=LARGEST)]
 _Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.:/ -]*\Z", max_length=200)]
 _Word = Annotated[str, Meta(max_length=1000)]
 _Text = Annotated[str, Meta(max_length=MOST_LETTERS)]
@@ -48,28 +49,28 @@ class _Cpu(Struct, forbid_unknown_fields=True):
     capability: _Word
 
 
-class _Accelerator(Struct, forbid_unknown_fields=True, kw_only=True):
+class _Accelerator(Struct, forbid_unknown_fields=True):
     name: _Word
-    uuid: _Word | UnsetType = UNSET
+    uuid: _Word
     memory_bytes: _Count
-    capability: _Word | UnsetType = UNSET
-    multiprocessors: _Count | UnsetType = UNSET
+    capability: _Word
+    multiprocessors: _Count
     driver: _Word | None
 
 
 class _Build(Struct, forbid_unknown_fields=True):
     threads: _Count
-    cuda: _Word | UnsetType | None = UNSET
-    cudnn: _Count | UnsetType | None = UNSET
-    mkldnn: bool | UnsetType = UNSET
+    cuda: _Word | None
+    cudnn: _Count | None
+    mkldnn: bool
 
 
 class _Packages(Struct, forbid_unknown_fields=True):
     revbench: _Word | None
     torch: _Word | None
-    torchvision: _Word | UnsetType | None = UNSET
-    numpy: _Word | UnsetType | None = UNSET
-    nvidia_ml_py: _Word | UnsetType | None = msgspec.field(name="nvidia-ml-py", default=UNSET)
+    torchvision: _Word | None
+    numpy: _Word | None
+    nvidia_ml_py: _Word | None = msgspec.field(name="nvidia-ml-py")
 
 
 class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="environment"):

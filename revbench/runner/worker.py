@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import math
 import sys
 import traceback
 import warnings
@@ -13,7 +12,7 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.errors import UserError, first_line
-from revbench.probes.found import Found, finite_or_null
+from revbench.probes.found import Found, finite_or_null, is_finite
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -87,7 +86,7 @@ def _as_json(found: Found) -> dict[str, Any]:
             metrics[f"{name}_reason"] = f"the value is {value}"
     return {
         "metrics": metrics,
-        "samples": {name: [v for v in values if math.isfinite(v)] for name, values in found.samples.items()},
+        "samples": {name: [v for v in values if is_finite(v)] for name, values in found.samples.items()},
         "series": {name: [finite_or_null(value) for value in values] for name, values in found.series.items()},
     }
 

@@ -20,7 +20,7 @@ from revbench.results.journal import Journal
 from revbench.results.runs import Run
 from revbench.results.schema import Row
 from tests.compare.runs import BLOCKS, CASE, NORMAL, drift_row, many, scaled, write
-from tests.results.rows import ENVIRONMENT, make_row
+from tests.results.rows import ACCELERATOR, ENVIRONMENT, make_row
 
 
 def compare(tmp_path: Path, now: Row, **settings: Any) -> Comparison:
@@ -195,7 +195,7 @@ def test_across_hardware_only_what_is_the_same_everywhere(tmp_path: Path) -> Non
 
 
 def test_a_gpu_against_a_cpu(tmp_path: Path) -> None:
-    card = {"name": "A GPU", "memory_bytes": 2**33, "driver": "1", "uuid": "GPU-1"}
+    card = ACCELERATOR
     other = {**ENVIRONMENT, "accelerators": [card]}
     now = drift_row(CASE.replace(device="cuda:1"), **scaled("activation_error_epsilons", 5.0))
     found = compare(tmp_path, now, environment=other)
@@ -248,7 +248,7 @@ def run_on(folder: Path, *measured: tuple[str, Row]) -> Path:
     """Rows, each measured on a machine of its own."""
     journal = Journal(folder)
     for i, (machine, row) in enumerate(measured):
-        accelerators = [{"name": machine, "memory_bytes": 1, "driver": "1"}] if "GPU" in machine else []
+        accelerators = [{**ACCELERATOR, "name": machine}] if "GPU" in machine else []
         identity = {"environment_id": f"{i:012}", "cpu": {**ENVIRONMENT["cpu"], "model": machine}}
         journal.add_environment({**ENVIRONMENT, **identity, "accelerators": accelerators})
         journal.add_row(dataclasses.replace(row, environment_id=f"{i:012}"))

@@ -14,9 +14,13 @@ ENVIRONMENT: dict[str, Any] = {
     "accelerators": [],
     "system": "Linux x86_64",
     "python": "3.11",
-    "packages": {"torch": "2.6", "revbench": "0.1"},
+    "packages": {"revbench": "0.1", "torch": "2.6", "torchvision": None, "numpy": "2.0", "nvidia-ml-py": None},
     "torch": {"threads": 2, "cuda": None, "cudnn": None, "mkldnn": True},
 }
+
+ACCELERATOR: dict[str, Any] = {
+    "name": "A GPU", "uuid": "GPU-1", "memory_bytes": 2**33, "capability": "9.0", "multiprocessors": 132, "driver": "1",
+}  # fmt: skip
 
 
 def make_row(**changes: Any) -> Row:
