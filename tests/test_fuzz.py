@@ -85,7 +85,7 @@ def mutate_json(random: random.Random, content: bytes) -> bytes:
     if random.random() < 0.3:
         return mutate(random, content)
     lines = content.splitlines()
-    if random.random() < 0.5 and lines[-1].startswith(b"{"):
+    if random.random() < 0.5 and b'"kind": "row"' in lines[-1]:
         return mutate_figures(random, lines)
     i = random.randrange(len(lines))
     record = json.loads(lines[i])
