@@ -77,7 +77,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         try:
             raise SystemExit(run_suites([str(a) for a in arguments] + ([] if given.benchmark else ["--benchmark"])))
         except UserError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise _usage_error(error) from None
     return (yield)
 
 
@@ -101,7 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
         try:
             check_tier_and_device(option)
         except UserError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise _usage_error(error) from None
         return
     from revbench.pytest_support.display import Display
     from revbench.pytest_support.options import open_invocation
@@ -114,10 +114,17 @@ def pytest_configure(config: pytest.Config) -> None:
             config.stash[_BASELINE] = read_run(Path(option.revbench_baseline))
         invocation = open_invocation(config.option, _arguments(config))
     except UserError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise _usage_error(error) from None
     config.stash[_INVOCATION] = invocation
     config.stash[_DISPLAY] = Display(config)
     config.stash[_USED_SECONDS] = {}
+
+
+def _usage_error(error: Exception) -> pytest.UsageError:
+    """What a user did wrong, as one line that a terminal shows as it is."""
+    from revbench.terminal import plain
+
+    return pytest.UsageError(plain(error))
 
 
 def _arguments(config: pytest.Config) -> list[str]:

@@ -186,6 +186,8 @@ def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
         (["--revbench-resume=nothing"], "to resume"),
         (["--revbench-resume=a", "--revbench-output=b"], "omit --revbench-output"),
         (["--revbench-repeats=0"], "at least 1"),
+        (["--benchmark-max-time=nan"], "must be a number of seconds above 0"),
+        (["--revbench-retry"], "give it with --revbench-resume=DIR"),
         (["--benchmark-disable"], "can't apply"),
         (["--benchmark-only"], "can't apply"),
         (["--collect-only", "--revbench-tier=huge"], "unknown tier"),

@@ -15,6 +15,7 @@ from revbench.pytest_support.options import Invocation
 from revbench.results.benchmark_json import benchmark_name
 from revbench.results.schema import Row
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS
+from revbench.terminal import plain
 from revbench.tiers import Plan
 
 
@@ -86,7 +87,7 @@ class Measurer:
         except UserError as error:
             problem = str(error)
         if problem is not None:
-            pytest.fail(problem, pytrace=False)
+            pytest.fail(plain(problem), pytrace=False)
         self._show([row], replayed=session.replayed > replayed)
         if probe == "time" and row.ok and not self._in_table:
             self._show_in_table(row)
@@ -116,7 +117,7 @@ class Measurer:
         except UserError as error:
             problem = str(error)
         if problem is not None:
-            pytest.fail(problem, pytrace=False)
+            pytest.fail(plain(problem), pytrace=False)
         self._show(rows, replayed=session.replayed > replayed)
         return rows
 

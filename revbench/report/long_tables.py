@@ -39,7 +39,8 @@ def _csv(table: Table) -> str:
 
 def _harmless(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if re.match(r"[=+@\t\r]|-(?![\d.])", cell) else cell
+    number = re.fullmatch(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( ?[^\W\d_]+| ?[%×°])?", cell)
+    return f"'{cell}" if re.match(r"[=+@\t\r-]", cell) and number is None else cell
 
 
 def _slug(title: str) -> str:

@@ -24,7 +24,8 @@ from revbench.terminal import plain, say
 from revbench.training.display import Board
 from revbench.training.place import Place
 from revbench.training.request import Request
-from revbench.training.torchrun import TRAINING, Leader, Task, follow
+from revbench.training.tasks import Task
+from revbench.training.torchrun import TRAINING, Leader, follow
 
 SILENCE_SECONDS = 3600.0  # without a step, an evaluated batch or a word: then a training is taken to hang
 

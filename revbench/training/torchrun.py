@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from hashlib import sha256
 from typing import Any
 
 from revbench.case import Case
@@ -26,33 +25,12 @@ from revbench.results.wire import check_environment
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.session import resolve_device
 from revbench.training.place import MEETING, Place
-from revbench.words import STATUSES
+from revbench.training.tasks import Task, own_task, read_outcome, read_words
 
 TRAINING = "training"  # the one probe that is for several processes
 
 _FOREVER = timedelta(days=30)
 _AFTER_THE_END = timedelta(seconds=60)  # in which a process tells how it ended, once another has
-_MOST_BYTES = 1 << 20  # of a word in the store
-_OWN = ("data_path", "loaders", "folder", "stem")  # settings that may differ from machine to machine
-
-
-class Task:
-    """One training that the command line asks for.
-
-    Args:
-        case: what is trained, on the device ``cpu`` or ``cuda``.
-        options: of `revbench.training.loop.measure_training`.
-        silence_seconds: see `WorkerServer.measure`.
-    """
-
-    def __init__(self, case: Case, options: Mapping[str, Any], silence_seconds: float) -> None:
-        self.case, self.options, self.silence_seconds = case, options, silence_seconds
-
-    @property
-    def digest(self) -> str:
-        """Equal in all processes that were started alike."""
-        shared = {name: value for name, value in self.options.items() if name not in _OWN}
-        return sha256(json.dumps([self.case.to_json(), shared], sort_keys=True).encode()).hexdigest()
 
 
 class Participant(WorkerServer):
@@ -107,7 +85,7 @@ class Participant(WorkerServer):
 
     def _ended_well_everywhere(self, number: int) -> bool:
         keys = [f"outcome/{number}/{rank}" for rank in range(self.place.world_size)]
-        return self.come(keys, MEETING) and all(_outcome(self.store.get(key))["status"] == "ok" for key in keys)
+        return self.come(keys, MEETING) and all(read_outcome(self.store.get(key))["status"] == "ok" for key in keys)
 
     @contextmanager
     def _watched(self, number: int, over: threading.Event) -> Iterator[None]:
@@ -160,7 +138,7 @@ class Leader(Participant):
         found = super().environment()
         self.environments, self._local_ranks = [found], [self.place.local_rank]
         for rank in range(1, self.place.world_size):
-            told = _words(self._wait(f"environment/{rank}", MEETING))
+            told = read_words(self._wait(f"environment/{rank}", MEETING))
             if "refused" in told:
                 raise UserError(f"process {rank}: {told['refused']}")
             try:
@@ -240,7 +218,7 @@ class Leader(Participant):
         outcomes: dict[int, dict[str, Any]] = {}
         for rank in range(self.place.world_size):
             try:
-                outcomes[rank] = _outcome(self._wait(f"outcome/{number}/{rank}", _AFTER_THE_END))
+                outcomes[rank] = read_outcome(self._wait(f"outcome/{number}/{rank}", _AFTER_THE_END))
             except RunEnded:  # also if torchrun, which noticed the same, tells this process to go meanwhile
                 return rank, {"status": "crashed", "message": "it does not answer any more"}
         failed = {rank: outcome for rank, outcome in outcomes.items() if outcome["status"] != "ok"}
@@ -273,42 +251,13 @@ def follow(place: Place, tasks_on: Callable[[str], Sequence[Task]], device: str)
             store.set(f"environment/{place.rank}", json.dumps(told))
             for number in itertools.count(1):
                 store.wait([f"task/{number}"], _FOREVER)
-                asked = _words(store.get(f"task/{number}"))
+                asked = read_words(store.get(f"task/{number}"))
                 if not asked:
                     store.set(f"gone/{place.rank}", "")
                     return
-                server.take_part(number, _own_task(asked, tasks, place.rank))
+                server.take_part(number, own_task(asked, tasks, place.rank))
     except RuntimeError as error:  # of the store; torch.distributed's errors are RuntimeErrors
         raise RunEnded(f"process {place.rank}: another process of this run is gone ({type(error).__name__})") from error
-
-
-def _own_task(asked: Mapping[str, Any], tasks: Sequence[Task], rank: int) -> Task:
-    """The training of this process's own command line that has this index and digest."""
-    index = asked.get("index")
-    if type(index) is not int or not 0 <= index < len(tasks) or tasks[index].digest != asked.get("digest"):
-        raise RunEnded(f"process {rank} was called to a training that its command line does not name; start all alike")
-    return tasks[index]
-
-
-def _words(text: bytes) -> dict[str, Any]:
-    """What the store holds under a name, which anybody may have written."""
-    try:
-        found = json.loads(text) if len(text) <= _MOST_BYTES else None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise RunEnded(
-            "the store of this run holds what none of its processes writes; start again on a port of your own"
-        )
-    return found
-
-
-def _outcome(text: bytes) -> dict[str, Any]:
-    """How a task ended in a process: ``status``, ``message`` and ``log_tail``."""
-    found = _words(text)
-    status = found.get("status")
-    words = {name: str(found.get(name) or "")[:4000] for name in ("message", "log_tail")}
-    return {"status": status if status in (*STATUSES, "refused", "left") else "crashed", **words}
 
 
 @contextmanager

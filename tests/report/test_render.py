@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.report import write_report
-from revbench.report.build import build_report
+from revbench.report.build import MOST_FIGURES, build_report
 from revbench.report.document import Figure, Paragraph, Report, Section, Table
 from revbench.report.html import render_html
+from revbench.report.long_tables import MOST_ROWS, shortened
 from revbench.report.markdown import render_markdown
 from revbench.report.pdf import render_pdf
 from revbench.results.journal import Journal
@@ -274,6 +275,59 @@ def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:
         if isinstance(b, Table) and b.title.startswith("Time") for row in b.rows if row[:2] == ["RevNet-38", "stored"]
     ]  # fmt: skip
     assert found == ["400 ms (360 ms to 480 ms)", "100 s"]
+
+
+def test_a_run_of_many_cases_has_the_first_figures_and_whole_tables_beside_it(tmp_path: Path) -> None:
+    """Its page does not grow with it."""
+    folder = tmp_path / "run"
+    journal = Journal(folder)
+    journal.add_environment(ENVIRONMENT)
+    strategies = ("stored", "reconstructed", "checkpointed")
+    cases = [BASE.replace(batch_size=batch, strategy=name) for batch in range(1, 151) for name in strategies]
+    levels = {**memory(1 << 20), "live_bytes_at_rss_peak": 1 << 20, "allocated_bytes_at_rss_peak": 2 << 20}
+    name = journal.add_series(
+        (BASE.id, "memory", 1, ""), {"operation": [1, 2], "live_bytes": [5, 9], "phase": ["forward", "backward"]}
+    )
+    draws = {"angle_degrees": [0.1, 0.2], "relative_error": [1e-3, 2e-3]}
+    rows = [make_row(case=case, metrics=timed(0.1 + case.batch_size)) for case in cases]
+    rows += [make_row(case=case, probe="memory", metrics=levels, samples={}, series=name) for case in cases]
+    rows += [
+        make_row(case=case, probe="drift", metrics={"angle_degrees": 0.1, "draws": 2}, samples=draws) for case in cases
+    ]
+    journal.add_rows(rows)
+    journal.close()
+    written = write_report([folder], folder)
+    assert (folder / "report.pdf") in written.paths
+    assert len(list((folder / "figures").iterdir())) <= 4 * MOST_FIGURES
+    assert (folder / "report.html").stat().st_size < 2 << 20
+    page = (folder / "report.md").read_text()
+    assert "These are the first 8 of such figures; the tables have all cases." in page
+    assert f"The first {MOST_ROWS} of 450 rows; all of them are in tables/" in page
+    whole = {path.name: path.read_text().splitlines() for path in (folder / "tables").iterdir()}
+    assert whole
+    assert all(len(lines) == 451 for lines in whole.values()), {name: len(lines) for name, lines in whole.items()}
+
+
+def test_cells_of_a_table_are_no_formulas() -> None:
+    cells = ["=cmd()", "+1", "-cmd", "-3.5 MiB", "@x", "a=1", "-2+3+cmd|' /C calc'!A0"]
+    table = Table("A table", ["=a", "b"], [[cell, "x, y"] for cell in cells] * 30, 1)
+    report, files = shortened(Report("", "", [Section("", [table])]))
+    (block,) = report.sections[0].blocks
+    assert isinstance(block, Table)
+    assert len(block.rows) == MOST_ROWS
+    (text,) = files.values()
+    lines = text.splitlines()
+    assert lines[0] == "'=a,b"
+    assert [line.partition(",")[0] for line in lines[1:8]] == [
+        "'=cmd()",
+        "+1",
+        "'-cmd",
+        "-3.5 MiB",
+        "'@x",
+        "a=1",
+        "'-2+3+cmd|' /C calc'!A0",
+    ]
+    assert len(lines) == 1 + 210
 
 
 def test_chains_have_a_table_and_a_plane_of_their_own(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from revbench.results.schema import Row
 from revbench.training.loop import measure_training
 from revbench.training.place import Place
 from revbench.training.ranks import _checked_size, _packed, _unpacked
-from revbench.training.torchrun import Task, _outcome, _own_task, _words, check_command
+from revbench.training.tasks import Task, own_task, read_outcome, read_words
+from revbench.training.torchrun import check_command
 from revbench.workload import build_workload
 from tests.conftest import ROOT
 from tests.training.processes import ends, kill_worker, running, started, wait_for_a_checkpoint
@@ -166,7 +167,7 @@ TASKS = [
 def test_a_process_does_nothing_that_its_own_command_line_does_not_say() -> None:
     """Whoever reaches the store can name a training there, but none of his own."""
     good = {"index": 1, "digest": TASKS[1].digest}
-    assert _own_task(good, TASKS, 1) is TASKS[1]
+    assert own_task(good, TASKS, 1) is TASKS[1]
     elsewhere = Task(TASKS[1].case, {"evaluations": 2, "data_path": "/there", "folder": "out", "stem": "a"}, 60.0)
     assert elsewhere.digest == TASKS[1].digest  # where images and files are is each machine's own
     factory = Task(Case(model="os:system"), {"evaluations": 2}, 60.0)
@@ -175,7 +176,7 @@ def test_a_process_does_nothing_that_its_own_command_line_does_not_say() -> None
         {"index": None}, {"digest": None},
     ):  # fmt: skip
         with pytest.raises(RunEnded, match="process 1 was called to a training that its command line does not name"):
-            _own_task({**good, **changed}, TASKS, 1)
+            own_task({**good, **changed}, TASKS, 1)
     other = Task(TASKS[1].case, {"evaluations": 3}, 60.0)
     assert other.digest != TASKS[1].digest
 
@@ -183,15 +184,17 @@ def test_a_process_does_nothing_that_its_own_command_line_does_not_say() -> None
 @pytest.mark.parametrize("text", [b"", b"null", b"[1]", b"\xff", b"[" * 100_000, b'{"a": ' + b"1" * (2 << 20) + b"}"])
 def test_what_strangers_put_into_the_store_is_one_line(text: bytes) -> None:
     with pytest.raises(RunEnded, match="the store of this run holds what none of its processes writes"):
-        _words(text)
+        read_words(text)
 
 
 def test_outcomes_are_words() -> None:
-    told = _outcome(json.dumps({"status": ["ok"], "message": {"a": 1}, "more": 3, "log_tail": "x" * 10**5}).encode())
+    told = read_outcome(
+        json.dumps({"status": ["ok"], "message": {"a": 1}, "more": 3, "log_tail": "x" * 10**5}).encode()
+    )
     assert told["status"] == "crashed"
     assert told["message"] == "{'a': 1}"
     assert len(told["log_tail"]) == 4000
-    assert _outcome(b'{"status": "left"}')["status"] == "left"
+    assert read_outcome(b'{"status": "left"}')["status"] == "left"
 
 
 class Evil:
