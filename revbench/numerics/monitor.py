@@ -35,7 +35,7 @@ class DriftMonitor:
     """Measures the drift of the gradient every so many steps, on copies: weights, buffers, gradients and the random
     generators of the training are not touched. Figure 4 (left) of Gomez et al. 2017.
 
-    A measurement takes about five steps and one in float64; `every` and `items` set what that costs.
+    A measurement takes at most four steps (two if no unit flipped) and one in float64; `every` and `items` set what that costs.
 
     Args:
         model: the network that is trained.
