@@ -16,6 +16,7 @@ from revbench.recipes import RECIPES
 # Of the images and labels that a factory's network gets, where a case does not say.
 DEFAULT_IMAGE_SIZE = 32
 DEFAULT_CLASSES = 10
+MOST_LETTERS = 1000  # of a model or a data set
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "strategy": words.ALL_STRATEGIES,
@@ -165,6 +166,9 @@ class Case:
         return case
 
     def _check_choices(self) -> None:
+        for name in ("model", "data"):
+            if len(getattr(self, name)) > MOST_LETTERS:
+                raise UserError(f"{name}={getattr(self, name)[:40]!r}… is longer than {MOST_LETTERS} letters")
         if not re.fullmatch(r"cpu|cuda(:\d{1,4})?", self.device):
             raise unknown("device", self.device, ("cpu", "cuda", "cuda:N"))
         for field, known in _CHOICES.items():

@@ -49,7 +49,7 @@ def test_a_strangers_folder_is_not_imported_from(tmp_path: Path) -> None:
     here = write_run(tmp_path / "run")
     for name in TRAPS:
         (here / f"{name}.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'a').write({name!r})\n")
-    (here / "matplotlibrc").write_text("backend: module://evil\ntext.usetex: True\n")
+    os.mkfifo(here / "matplotlibrc")  # which is waited for if it is opened; what is in it is evaluated in some versions
     other = write_run(tmp_path / "other", {"probe": "memory"})
     commands = [
         ["report", "."], ["merge", ".", str(other), "--output", "merged"], ["models"],
@@ -221,6 +221,21 @@ def test_nobody_takes_what_is_printed(tmp_path: Path, target: str, code: int) ->
     os.close(writer)
     assert done.returncode == code
     assert done.stderr == ("" if code == 141 else "revbench: can't use a file: No space left on device; make room\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [(">&-", "--version", 0), ("2>&-", "compare a b", 2), ("<&- >&- 2>&-", "models", 0)],
+)
+def test_streams_that_are_closed(tmp_path: Path, closed: str, arguments: str, code: int) -> None:
+    """Not exit code 1, which says that the gate failed."""
+    program = f"{sys.executable} -m revbench {arguments} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout == ""
 
 
 def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:

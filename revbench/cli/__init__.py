@@ -32,6 +32,7 @@ TRACEBACK = "REVBENCH_TRACEBACK"  # set it to see where an error that nobody for
 
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code of the contract."""
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no degree sign is no reason to fail
@@ -75,6 +76,17 @@ def _run() -> tuple[str, int]:
         _show_if_asked()
         seen = "" if os.environ.get(TRACEBACK) else f"; set {TRACEBACK}=1 to see where, and report it"
         return f"an error that revbench did not foresee: {type(error).__name__}: {first_line(error)[:500]}{seen}", 2
+
+
+def _open_missing_streams() -> None:
+    """Where a shell closed standard input, output or error: else the next file that is opened would be taken for it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
 def _show_if_asked() -> None:

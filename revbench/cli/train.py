@@ -60,6 +60,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, from its checkpoints.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="With --resume: train again what died before its first checkpoint.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a model, or a pair with its null, on real images by the paper's schedule, and write a report.
@@ -84,7 +87,9 @@ def train(
         },
     )  # fmt: skip
     place = Place.from_environment()
-    ended = train_all(request, device=device, output=output, resume=resume, quiet=as_json, place=place)
+    ended = train_all(
+        request, device=device, output=output, resume=resume, retry=retry, quiet=as_json, place=place
+    )  # fmt: skip
     if ended is None:  # the first of several processes says how it went
         return
     if as_json:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from revbench.compare.findings import Finding
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.results.runs import Run
-from revbench.results.schema import Row
+from revbench.results.schema import Row, standing
 
 # A figure is worse if all three hold: it grew by this factor, by this amount, and by more than its noise.
 WORSE_FACTOR = 1.25
@@ -35,7 +35,7 @@ class CaseRows:
 
     def __init__(self, run: Run, rows: Sequence[Row]) -> None:
         self._run = run
-        self.rows = rows
+        self.rows = rows = standing(rows)
         launches = {row.repeat: row for row in rows if row.ok}  # of each the last, measured with other options
         seen: dict[tuple[object, ...], Row] = {}
         for row in launches.values():

@@ -10,12 +10,15 @@ Metric = float | int | str | None
 Progress = Callable[[Mapping[str, Any]], None]
 
 
+MOST_LETTERS = 10_000  # of a word in a row
 LARGEST = 1e150  # of a figure in a row: what is beyond has no square, and was no figure before
 
 
 def finite_or_null(value: Metric) -> Metric:
-    """The value, or None where it is NaN, infinite or beyond `LARGEST`."""
-    return value if not isinstance(value, float) or is_finite(value) else None
+    """The value, or None where it is NaN, infinite, beyond `LARGEST` or an integer beyond 2**62."""
+    if isinstance(value, float):
+        return value if is_finite(value) else None
+    return None if isinstance(value, int) and abs(value) > 2**62 else value
 
 
 def is_finite(value: float) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 
 from revbench.case import Case, parse_factory
 from revbench.numerics.statistics import QUANTILE_DRAWS, summarise_draws
@@ -16,6 +15,7 @@ from revbench.report.chains import is_chain, names_library
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
 from revbench.report.figures import canvas, svg_of
+from revbench.report.plotting import sns
 from revbench.titles import arithmetic_of, circumstances, strategy_of, title_of
 from revbench.units import human_degrees
 

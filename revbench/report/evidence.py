@@ -10,7 +10,7 @@ from typing import Any
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
 from revbench.results.runs import Run
-from revbench.results.schema import Metric, Row
+from revbench.results.schema import Metric, Row, standing
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Evidence:
     def __init__(self, run: Run, environment_id: str) -> None:
         self._run = run
         self.environment: Mapping[str, Any] = run.environments[environment_id]
-        self.rows = [row for row in run.rows if row.environment_id == environment_id]
+        self.rows = standing([row for row in run.rows if row.environment_id == environment_id])
         self._index: dict[tuple[Case, str], list[Row]] = {}
         for row in self.rows:
             self._index.setdefault((row.case, row.probe), []).append(row)

@@ -6,14 +6,12 @@ import io
 from contextlib import ExitStack
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import seaborn as sns
-from matplotlib.figure import Figure as Canvas
 
 from revbench.case import Case
 from revbench.models.catalogue import CATALOGUE
+from revbench.report.plotting import Canvas, mpl, sns
 from revbench.titles import strategy_of
 
 _PALETTE = sns.color_palette("colorblind")

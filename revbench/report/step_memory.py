@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import seaborn as sns
-from matplotlib.lines import Line2D
 
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence, paired
 from revbench.report.figures import Array, canvas, is_resnet, svg_of
+from revbench.report.plotting import Line2D, sns
 from revbench.results.files import write_atomically
 from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes

@@ -14,8 +14,8 @@ from pathlib import Path
 from revbench.errors import UserError
 from revbench.units import human_bytes
 
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to would wait for ever
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to would wait for ever
 
 
 def open_regular(path: Path, *, most_bytes: int, follow: bool = False) -> int:
@@ -33,7 +33,7 @@ def open_regular(path: Path, *, most_bytes: int, follow: bool = False) -> int:
         UserError: it is a link, no regular file, larger than `most_bytes`, or can't be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT | (0 if follow else _NO_FOLLOW))
+        descriptor = os.open(path, os.O_RDONLY | NO_WAIT | (0 if follow else NO_FOLLOW))
     except OSError as error:
         raise UserError(f"can't open {path}: {'it is a link' if os.path.islink(path) else error.strerror}") from error
     except ValueError as error:
@@ -94,7 +94,7 @@ def write_atomically(path: Path, content: str | bytes, *, sync: bool = True) -> 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")  # no name that somebody could foresee
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)  # less the user's umask
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666)  # less the user's umask
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode(errors="replace") if isinstance(content, str) else content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -15,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from revbench.errors import MAKE_ROOM, UserError
-from revbench.results.files import is_there, own_folder, write_atomically
+from revbench.results.files import NO_FOLLOW, NO_WAIT, is_there, own_folder, write_atomically
 from revbench.results.runs import CHECKPOINTS, HEADER, ROWS, SERIES, Run, read_rows
 from revbench.results.schema import Key, Metric, Row
-
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+from revbench.results.wire import decode_record
 
 
 class Taken(UserError):
@@ -53,33 +52,36 @@ class Journal:
         try:
             self._made = [p for p in (folder, *folder.parents) if not p.exists()]
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _NO_FOLLOW | _NO_WAIT, 0o666)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_FOLLOW | NO_WAIT, 0o666)
         except OSError as error:
             problem = f"{ROWS} is a link" if os.path.islink(path) else error.strerror
             raise UserError(f"can't write the run folder {folder}: {problem}; name another") from error
         self.folder = folder
         self.notes: list[str] = []
+        self.run = Run(folder)
+        self._may_hold_rows = resume
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise UserError(f"{path} is no regular file; name another folder")
             self._lock(path)
-            self.run = self._taken_over(path) if resume else Run(folder)
+            if resume:
+                self._take_over(path)
+                self._may_hold_rows = bool(self.run.rows)
         except BaseException:
             os.close(self._file)
             raise
 
-    def _taken_over(self, path: Path) -> Run:
-        """What is there already. A torn last line is moved out of the way, one without its newline gets it."""
+    def _take_over(self, path: Path) -> None:
+        """Read what is there already. A torn last line is moved out of the way, one without its newline gets it."""
         with open(self._file, "rb", closefd=False) as file:
             reading = read_rows(file, path)
+        self.run = reading.run
         if reading.torn:
             kept = self._keep(reading.tail)
-            os.ftruncate(self._file, os.fstat(self._file).st_size - len(reading.tail))
-            os.fsync(self._file)
+            self._cut(os.fstat(self._file).st_size - len(reading.tail))
             self.notes.append(f"the last line of {path} was cut off; what was there of it is in {kept.name}")
         elif reading.tail:
             self._write(b"\n")
-        return reading.run
 
     def _keep(self, tail: bytes) -> Path:
         """A new file beside the rows that holds this."""
@@ -87,18 +89,20 @@ class Journal:
         while True:
             path = self.folder / f"{ROWS}.torn-{number}"
             try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666)
             except FileExistsError:
                 number += 1
                 continue
             except OSError as error:
-                raise UserError(
-                    f"can't write to the run folder {self.folder}: {error.strerror}; {MAKE_ROOM}"
-                ) from error
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(tail)
-                file.flush()
-                os.fsync(descriptor)
+                raise self._unwritable(error) from error
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(tail)
+                    file.flush()
+                    os.fsync(descriptor)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise self._unwritable(error) from error
             return path
 
     def add_environment(self, environment: Mapping[str, Any]) -> str:
@@ -115,7 +119,13 @@ class Journal:
 
     def add_rows(self, rows: Sequence[Row]) -> None:
         """The same with several at once: all of them, or none."""
-        self._append(*(row.to_json() for row in rows))
+        before = self._may_hold_rows
+        self._may_hold_rows = True  # also if this is interrupted
+        try:
+            self._append(*(row.to_json() for row in rows))
+        except UserError:
+            self._may_hold_rows = before
+            raise
         self.run.rows += rows
 
     def add_series(self, key: Key, columns: Mapping[str, Sequence[Metric]]) -> str:
@@ -124,9 +134,7 @@ class Journal:
         try:
             write_atomically(own_folder(self.folder, SERIES) / name, json.dumps(columns, allow_nan=False))
         except OSError as error:
-            raise UserError(
-                f"can't write to the run folder {self.folder}: {error.strerror}; {self._how_to_go_on()}"
-            ) from error
+            raise self._unwritable(error) from error
         return name
 
     def has_checkpoint(self, stem: str) -> bool:
@@ -144,16 +152,22 @@ class Journal:
             folder.rmdir()
 
     def _is_empty(self) -> bool:
-        return not self.run.rows and not any((self.folder / CHECKPOINTS).glob("*.pt"))
+        return not self._may_hold_rows and not any((self.folder / CHECKPOINTS).glob("*.pt"))
 
-    def _how_to_go_on(self) -> str:
-        return f"{MAKE_ROOM} and {'begin again' if self._is_empty() else 'resume'}"
+    def _unwritable(self, error: OSError) -> UserError:
+        mend = f"{MAKE_ROOM} and {'begin again' if self._is_empty() else 'resume'}"
+        return UserError(f"can't write to the run folder {self.folder}: {error.strerror}; {mend}")
 
     def close(self) -> None:
         """Let another process write. A run without a row and without a checkpoint leaves nothing behind."""
+        if self._file < 0:
+            return
+        empty = self._is_empty()
+        if empty:
+            (self.folder / ROWS).unlink(missing_ok=True)  # while it is still locked
         os.close(self._file)
-        if self._is_empty():
-            (self.folder / ROWS).unlink(missing_ok=True)
+        self._file = -1
+        if empty:
             if self.folder in self._made:
                 shutil.rmtree(self.folder / SERIES, ignore_errors=True)  # the beginning of a training, to be begun anew
             for made in self._made:
@@ -161,7 +175,13 @@ class Journal:
                     made.rmdir()
 
     def _append(self, *records: Mapping[str, Any]) -> None:
-        self._write(b"".join((json.dumps(record, allow_nan=False) + "\n").encode() for record in records))
+        lines = [json.dumps(record, allow_nan=False).encode() for record in records]
+        for line in lines:
+            try:
+                decode_record(line)  # one that could not be read again would cost all the others
+            except UserError as error:
+                raise UserError(f"a record of the run {self.folder} can't be written: {error}") from error
+        self._write(b"".join(line + b"\n" for line in lines))
 
     def _write(self, data: bytes) -> None:
         if not os.fstat(self._file).st_size:
@@ -172,10 +192,13 @@ class Journal:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, size)  # half a line would make all the others unreadable
-            raise UserError(
-                f"can't write to the run folder {self.folder}: {error.strerror}; {self._how_to_go_on()}"
-            ) from error
+            self._cut(size)  # half a line would make all the others unreadable
+            raise self._unwritable(error) from error
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._file, size)
+        with contextlib.suppress(OSError):
+            os.fsync(self._file)
 
     def _lock(self, path: Path) -> None:
         try:
@@ -185,10 +208,12 @@ class Journal:
         busy = Taken(f"another process is writing to the run folder {self.folder}; wait for it to end")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._file).st_ino != os.lstat(path).st_ino:
-                raise busy  # it ended meanwhile, and took its empty file with it
         except OSError as error:
-            raise busy from error
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise busy from error
+            self.notes.append(f"{self.folder}: this file system has no locks; see that no other process writes there")
+        if not is_there(path) or os.fstat(self._file).st_ino != os.lstat(path).st_ino:
+            raise busy  # it ended meanwhile, and took its empty file with it
 
 
 def series_stem(key: Key) -> str:

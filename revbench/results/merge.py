@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from revbench.errors import UserError
@@ -56,7 +57,8 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Run:
             for row in run.rows:
                 series = row.series
                 if series is not None and is_there(source := own_folder(run.folder, SERIES) / series):
-                    series = f"{number}-{series}"
+                    suffix = Path(series).suffix
+                    series = f"{number}-{series.removesuffix(suffix)[:200]}-{sha256(series.encode()).hexdigest()[:8]}{suffix}"
                     path = own_folder(output, SERIES) / series
                     write_atomically(path, read_bytes(source, most_bytes=MOST_SERIES_BYTES), sync=False)
                     copied.append(path)

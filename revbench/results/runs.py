@@ -23,7 +23,7 @@ HEADER = json.dumps({"schema_version": SCHEMA_VERSION}).encode()
 
 MOST_ROWS_BYTES = 2 << 30  # of a whole run
 MOST_LINE_BYTES = 64 << 20  # of a record
-MOST_SERIES_BYTES = 128 << 20
+MOST_SERIES_BYTES = 256 << 20
 
 
 @dataclass

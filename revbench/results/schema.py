@@ -69,6 +69,12 @@ class Row:
         return {"kind": "row", "case_id": self.case.id, **asdict(self), "case": self.case.to_json()}
 
 
+def standing(rows: Sequence[Row]) -> list[Row]:
+    """The rows but for those without figures that were measured again, on the same machine, with figures."""
+    again = {(row.environment_id, row.key) for row in rows if row.ok} if any(not row.ok for row in rows) else set()
+    return [row for row in rows if row.ok or (row.environment_id, row.key) not in again]
+
+
 def key_of(case: Case, probe: str, repeat: int, options: Mapping[str, Any]) -> Key:
     """What a measurement is recognised by: the same case with other options of the probe is another one.
 

@@ -5,6 +5,7 @@ Run folders are data from strangers: numbers are finite, words have a length, no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -14,12 +15,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.probes.found import LARGEST
+from revbench.probes.found import LARGEST, MOST_LETTERS
 from revbench.results.schema import SCHEMA_VERSION, Metric, Row
 from revbench.words import Status
 
 MOST_SAMPLES = 1_000_000  # of one metric in one row
-MOST_LETTERS = 10_000  # of a message
 
 # Arithmetic with them must not overflow: sums, squares of ratios, products with units.
 _Integer = Annotated[int, Meta(ge=-(2**62), le=2**62)]
@@ -32,6 +32,8 @@ _Text = Annotated[str, Meta(max_length=MOST_LETTERS)]
 _Figure = _Integer | _Number | None
 _Value = _Integer | _Number | _Text | bool | None
 _Series = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._=-]*\.jsonl?\Z", max_length=255)]
+
+Options = dict[_Name, _Value | Annotated[list[_Value], Meta(max_length=1000)]]
 
 WORD_COLUMNS = ("phase", "level", "name")  # of a series, that hold words where others hold numbers
 
@@ -103,7 +105,7 @@ class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row")
     started: Annotated[str, Meta(max_length=64)]
     elapsed_seconds: _Seconds | Annotated[int, Meta(ge=0, le=2**62)]
     case_id: str | UnsetType = UNSET
-    options: dict[_Name, _Value | Annotated[list[_Value], Meta(max_length=1000)]] = {}
+    options: Options = {}
     metrics: dict[_Name, _Integer | _Number | _Text | None] = {}
     samples: dict[_Name, Annotated[list[_Integer | _Number], Meta(max_length=MOST_SAMPLES)]] = {}
     series: _Series | None = None
@@ -161,6 +163,14 @@ def decode_record(text: bytes) -> Row | EnvironmentRecord:
     """
     found = _decoded(_RECORD.decode, text)
     return found.to_row() if isinstance(found, RowRecord) else found
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise a `UserError` unless a row can hold these settings of a probe."""
+    try:
+        msgspec.json.decode(json.dumps(options, allow_nan=False), type=Options)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(str(error)) from error
 
 
 def check_environment(record: dict[str, Any]) -> dict[str, Any]:

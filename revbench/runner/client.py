@@ -6,10 +6,12 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,8 +23,9 @@ from revbench.imports import path_for
 Progress = Callable[[Mapping[str, Any]], None]
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+_MARK = "REVBENCH_FAMILY"  # a variable of the environment
 GRACE_SECONDS = 60.0  # beyond a worker's deadline, in which the server must have said so
-# As `python -m revbench.runner.server`, but nothing is imported from the current folder, which PYTHONPATH may name, too.
+# Nothing is imported from the current folder, which PYTHONPATH may name.
 _START = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; from revbench.imports import forget_current_folder;"
     " forget_current_folder(); from revbench.runner.server import main; main()"
@@ -38,6 +41,9 @@ class WorkerServer:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._family = secrets.token_hex(16)  # in the environment of all that descends from the server
+        self._starting = threading.Lock()
+        self._abandoned = False
 
     def __enter__(self) -> WorkerServer:
         return self
@@ -105,6 +111,7 @@ class WorkerServer:
     def close(self) -> None:
         """End the server, and with it a worker that may still run."""
         process, self._process = self._process, None
+        self._abandoned = False
         if process is None:
             return
         assert process.stdin is not None
@@ -120,19 +127,27 @@ class WorkerServer:
 
     def abandon(self) -> None:
         """From another thread: end the server at once, so that what waits for its answer gets that of a crash."""
-        if (process := self._process) is not None:
-            _kill_family(process)
+        with self._starting:
+            self._abandoned = True  # one that is not there yet ends as soon as it is
+            if (process := self._process) is not None:
+                _kill_family(process)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        with self._starting:
+            if self._process is None:
+                # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _START], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    env={**_environment(), _MARK: self._family}, start_new_session=True,
+                )  # fmt: skip
+                assert self._process.stdin is not None
+                os.set_blocking(self._process.stdin.fileno(), False)
+            if self._abandoned:
+                self._process.kill()
+            return self._process
 
     def _ask(self, request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-        if self._process is None:
-            # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START], bufsize=0,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), start_new_session=True,
-            )  # fmt: skip
-            assert self._process.stdin is not None
-            os.set_blocking(self._process.stdin.fileno(), False)
-        process = self._process
+        process = self._running()
         limits = [value for value in (request["timeout_seconds"], request["silence_seconds"]) if value is not None]
         patience = (min(limits) if limits else math.inf) + GRACE_SECONDS
         try:
@@ -155,9 +170,20 @@ class WorkerServer:
             self.close()
             raise
         code = process.wait()
+        _kill_marked(self._family)
         self.close()
         how = f"was ended by signal {_name_of(-code)}" if code < 0 else f"ended with exit code {code}"
         return {"kind": "result", "status": "crashed", "message": f"the worker server {how}", "signal": max(-code, 0)}
+
+
+def _kill_marked(family: str) -> None:
+    """Kill what a server left behind that somebody killed: nobody is its parent any more, but it still has its mark."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(_MARK) == family:
+                process.kill()
 
 
 def _send(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
@@ -169,8 +195,10 @@ def _send(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> Non
     """
     assert process.stdin is not None
     descriptor = process.stdin.fileno()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
     while data:
-        if not select.select([], [descriptor], [], max(deadline - time.monotonic(), 0))[1]:
+        if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
             raise TimeoutError
         data = data[os.write(descriptor, data) :]
 
@@ -193,9 +221,9 @@ def _messages(process: subprocess.Popen[bytes], deadline: float, patience: float
     next_one = time.monotonic() + patience
     while True:
         left = min(deadline, next_one) - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if not poll.poll(min(left, 3600) * 1000):
+        if not poll.poll(min(max(left, 0), 3600) * 1000):  # what is there is read, however late this process looks
+            if left <= 0:
+                raise TimeoutError
             continue
         chunk = os.read(descriptor, 1 << 16)
         if not chunk:
@@ -204,8 +232,8 @@ def _messages(process: subprocess.Popen[bytes], deadline: float, patience: float
         while b"\n" in pending:
             line, _, pending = pending.partition(b"\n")
             message: dict[str, Any] = json.loads(line)
-            next_one = time.monotonic() + max(patience, message.get("patience_seconds", 0) + GRACE_SECONDS)
             yield message
+            next_one = time.monotonic() + max(patience, message.get("patience_seconds", 0) + GRACE_SECONDS)
 
 
 def _kill_family(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The process that workers are forked from: ``python -m revbench.runner.server``, with torch loaded once.
+"""The process that workers are forked from, with torch loaded once; `revbench.runner.client` starts it.
 
 It reads requests from standard input and writes answers to standard output, one JSON object a line. It
 runs no tensor operation and never touches CUDA, so that a fork of it is as good as a fresh
@@ -41,6 +41,10 @@ _LOG_TAIL_BYTES = 4000
 
 class _ParentIsGone(Exception):
     """Nobody reads the answers."""
+
+
+class _ToldToGo(Exception):
+    """By SIGTERM."""
 
 
 def serve(requests: int, answers: int) -> None:
@@ -103,7 +107,9 @@ def _relay(
     poll = select.poll()
     poll.register(messages, select.POLLIN)
     poll.register(requests, select.POLLIN)
-    ended = os.pidfd_open(worker) if hasattr(os, "pidfd_open") else None
+    ended = None
+    with contextlib.suppress(AttributeError, OSError):  # an older system has none
+        ended = os.pidfd_open(worker)
     try:
         if ended is not None:
             poll.register(ended, select.POLLIN)
@@ -122,13 +128,13 @@ def _relay_messages(
     silent_until = began + limits["silence_seconds"]
     while True:
         left = min(began + limits["timeout_seconds"], silent_until) - time.monotonic()
-        if left <= 0:
+        ready = dict(poll.poll(min(max(left, 0), 3600) * 1000))  # what is there is read, however late this is
+        if not ready and left <= 0:
             late = time.monotonic() >= began + limits["timeout_seconds"]
             said = (
                 f"no result within {limits['timeout_seconds']:g} seconds" if late else "no word for too long: it hangs"
             )
             return {"kind": "result", "status": "timeout", "message": said}, True
-        ready = dict(poll.poll(min(left, 3600) * 1000))
         if not ready:
             continue
         if requests in ready:  # the parent sends nothing while it waits: this is the end of its input
@@ -144,8 +150,8 @@ def _relay_messages(
             message = json.loads(line)
             if message["kind"] == "result":
                 return message, True
-            silent_until = time.monotonic() + max(limits["silence_seconds"], message.get("patience_seconds", 0))
             _answer(answers, message)
+            silent_until = time.monotonic() + max(limits["silence_seconds"], message.get("patience_seconds", 0))
 
 
 def _be_worker(request: dict[str, Any], server: int, messages: int, log: int, inherited: tuple[int, int]) -> NoReturn:
@@ -153,7 +159,8 @@ def _be_worker(request: dict[str, Any], server: int, messages: int, log: int, in
     try:
         os.setpgid(0, 0)
         _die_with(server)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         messages, log = os.dup(messages), os.dup(log)
         for descriptor in inherited:
@@ -250,16 +257,26 @@ def _write(descriptor: int, message: Mapping[str, Any]) -> None:
         data = data[os.write(descriptor, data) :]
 
 
+def _go(number: int, frame: object) -> None:
+    """On the way out, the worker and what it left are killed; see `_attend`."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _ToldToGo
+
+
 def main() -> None:
     """Serve on standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # who started all this may ignore it, and then nobody can be waited for
+    signal.signal(signal.SIGTERM, _go)
     protocol_out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up among the answers
     torch.set_num_interop_threads(1)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # so that a worker's orphans are found
-    serve(0, protocol_out)
+    try:
+        serve(0, protocol_out)
+    except _ToldToGo:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     os._exit(0)  # nothing is left to do, and PyTorch takes its time to unload
-
-
-if __name__ == "__main__":
-    main()

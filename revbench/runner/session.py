@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ from revbench.case import Case
 from revbench.errors import UserError, unknown
 from revbench.results.journal import Journal, series_stem
 from revbench.results.schema import Key, Row, key_of
+from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.worker import PROBES, PROBES_OF_GROUPS, SETTINGS
 
@@ -152,13 +152,12 @@ class Session:
 def _check_options(probe: str, options: Mapping[str, Any]) -> None:
     """Raise a `UserError` unless a row can hold these settings."""
     for name, value in options.items():
-        for one in value if isinstance(value, (list, tuple)) else (value,):
-            if not isinstance(one, (bool, int, float, str, type(None))) or (
-                isinstance(one, float) and not math.isfinite(one)
-            ):
-                raise UserError(
-                    f"{name}={value!r} of probe {probe} must be a finite number, a word, or a list of those"
-                )
+        try:
+            check_options({name: value})
+        except UserError as error:
+            raise UserError(
+                f"{name}={str(value)[:60]} of probe {probe} must be a finite number, a word, or a list of those ({error})"
+            ) from error
 
 
 def resolve_device(device: str, environment: Mapping[str, Any]) -> str:

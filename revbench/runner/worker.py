@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import inspect
 import sys
 import traceback
 import warnings
@@ -12,7 +13,7 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.errors import UserError, first_line
-from revbench.probes.found import Found, finite_or_null, is_finite
+from revbench.probes.found import MOST_LETTERS, Found, finite_or_null, is_finite
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -72,7 +73,7 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     workloads = [build_workload(case) for case in cases]
     together = request["probe"] in PROBES_OF_GROUPS
     talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
-    if request["silence_seconds"] is not None:
+    if "alive" in inspect.signature(measure).parameters:  # of a probe that takes long between two messages
         talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
     found = measure(workloads if together else workloads[0], **talks, **request["options"])
     return {"status": "ok", "found": [_as_json(one) for one in (found if together else [found])]}
@@ -82,6 +83,8 @@ def _as_json(found: Found) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
         metrics[name] = finite_or_null(value)
+        if isinstance(value, str):
+            metrics[name] = value[:MOST_LETTERS]
         if metrics[name] is None and value is not None:
             metrics[f"{name}_reason"] = f"the value is {value}"
     return {

@@ -24,6 +24,7 @@ from revbench.results.files import is_there, read_bytes, write_atomically
 from revbench.workload import Workload
 
 CHECKPOINT_VERSION = 3
+_END = b"PK\x05\x06"  # begins the last record of an archive
 _COMMENT = b"revbench sha256 "
 _COMMENT_BYTES = len(_COMMENT) + 64
 
@@ -43,6 +44,8 @@ class Checkpoints:
         self._previous = folder / f"{stem}.previous.pt"
         self._fresh = folder / f"{stem}.fresh.pt"
         self._newest_is_broken = False
+        for path in folder.glob(f".{stem}.*"):  # what a kill left half-written
+            path.unlink(missing_ok=True)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write what `state_of` gave.
@@ -222,17 +225,48 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any] | None:
         UserError: it can't be opened: it is a link, too large, or not the user's.
     """
     content = read_bytes(path, most_bytes=most_bytes)
+    if content[-22:-18] == _END and content.endswith(b"\0\0"):
+        raise UserError(
+            f"the checkpoint {path} is of an older revbench, which kept no digest; go on with that one, or delete it to"
+            " begin anew"
+        )
     head, comment = content[:-_COMMENT_BYTES], content[-_COMMENT_BYTES:]
-    if comment != _COMMENT + sha256(head).hexdigest().encode():
+    if comment != _COMMENT + sha256(head).hexdigest().encode() or not _is_plain_archive(content):
         return None
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                return None  # torch.save compresses nothing: what would be unpacked here could have any size
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a file that is none of its own
         return None
     return state if isinstance(state, dict) else None
+
+
+def _is_plain_archive(content: bytes) -> bool:
+    """Whether what is in an archive takes no more room than the archive: torch.save compresses nothing.
+
+    PyTorch finds the list of its entries by an offset, zipfile by where it must be: an archive where these differ has two lists.
+    """
+    end = len(content) - _COMMENT_BYTES - 22
+    if end < 0 or content[end : end + 4] != _END:
+        return False
+    short = struct.unpack_from("<II", content, end + 12)  # size and offset of the list
+    size, offset = short
+    locator = end - 20
+    if locator >= 56 and content[locator : locator + 4] == b"PK\x06\x07":  # the same again in longer numbers, before it
+        end = locator - 56
+        if content[end : end + 4] != b"PK\x06\x06" or struct.unpack_from("<Q", content, locator + 8)[0] != end:
+            return False
+        size, offset = struct.unpack_from("<QQ", content, end + 40)
+        if any(a not in (b, 2**32 - 1) for a, b in zip(short, (size, offset), strict=True)):
+            return False
+    if offset + size != end:
+        return False
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
+        return False
+    stored = all(e.compress_type == zipfile.ZIP_STORED and e.compress_size == e.file_size for e in entries)
+    return stored and sum(e.file_size for e in entries) <= len(content)
 
 
 def weights_sha256(model: nn.Module) -> str:

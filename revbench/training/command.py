@@ -44,6 +44,7 @@ def train_all(
     device: str,
     output: Path | None,
     resume: Path | None,
+    retry: bool,
     quiet: bool,
     place: Place | None,
 ) -> Ended | None:
@@ -53,6 +54,7 @@ def train_all(
         request: which trainings.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         output, resume: the run folder; a new one, or one to go on with.
+        retry: train again what died before its first checkpoint.
         quiet: print nothing.
         place: among the processes that torchrun started; that of rank 0 leads, the others take part and return None.
 
@@ -61,6 +63,8 @@ def train_all(
             a full disk), and rows and checkpoints are kept.
         RunEnded: a process died, or the system asked this one to go; rows and checkpoints are kept.
     """
+    if retry and resume is None:
+        raise UserError("--retry is of a run that is there: give it with --resume DIR")
     if place is not None and device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: torchrun gives each process a GPU of its own; use cuda or cpu")
     if place is not None and place.rank:
@@ -86,7 +90,7 @@ def train_all(
                         server.check_gpus()
                     server.digests = [task.digest for task in _tasks(request, place, device)]
                 _check_checkpoints(folder, cases)
-                session = Session(journal, server, environment)
+                session = Session(journal, server, environment, retry=retry)
                 for other in server.environments if isinstance(server, Leader) else ():
                     journal.add_environment(other)
                 rows = _train(cases, session, request.worker_options(), console)
@@ -108,7 +112,7 @@ def train_all(
     for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
         console.print(plain(line), markup=False, soft_wrap=True)
     for case, row in zip(cases, rows, strict=True):
-        said = f"sha256 {row.metrics['weights_sha256']}" if row.ok else f"{row.status}: {row.message}"
+        said = f"sha256 {row.metrics.get('weights_sha256')}" if row.ok else f"{row.status}: {row.message}"
         if not row.ok and journal.has_checkpoint(series_stem(row.key)):
             said += f"; go on with --resume {folder}"
         console.print(f"{plain(case.id)}  {plain(said)}", markup=False, soft_wrap=True)

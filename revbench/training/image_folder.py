@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.datasets import ImageFolder
 
 from revbench.results.files import open_regular
@@ -51,11 +51,15 @@ def open_image(path: str) -> Any:
 
     Raises:
         UserError: it is no regular file.
-        ValueError: it has more pixels than a photograph.
-        OSError: it is no image of `FORMATS`.
+        ValueError: it is none of `FORMATS`, or has more pixels than a photograph.
+        OSError: it is broken.
     """
     descriptor = open_regular(Path(path), most_bytes=_MOST_BYTES, follow=True)
-    with os.fdopen(descriptor, "rb") as file, Image.open(file, formats=FORMATS) as image:
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"it is none of {', '.join(FORMATS)}, whatever its name says") from error
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise ValueError(f"{width}×{height} pixels are more than {MOST_PIXELS:,}")

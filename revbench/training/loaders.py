@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ PREFETCHED = 2  # batches that each loader reads ahead
 WAIT_SECONDS = 600.0  # for one batch
 SHARED_MEMORY = Path("/dev/shm")
 
+_FAILED = "the processes that read images ahead failed"
 _MEND = "give --loaders 0, or more shared memory (a container's --shm-size=8g)"
 
 
@@ -81,11 +83,30 @@ def batches_of(
         try:
             yield from loader
         except RuntimeError as error:
-            if not str(error).startswith(("DataLoader timed out", "DataLoader worker")):
+            if not _of_loaders(error):
                 raise  # it is an item's own
             problem = said.read_text(errors="replace").strip() if said.exists() else first_line(error)
         if problem:  # only now, when nothing holds the loaders any more
-            raise UserError(f"the processes that read images ahead failed: {problem}; {_MEND}")
+            raise UserError(f"{_FAILED}: {problem}; {_MEND}")
+
+
+@contextmanager
+def named_failures() -> Iterator[None]:
+    """Around what goes on while loaders read ahead: PyTorch raises wherever that is when one of them dies.
+
+    Raises:
+        UserError: one died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _of_loaders(error):
+            raise
+        raise UserError(f"{_FAILED}: {first_line(error)}; {_MEND}") from error
+
+
+def _of_loaders(error: RuntimeError) -> bool:
+    return str(error).startswith(("DataLoader timed out", "DataLoader worker"))
 
 
 def _speak_up(said: Path, loader: int) -> None:

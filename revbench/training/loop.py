@@ -26,6 +26,7 @@ from revbench.training.checkpoint import (
     state_of,
     weights_sha256,
 )
+from revbench.training.loaders import named_failures
 from revbench.training.meter import Meter
 from revbench.training.ranks import Ranks, joined
 from revbench.training.sources import DIGITS
@@ -122,7 +123,7 @@ def measure_training(
                 workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
             )
         path = own_folder(Path(folder), SERIES) / f"{stem}.jsonl" if folder and ranks.first else None
-        with SeriesFile(path, keep=first) as series, Meter(case.device) as meter:
+        with SeriesFile(path, keep=first) as series, Meter(case.device) as meter, named_failures():
             shares = _run(
                 training, series, meter, first=first, evaluations=evaluations, watch=watch, checkpoints=checkpoints,
                 save_every=save_every, options=options,

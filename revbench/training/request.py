@@ -15,6 +15,8 @@ from revbench.recipes import RECIPES, Recipe
 from revbench.training.members import model_cases, pair_cases, pair_of, recipe_of
 from revbench.training.sources import DIGITS, count_classes, count_training_images, split_data_option
 
+MOST_STEPS = 2_000_000  # a line of the series has about 120 bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -64,9 +66,14 @@ class Request:
         available = count_training_images(source)
         count = min(self.images or available, available)
         batch_size = recipe.batch_size if self.batch_size is None else self.batch_size
+        steps = count_steps(recipe, self.steps, self.epochs, count, batch_size)
+        if steps > MOST_STEPS:
+            raise UserError(
+                f"{steps:,} steps are more than the {MOST_STEPS:,} whose series a report can read; give fewer"
+            )
         base = Case(
             model="", data=label, recipe=name, batch_size=batch_size, data_images=count if count < available else 0,
-            training_steps=count_steps(recipe, self.steps, self.epochs, count, batch_size), world_size=world_size,
+            training_steps=steps, world_size=world_size,
             **self.fields,
         )  # fmt: skip
         seeds = range(self.seed, self.seed + self.seeds)

@@ -144,7 +144,7 @@ class Leader(Participant):
             try:
                 self.environments.append(check_environment(told["environment"]))
                 self._local_ranks.append(int(told["local_rank"]))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise RunEnded(f"process {rank} tells nothing that can be read of its machine ({error})") from error
         return found
 

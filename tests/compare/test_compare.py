@@ -16,6 +16,7 @@ from revbench.compare import Comparison, compare_folders
 from revbench.compare.gate import CaseRows
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.errors import UserError
+from revbench.report.build import build_report
 from revbench.results.journal import Journal
 from revbench.results.runs import Run
 from revbench.results.schema import Row
@@ -216,6 +217,17 @@ def test_what_can_not_be_measured_any_more(tmp_path: Path) -> None:
         case=CASE, probe="drift", metrics={}, samples={k: v for k, v in NORMAL.items() if k != "smooth_amplification"}
     )
     assert "it can't be had any more" in compare(tmp_path / "c", missing).lines()[0]
+
+
+def test_a_launch_that_was_measured_again_is_as_good_as_any(tmp_path: Path) -> None:
+    good = drift_row()
+    died = make_row(case=CASE, probe="drift", status="crashed", metrics={}, samples={}, options=dict(good.options))
+    now = write(tmp_path / "now", died, good)
+    found = compare_folders(write(tmp_path / "before", good), now)
+    assert not any("crashed" in line for line in found.lines())
+    assert not [
+        block for section in build_report([now]).sections for block in section.blocks if "figures" in section.title
+    ]
 
 
 def test_a_launch_that_fails_now_is_worse(tmp_path: Path) -> None:

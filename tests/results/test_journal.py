@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import math
@@ -153,6 +154,75 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         read_run(tmp_path)
     with pytest.raises(UserError):
         Journal(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"message": "x" * 10_001}, {"metrics": {"a": 2**63}}, {"options": {"a": [1] * 1001}}, {"samples": {"a": [1e200]}}],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """It would cost all other rows."""
+    journal = Journal(tmp_path)
+    journal.add_environment(ENVIRONMENT)
+    journal.add_row(make_row())
+    with pytest.raises(UserError, match=r"a record of the run .* can't be written: "):
+        journal.add_row(make_row(repeat=2, **changes))
+    journal.close()
+    assert [row.repeat for row in read_run(tmp_path).rows] == [1]
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    monkeypatch.chdir(tmp_path)
+    journal = open_journal(None, None)
+    assert journal.notes == [f"{journal.folder}: this file system has no locks; see that no other process writes there"]
+    journal.close()
+
+
+def test_closing_twice_closes_nothing_else(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run")
+    journal.close()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    journal.close()
+    os.fstat(descriptor)
+    os.close(descriptor)
+
+
+def test_an_interrupted_first_row_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path)
+    journal.add_environment(ENVIRONMENT)
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.add_row(make_row())
+    journal.close()
+    assert len(read_run(tmp_path).rows) == 1
+
+
+@pytest.mark.parametrize("tail", ["", '{"kind": "ro'])
+def test_a_full_disk_while_a_run_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: str) -> None:
+    journal_with(tmp_path, 1)
+    path = tmp_path / ROWS
+    path.write_bytes(path.read_bytes().rstrip(b"\n") if not tail else path.read_bytes() + tail.encode())
+    before = path.read_bytes()
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full)
+        patched.setattr("os.fsync", full)
+        with pytest.raises(UserError, match="No space left on device; make room and resume"):
+            Journal(tmp_path, resume=True)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [ROWS]
 
 
 def test_two_runs_in_one_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,12 @@ def leaves_a_child_in_a_session_of_its_own() -> nn.Module:
     return healthy()
 
 
+def leaves_a_child_and_hangs() -> nn.Module:
+    leaves_a_child_in_a_session_of_its_own()
+    time.sleep(600)
+    raise AssertionError("unreachable")
+
+
 def raises() -> nn.Module:
     raise RuntimeError("a fault\nof two lines")
 

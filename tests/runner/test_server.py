@@ -119,6 +119,63 @@ def test_a_signal_to_the_server_is_called_by_its_name() -> None:
         killer.join()
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_behind_by_a_server_that_somebody_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    file = tmp_path / "pid"
+    monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(file))
+
+    def strike() -> None:
+        while not file.exists():
+            time.sleep(0.01)
+        assert own._process is not None
+        own._process.send_signal(number)
+
+    with WorkerServer() as own:
+        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
+        striker = threading.Thread(target=strike)
+        striker.start()
+        found = own.measure([case("leaves_a_child_and_hangs")], "parameters")
+        striker.join()
+        assert found["message"] == f"the worker server was ended by signal {number.name}"
+        deadline = time.monotonic() + 10
+        while is_alive(int(file.read_text())):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_server_that_was_given_up_before_it_began_does_not_begin() -> None:
+    with WorkerServer() as own:
+        own.abandon()
+        assert own.measure([case("hangs")], "parameters")["message"] == "the worker server was ended by signal SIGKILL"
+        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
+
+
+def test_an_answer_that_is_there_is_not_late(server: WorkerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long whoever takes the messages was held up, by Ctrl-S, say."""
+    monkeypatch.setattr("revbench.runner.client.GRACE_SECONDS", 0.2)
+    held_up = []
+
+    def progress(message: object) -> None:
+        held_up.append(message)
+        time.sleep(0.6)
+
+    drift = Case(model="revnet-38", strategy="reconstructed", batch_size=2, image_size=8)
+    found = server.measure(
+        [drift], "drift", options={"draws": 2}, timeout_seconds=None, silence_seconds=60, progress=progress
+    )
+    assert found["status"] == "ok", found
+    assert held_up
+
+
 def test_a_server_whose_parent_is_gone_says_nothing() -> None:
     """It may be about to answer then."""
     program = (

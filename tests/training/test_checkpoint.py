@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -259,6 +260,46 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_stays_packed(tmp_path: Pat
     (tmp_path / "training.pt").write_bytes(_with_digest(packed.getvalue()))
     with pytest.raises(UserError, match="can't be read"):
         Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
+
+
+def test_an_archive_with_two_lists_of_its_entries_is_refused(tmp_path: Path) -> None:
+    """One where zipfile looks, of entries that are stored; one where PyTorch looks, of entries that unpack to any size."""
+    plain = io.BytesIO()
+    torch.save({"version": 3, "model": {"w": torch.zeros(1 << 20)}}, plain)
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(plain.getvalue())) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out,
+    ):
+        for entry in source.infolist():
+            out.writestr(entry.filename, source.read(entry))
+    bomb = packed.getvalue()
+    list_offset = struct.unpack_from("<I", bomb, len(bomb) - 22 + 16)[0]
+    harmless = io.BytesIO()
+    with zipfile.ZipFile(harmless, "w") as out:
+        out.writestr("a", "b")
+    second = harmless.getvalue()
+    both = bytearray(bomb[:-22] + second)
+    struct.pack_into("<I", both, len(both) - 22 + 16, list_offset)  # PyTorch goes by this, zipfile by the size
+    assert [entry.filename for entry in zipfile.ZipFile(io.BytesIO(bytes(both))).infolist()] == ["a"]
+    (tmp_path / "training.pt").write_bytes(_with_digest(bytes(both)))
+    with pytest.raises(UserError, match="can't be read"):
+        Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
+
+
+def test_a_checkpoint_of_an_older_version_is_not_called_broken(tmp_path: Path) -> None:
+    torch.save({"version": 2}, tmp_path / "training.pt")
+    with pytest.raises(
+        UserError, match=r"is of an older revbench, which kept no digest; go on with that one, or delete it"
+    ):
+        Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".training.fresh.pt.0123456789abcdef").write_bytes(b"half")
+    (tmp_path / ".other.fresh.pt.0123456789abcdef").write_bytes(b"half")
+    checkpoint(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.fresh.pt.0123456789abcdef", "training.pt"]
 
 
 def test_a_checkpoint_larger_than_the_network_is_not_read(tmp_path: Path) -> None:

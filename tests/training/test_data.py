@@ -38,7 +38,7 @@ def test_only_images_are_opened(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f", classes=1)
     victim = folder / "class0" / "3.png"
     for content, said in (
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "cannot identify image file"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "it is none of JPEG, PNG"),
         (b"P6 20000 20000 255\n", "are more than|exceeds limit"),
         (None, "no regular file"),
     ):
