@@ -4,8 +4,11 @@
 # drift in every arithmetic with 30 draws,
 # then the chains by which libraries are compared (those that can be imported), compiled ways included. The run folder goes
 # to the first argument, the others' beside it; render the PDFs elsewhere with `revbench report`.
+# What is missing there is carried along as unpacked wheels on PYTHONPATH (msgspec takes 0.6 MB):
+#   pip install --target wheels --only-binary=:all: --python-version 3.12 --no-deps msgspec; PYTHONPATH=wheels reports/...
 set -euo pipefail
 cd "$(dirname "$0")/.."
+python3 -c "import filelock, msgspec, psutil, pytest_benchmark, pynvml, rich, typer" # before the device's time is spent
 output=${1:?give the folder for the run}
 python3 -m pytest -p revbench.pytest_plugin -m cuda tests
 python3 -m pytest -p revbench.pytest_plugin --benchmark --revbench-device=cuda --revbench-repeats=5 \

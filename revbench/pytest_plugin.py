@@ -281,12 +281,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     from revbench.errors import UserError
     from revbench.report import write_report
+    from revbench.results.schema import standing
     from revbench.terminal import printable
 
     for suite, (used, budget) in config.stash[_USED_SECONDS].items():
         of = f" of a budget of {budget:.0f} s" if budget else ""
         terminalreporter.write_line(f"{suite:<22} {used:>6.1f} s{of}", yellow=bool(budget) and used > budget)
-    rows = invocation.journal.run.rows
+    rows = standing(invocation.journal.run.rows)
     bad = [row for row in rows if not row.ok]
     if bad:
         statuses = ", ".join(f"{sum(r.status == s for r in bad)} {s}" for s in sorted({r.status for r in bad}))
