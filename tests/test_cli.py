@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import revbench
+from revbench.environment import lines_of
 from revbench.results.runs import read_run
 from tests.compare.runs import drift_row, scaled, write
-from tests.conftest import Cli, run_command
+from tests.conftest import Cli
 
 
 def test_models(cli: Cli, tmp_path: Path) -> None:
@@ -176,10 +177,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(cli: Cli, tmp_path: Path, argumen
 def test_env(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli("env", "--json")
     assert code == 0
-    environment = json.loads(out)
-    done = run_command("env", cwd=tmp_path, module="revbench")
-    assert done.stdout.split()[:2] == ["environment", environment["environment_id"]]
-    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    lines = lines_of(json.loads(out))
+    said = dict(line.split(maxsplit=1) for line in lines)
     assert (said["accelerators"] == "none") == (not torch.cuda.is_available())
     assert f"torch {torch.__version__.partition('+')[0]}" in said["packages"]
 

@@ -186,7 +186,7 @@ def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
         (["--revbench-resume=nothing"], "to resume"),
         (["--revbench-resume=a", "--revbench-output=b"], "omit --revbench-output"),
         (["--revbench-repeats=0"], "at least 1"),
-        (["--benchmark-max-time=nan"], "must be a number of seconds above 0"),
+        (["--benchmark-max-time=nan"], "must be a number of seconds"),
         (["--revbench-retry"], "give it with --revbench-resume=DIR"),
         (["--benchmark-disable"], "can't apply"),
         (["--benchmark-only"], "can't apply"),
@@ -208,12 +208,12 @@ def test_a_mistake_is_one_line_and_exit_code_4(tmp_path: Path, arguments: list[s
 
 
 def test_no_case_selected_is_a_mistake(tmp_path: Path) -> None:
-    done = run_command("--benchmark", "-k", "nothing_is_called_so", "--revbench-output=out", cwd=tmp_path)
+    write(tmp_path, {"test_none.py": "def test_none():\n    pass\n"})
+    done = run_command(
+        "--benchmark", "test_none.py", "-k", "nothing_is_called_so", "--revbench-output=out", cwd=tmp_path
+    )
     assert done.returncode == 4
     assert "no case was selected" in done.stdout
-    write(tmp_path, {"test_none.py": "def test_none():\n    pass\n"})
-    done = run_command("--benchmark", "test_none.py", "--revbench-output=out", cwd=tmp_path)
-    assert done.returncode == 4
     assert not (tmp_path / "out").exists()
 
 

@@ -131,8 +131,8 @@ def _time_options(option: Any, arguments: Sequence[str]) -> dict[str, Any]:
         found["min_rounds"] = int(option.benchmark_min_rounds)
     if _given(arguments, "--benchmark-max-time"):
         found["max_seconds"] = float(option.benchmark_max_time)
-        if not 0 < found["max_seconds"] < math.inf:
-            raise UserError(f"--benchmark-max-time={option.benchmark_max_time} must be a number of seconds above 0")
+        if not 0 <= found["max_seconds"] < math.inf:
+            raise UserError(f"--benchmark-max-time={option.benchmark_max_time} must be a number of seconds")
     if _given(arguments, "--benchmark-warmup-iterations"):
         found["warmup_rounds"] = int(option.benchmark_warmup_iterations)
     elif _given(arguments, "--benchmark-warmup") and not option.benchmark_warmup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -18,6 +17,7 @@ import pytest
 from revbench.case import Case
 from revbench.errors import RunEnded, UserError
 from revbench.probes.found import Found
+from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
 from revbench.runner.server import oom_kills
 from revbench.runner.worker import _as_json
@@ -66,16 +66,6 @@ def test_a_hanging_worker_is_killed(server: WorkerServer) -> None:
     assert server.measure([case("healthy")], "parameters")["status"] == "ok"
 
 
-def test_a_server_that_was_killed_is_started_again() -> None:
-    with WorkerServer() as own:
-        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
-        assert own._process is not None
-        own._process.kill()
-        own._process.wait()
-        assert own.measure([case("healthy")], "parameters")["status"] == "crashed"
-        assert own.measure([case("healthy")], "parameters", timeout_seconds=1e12)["status"] == "ok"
-
-
 def test_nothing_of_a_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even a daemon in a session of its own."""
     file = tmp_path / "pid"
@@ -96,7 +86,6 @@ def test_a_server_that_is_stopped_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         assert (found["status"], found["message"]) == (
             "timeout", "the worker server did not answer in time (was it stopped?)"
         )  # fmt: skip
-        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
 
 
 def test_silence_is_a_timeout_but_patience_can_be_asked_for(server: WorkerServer) -> None:
@@ -126,37 +115,58 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_is_left_behind_by_a_server_that_somebody_kills(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+def test_a_server_that_somebody_kills_leaves_nothing_and_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "pid"
     monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(file))
 
-    def strike() -> None:
-        while not file.exists():
+    def strike(number: signal.Signals) -> None:
+        while not (file.exists() and file.read_text()):
             time.sleep(0.01)
         assert own._process is not None
         own._process.send_signal(number)
 
     with WorkerServer() as own:
-        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
-        striker = threading.Thread(target=strike)
-        striker.start()
-        found = own.measure([case("leaves_a_child_and_hangs")], "parameters")
-        striker.join()
-        assert found["message"] == f"the worker server was ended by signal {number.name}"
-        deadline = time.monotonic() + 10
-        while is_alive(int(file.read_text())):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            file.unlink(missing_ok=True)
+            striker = threading.Thread(target=strike, args=(number,))
+            striker.start()
+            found = own.measure([case("leaves_a_child_and_hangs")], "parameters")
+            striker.join()
+            assert found["status"] == "crashed"
+            assert found["message"] == f"the worker server was ended by signal {number.name}"
+            deadline = time.monotonic() + 10
+            while is_alive(int(file.read_text())):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
 
 def test_a_server_that_was_given_up_before_it_began_does_not_begin() -> None:
     with WorkerServer() as own:
         own.abandon()
         assert own.measure([case("hangs")], "parameters")["message"] == "the worker server was ended by signal SIGKILL"
-        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
+
+
+def test_a_server_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be about to answer then."""
+    reader, answers = os.pipe()
+    os.close(reader)
+    requests, asks = os.pipe()
+    os.write(asks, b"{}\n{}\n")
+    asked = []
+
+    def attend(request: object, requests: int, answers: int) -> bool:
+        asked.append(request)
+        server_module._answer(answers, {"kind": "result"})
+        raise AssertionError("unreachable")
+
+    monkeypatch.setattr(server_module, "PRELOADED", ())
+    monkeypatch.setattr(server_module, "_attend", attend)
+    server_module.serve(requests, answers)
+    assert asked == [{}]
+    for descriptor in (answers, requests, asks):
+        os.close(descriptor)
 
 
 def test_an_answer_that_is_there_is_not_late(server: WorkerServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,25 +184,6 @@ def test_an_answer_that_is_there_is_not_late(server: WorkerServer, monkeypatch: 
     )
     assert found["status"] == "ok", found
     assert held_up
-
-
-def test_a_server_whose_parent_is_gone_says_nothing() -> None:
-    """It may be about to answer then."""
-    program = (
-        "import os, sys; from revbench.runner import server;"
-        " reader, writer = os.pipe(); os.close(reader);"
-        " server.serve(0, writer); print('ended', file=sys.stderr)"
-    )
-    request = {"task": "environment", "timeout_seconds": 60, "silence_seconds": None}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        input=json.dumps(request) + "\n",
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    assert done.stderr == "ended\n"
 
 
 def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +303,7 @@ PARENT = """
 import sys
 from revbench.case import Case
 from revbench.probes.found import Found
+from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
 from revbench.runner.worker import _as_json
 WorkerServer().measure([Case(model="tests.runner.faults:hangs", batch_size=2)], "parameters")

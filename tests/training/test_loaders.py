@@ -26,7 +26,7 @@ class Zeros(Dataset[Any]):
         if self._before == "fill":  # as a full /dev/shm does: the file of a batch can't grow
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
         elif self._before == "sleep":
-            time.sleep(600)
+            time.sleep(2.5)
         elif self._before == "die":
             os._exit(3)
         elif self._before == "raise":
@@ -56,7 +56,7 @@ def test_loaders_that_do_their_work() -> None:
 def test_a_batch_that_never_comes_has_a_reason(before: str, said: str) -> None:
     mend = "give --loaders 0, or more shared memory"
     with pytest.raises(UserError, match=f"the processes that read images ahead failed: .*({said}).*; {mend}"):
-        read(before, wait_seconds=2.0 if before == "sleep" else 60.0)
+        read(before, wait_seconds=1.0 if before == "sleep" else 60.0)
 
 
 def test_what_an_item_raises_is_its_own() -> None:
