@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revbench.case import Case
+from revbench.compare import compare_folders
 from revbench.errors import UserError
 from revbench.report import write_report
 from revbench.report.build import MOST_FIGURES, build_report
@@ -306,6 +308,32 @@ def test_a_run_of_many_cases_has_the_first_figures_and_whole_tables_beside_it(tm
     whole = {path.name: path.read_text().splitlines() for path in (folder / "tables").iterdir()}
     assert whole
     assert all(len(lines) == 451 for lines in whole.values()), {name: len(lines) for name, lines in whole.items()}
+
+
+@pytest.mark.slow
+def test_a_row_of_very_many_draws_takes_little_memory(tmp_path: Path) -> None:
+    """100,000 draws of 30 quantities are 24 MB of numbers."""
+    count = 100_000
+    draws = [1 + i % 977 / 977 for i in range(count)]
+    metrics = {"angle_degrees": 1.0, "relative_error": 1e-3, "draws": count}
+    names = (
+        "angle_degrees",
+        "relative_error",
+        "smooth_amplification",
+        "significant_digits",
+        *(f"other_{i}" for i in range(26)),
+    )
+    case = BASE.replace(strategy="reconstructed")
+    journal = Journal(tmp_path / "run")
+    journal.add_environment(ENVIRONMENT)
+    journal.add_row(make_row(case=case, probe="drift", metrics=metrics, samples=dict.fromkeys(names, draws)))
+    journal.close()
+    tracemalloc.start()
+    write_report([tmp_path / "run"], tmp_path / "report")
+    compare_folders(tmp_path / "run", tmp_path / "run")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500 << 20
 
 
 def test_cells_of_a_table_are_no_formulas() -> None:
