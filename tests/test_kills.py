@@ -21,7 +21,7 @@ from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session
 from tests.conftest import ROOT
 
-KILLS = 500
+KILLS, LANES = 250, 2  # of each lane; lanes can be run side by side
 CASES = [Case(model="revnet-38", batch_size=1, seed=seed) for seed in range(2000)]
 END_SECONDS = 60.0
 
@@ -60,8 +60,9 @@ def alive(process: psutil.Process) -> bool:
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw = random.Random(0)
+@pytest.mark.parametrize("lane", range(LANES))
+def test_kills_at_random_moments(tmp_path: Path, capsys: pytest.CaptureFixture[str], lane: int) -> None:
+    draw = random.Random(lane)
     folder = tmp_path / "run"
     told: set[int] = set()
     struck = {"parent": 0, "server": 0, "worker": 0}
