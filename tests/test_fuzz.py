@@ -132,6 +132,7 @@ def mutate_figures(random: random.Random, lines: list[bytes]) -> bytes:
 _WATCHED: list[Path] = []  # the folder outside of which nothing may be opened, while there is one
 SCRATCH = os.path.join(tempfile.gettempdir(), "tmp")  # as `tempfile` names its files
 _ALLOWED = (
+    *filter(None, sys.path),
     sys.prefix,
     sys.base_prefix,
     "/usr",
