@@ -73,8 +73,6 @@ def run(
             raise unknown("probe", name, (*DEFAULT_PROBES, *OTHER_PROBES))
     if repeats < 1:
         raise UserError(f"--repeats={repeats} must be at least 1")
-    if retry and resume is None:
-        raise UserError("--retry is of a run that is there: give it with --resume DIR")
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
@@ -91,7 +89,7 @@ def run(
         raise UserError(
             "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
         )
-    journal = open_journal(resume, output)
+    journal = open_journal(resume, output, retry=retry)
     folder = journal.folder
     for note in journal.notes:
         say(note, sys.stderr)
@@ -124,7 +122,7 @@ def run(
         if isinstance(error, KeyboardInterrupt):
             said = f"go on with --resume {folder}" if journal.run.rows else "nothing was measured yet"
             say(f"interrupted; {said}", sys.stderr)
-        if journal.run.rows and not isinstance(error, UserError):
+        if journal.run.rows:
             with suppress(UserError):  # what ended the run is what has to be said
                 write_report([folder], folder)
         raise

@@ -68,9 +68,9 @@ def open_invocation(option: Any, arguments: Sequence[str]) -> Invocation:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
     time_options = _time_options(option, arguments)
     data, data_path = split_data_option(option.revbench_data)
-    if option.revbench_retry and not option.revbench_resume:
-        raise UserError("--revbench-retry is of a run that is there: give it with --revbench-resume=DIR")
-    journal = open_journal(option.revbench_resume, option.revbench_output, prefix="--revbench-")
+    journal = open_journal(
+        option.revbench_resume, option.revbench_output, retry=option.revbench_retry, prefix="--revbench-"
+    )
     server = WorkerServer()
     try:
         environment = server.environment()

@@ -223,16 +223,19 @@ def series_stem(key: Key) -> str:
     return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}" + (f"-{options}" if options else "")
 
 
-def open_journal(resume: str | Path | None, output: str | Path | None, *, prefix: str = "--") -> Journal:
+def open_journal(resume: str | Path | None, output: str | Path | None, *, retry: bool, prefix: str = "--") -> Journal:
     """The journal of a run: one to go on with, the one that is asked for, or a new one named by the time (UTC).
 
     Args:
         resume, output: what the user gave for either.
-        prefix: of the two options.
+        retry: whether rows of a run that is there are to be measured again.
+        prefix: of the three options.
 
     Raises:
-        UserError: both are given, or as `Journal` does.
+        UserError: both are given, a retry of nothing, or as `Journal` does.
     """
+    if retry and not resume:
+        raise UserError(f"{prefix}retry is of a run that is there: give it with {prefix}resume=DIR")
     if resume and output:
         raise UserError(f"{prefix}resume names the run folder already; omit {prefix}output")
     if resume or output:

@@ -81,7 +81,6 @@ def _attend(request: dict[str, Any], requests: int, answers: int) -> bool:
             os.close(read_end)
             _be_worker(request, server, write_end, log.fileno(), (requests, answers))
         os.close(write_end)
-        wait_status = 0
         try:
             result, parent_alive = _relay(request, read_end, requests, answers, worker)
         finally:
@@ -266,9 +265,7 @@ def _go(number: int, frame: object) -> None:
 def main() -> None:
     """Serve on standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # who started all this may ignore it, and then nobody can be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started this may ignore it: then nobody can be waited for
     signal.signal(signal.SIGTERM, _go)
     protocol_out = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up among the answers

@@ -63,8 +63,6 @@ def train_all(
             a full disk), and rows and checkpoints are kept.
         RunEnded: a process died, or the system asked this one to go; rows and checkpoints are kept.
     """
-    if retry and resume is None:
-        raise UserError("--retry is of a run that is there: give it with --resume DIR")
     if place is not None and device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: torchrun gives each process a GPU of its own; use cuda or cpu")
     if place is not None and place.rank:
@@ -74,7 +72,7 @@ def train_all(
     console = Console(quiet=quiet, highlight=False)
     if not console.is_terminal:
         console.width = 120
-    journal = open_journal(resume, output)
+    journal = open_journal(resume, output, retry=retry)
     folder = journal.folder
     for note in journal.notes:
         console.print(plain(note), markup=False, soft_wrap=True)

@@ -177,7 +177,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("fcntl.flock", without)
     monkeypatch.chdir(tmp_path)
-    journal = open_journal(None, None)
+    journal = open_journal(None, None, retry=False)
     assert journal.notes == [f"{journal.folder}: this file system has no locks; see that no other process writes there"]
     journal.close()
 
@@ -228,7 +228,7 @@ def test_a_full_disk_while_a_run_is_taken_over(tmp_path: Path, monkeypatch: pyte
 def test_two_runs_in_one_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(3):  # at least two of them in the same second
-        journal = open_journal(None, None)
+        journal = open_journal(None, None, retry=False)
         journal.add_environment(ENVIRONMENT)
         journal.add_row(make_row())
         journal.close()
