@@ -15,7 +15,7 @@ _HOMES = {
     "DriftMonitor": "revbench.numerics.monitor",
     "UserError": "revbench.errors",
     "build_model": "revbench.models",
-    "drift": "revbench.numerics.network",
+    "drift": "revbench.numerics.drift",
     "is_recomputing": "revbench.backprop",
     "load_runs": "revbench.results.frames",
     "measure": "revbench.runner",
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from revbench.case import Case
     from revbench.errors import UserError
     from revbench.models import build_model
+    from revbench.numerics.drift import drift
     from revbench.numerics.monitor import DriftMonitor
-    from revbench.numerics.network import drift
     from revbench.prediction import predict
     from revbench.results.frames import load_runs
     from revbench.runner import measure

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, reversible
+from revbench.choices import CHAIN_KINDS, PEERS
 from revbench.errors import UserError, unknown
 from revbench.models.residual import ResidualFunction, initialise
-from revbench.words import CHAIN_KINDS, PEERS
 
 LIBRARIES = ("revbench", *PEERS)
 
@@ -60,7 +60,7 @@ class PeerChain(StrategyModule):
     """A chain of additive couplings that another library reconstructs, as its documentation says it is used.
 
     Args:
-        library: a name of `revbench.words.PEERS`.
+        library: a name of `revbench.choices.PEERS`.
         pairs: F and G of each block.
     """
 

@@ -6,11 +6,12 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from revbench.case import Case, parse_factory
-from revbench.models.catalogue import CATALOGUE
-from revbench.training.members import pair_cases
+from revbench.case import Case, is_gpu
+from revbench.case.chains import Chain, chain_model
+from revbench.case.pairs import pair_cases
+from revbench.choices import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
+from revbench.paper.catalogue import CATALOGUE
 from revbench.training.sources import DIGITS, TRAINING_IMAGES
-from revbench.words import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,11 @@ class Plan:
     images: int = TRAINING_IMAGES[DIGITS]
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether the suites run on a GPU."""
+        return is_gpu(self.device)
+
+    @property
     def size(self) -> Tier:
         """The tier's settings."""
         return TIERS[self.tier]
@@ -139,11 +145,11 @@ def step_cases(plan: Plan) -> list[Case]:
     """Each pair of the tier under every strategy that its networks support."""
     cases = []
     for resnet in plan.size.pairs:
-        batch_size = plan.size.batch_sizes[resnet][plan.device != "cpu"]
+        batch_size = plan.size.batch_sizes[resnet][plan.on_gpu]
         for model in (resnet, CATALOGUE[resnet].pair):
             case = Case(model=model, batch_size=batch_size, device=plan.device)
             cases.append(case)
-            if CATALOGUE[model].family == "revnet":
+            if CATALOGUE[model].reversible:
                 cases.append(case.replace(strategy="reconstructed"))
                 cases.append(case.replace(strategy="reconstructed", nonreversible="recomputed"))
             cases += [case.replace(strategy=strategy) for strategy in ("checkpointed", "recursive")]
@@ -158,7 +164,7 @@ def leak_cases(plan: Plan) -> list[Case]:
 
 def gpu_cases(plan: Plan) -> list[Case]:
     """Each RevNet of the tier, stored and reconstructed, on a GPU; none on the CPU."""
-    return revnet_cases(plan) if plan.device != "cpu" else []
+    return revnet_cases(plan) if plan.on_gpu else []
 
 
 def revnet_cases(plan: Plan) -> list[Case]:
@@ -166,7 +172,7 @@ def revnet_cases(plan: Plan) -> list[Case]:
     return [
         case
         for case in step_cases(plan)
-        if CATALOGUE[case.model].family == "revnet"
+        if CATALOGUE[case.model].reversible
         and case.nonreversible == "kept"
         and case.strategy in ("stored", "reconstructed")
     ]
@@ -196,7 +202,7 @@ def drift_cases(plan: Plan) -> list[Case]:
         cases += [case.replace(dtype=dtype) for dtype in dtypes]
         if case.model == first:
             cases += [case.replace(autocast=autocast) for autocast in plan.size.drift_autocasts]
-            if plan.device != "cpu":
+            if plan.on_gpu:
                 cases.append(case.replace(tf32_matmul=True, tf32_convolution=True))
     return cases
 
@@ -205,7 +211,7 @@ def drift_depth_cases(plan: Plan) -> list[Case]:
     """Chains of growing depth, small enough that hundreds of blocks can be measured in float64."""
     return [
         Case(
-            model=f"revbench.peers:chain(kind=basic,blocks={blocks})", strategy="reconstructed", dtype=dtype,
+            model=chain_model("basic", blocks), strategy="reconstructed", dtype=dtype,
             batch_size=DRIFT_DEPTH_BATCH_SIZE, image_size=DRIFT_DEPTH_IMAGE_SIZE, device=plan.device,
         )
         for dtype in DTYPES
@@ -216,7 +222,7 @@ def drift_depth_cases(plan: Plan) -> list[Case]:
 def lipschitz_cases(plan: Plan) -> list[Case]:
     """The first RevNet of the tier in float32, and the chains of drift in each dtype, as deep as the tier says."""
     depth = plan.size.lipschitz_blocks
-    chains = [case for case in drift_depth_cases(plan) if parse_factory(case.model)[2]["blocks"] <= depth]
+    chains = [case for case in drift_depth_cases(plan) if (_chain(case).blocks or 0) <= depth]
     return [drift_cases(plan)[0], *chains]
 
 
@@ -245,7 +251,7 @@ def limit_leads(plan: Plan) -> list[Case]:
     return [
         Case(model=resnet, batch_size=1, device=plan.device, memory_limit_bytes=limit)
         for resnet in plan.size.limit_pairs
-        for limit in plan.size.limits_bytes[plan.device != "cpu"]
+        for limit in plan.size.limits_bytes[plan.on_gpu]
     ]
 
 
@@ -255,7 +261,7 @@ def limit_cases(lead: Case) -> list[Case]:
     for model in (lead.model, CATALOGUE[lead.model].pair):
         case = lead.replace(model=model)
         cases.append(case)
-        if CATALOGUE[model].family == "revnet":
+        if CATALOGUE[model].reversible:
             reconstructed = case.replace(strategy="reconstructed")
             cases += [reconstructed, reconstructed.replace(nonreversible="recomputed")]
             cases += [case.replace(strategy=strategy) for strategy in ("checkpointed", "recursive")]
@@ -266,7 +272,7 @@ def depth_cases(plan: Plan) -> list[Case]:
     """Chains of growing depth under every strategy of Table 1 of the paper."""
     return [
         Case(
-            model=f"revbench.peers:chain(kind=basic,blocks={blocks})", strategy=strategy,
+            model=chain_model("basic", blocks), strategy=strategy,
             batch_size=plan.size.depth_batch_size, device=plan.device,
         )
         for strategy in STRATEGIES
@@ -276,8 +282,8 @@ def depth_cases(plan: Plan) -> list[Case]:
 
 def chain_case(plan: Plan, kind: str, library: str = "revbench", *, tripwire: bool = True) -> Case:
     """The chain by which libraries are compared, stored by plain autograd."""
-    named = f"library={library},kind={kind},blocks={plan.size.chain_blocks}" + ("" if tripwire else ",tripwire=False")
-    return Case(model=f"revbench.peers:chain({named})", batch_size=plan.size.chain_batch_size, device=plan.device)
+    model = chain_model(kind, plan.size.chain_blocks, library=library, tripwire=tripwire)
+    return Case(model=model, batch_size=plan.size.chain_batch_size, device=plan.device)
 
 
 def chain_cases(plan: Plan) -> list[Case]:
@@ -288,7 +294,7 @@ def chain_cases(plan: Plan) -> list[Case]:
         reconstructed = stored.replace(strategy="reconstructed")
         cases += [stored, reconstructed, reconstructed.replace(kept_half_blocks=1), reconstructed.replace(certify=True)]
         names = ["checkpointed", "torch_checkpoint", "torch_selective"]
-        if plan.device != "cpu":
+        if plan.on_gpu:
             names.append("torch_offload")
         if plan.size.chain_compiled:
             names.append("torch_budget")
@@ -307,8 +313,14 @@ def contenders(plan: Plan, lead: Case) -> list[Case]:
 
     Ours once more without its tripwire, whose cost that is.
     """
-    kind = parse_factory(lead.model)[2]["kind"]
+    kind = str(_chain(lead).kind)
     ours = [case for case in chain_cases(plan) if case.model == lead.model]
     peers = [name for name in PEERS if importlib.util.find_spec(name)]
     others = [chain_case(plan, kind, tripwire=False), *(chain_case(plan, kind, name) for name in peers)]
     return ours + [case.replace(strategy="reconstructed") for case in others]
+
+
+def _chain(case: Case) -> Chain:
+    found = Chain.of(case)
+    assert found is not None
+    return found

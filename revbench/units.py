@@ -1,9 +1,11 @@
-"""Figures as a person reads them."""
+"""Units of metrics, and numbers as a person reads them."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 
 from revbench.errors import UserError
@@ -82,3 +84,36 @@ def _three_digits(value: float) -> str:
         return f"{value:.0f}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts.
+
+    Attributes:
+        name: in the plural, for a sentence; empty of a number without a unit.
+        show: a finite number of this unit as a person reads it.
+    """
+
+    name: str
+    show: Callable[[float], str]
+
+
+BYTES = Unit("bytes", human_bytes)
+SECONDS = Unit("seconds", human_seconds)
+FLOPS = Unit("floating-point operations", human_flops)
+DEGREES = Unit("degrees", human_degrees)
+SHARE = Unit("", human_share)  # of a whole; small ones as powers of ten
+PERCENT = Unit("%", lambda value: f"{value:.1%}")  # of a whole
+CHANGE = Unit("%", lambda value: f"{value:+.1%}")  # with its sign
+COUNT = Unit("", lambda value: f"{value:,.0f}")
+RATIO = Unit("", lambda value: f"{value:.3g}")
+FACTOR = Unit("", lambda value: f"{value:.1f}")
+NATS = Unit("nats", lambda value: f"{value:.3f}")
+JOULES = Unit("joules", lambda value: f"{value:.2f} J")
+WATTS = Unit("watts", lambda value: f"{value:.0f} W")
+MEGAHERTZ = Unit("MHz", lambda value: f"{value:,.0f} MHz")
+CELSIUS = Unit("degrees Celsius", lambda value: f"{value:.0f} °C")
+EPSILONS = Unit("epsilons of the arithmetic", lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
+ULPS = Unit("units in the last place", EPSILONS.show)
+WORDS = Unit("", str)  # the metric is a word or a sentence

@@ -22,14 +22,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import cross_entropy
 
 from revbench.backprop import StrategyModule, compile_pieces
-from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, parse_factory
+from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, Factory
+from revbench.choices import STRATEGIES
 from revbench.errors import UserError
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.nested import map_tensors
-from revbench.recipes import RECIPES
-from revbench.words import STRATEGIES
-
-_ADAMW_LEARNING_RATE = 1e-3
+from revbench.paper.recipes import RECIPES
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]
@@ -85,7 +83,7 @@ class Workload:
         """A context of the case's autocast."""
         autocast = self.case.autocast
         dtype = None if autocast == "none" else getattr(torch, autocast)
-        return torch.autocast(self.case.device.partition(":")[0], dtype=dtype, enabled=autocast != "none")
+        return torch.autocast(self.case.device_type, dtype=dtype, enabled=autocast != "none")
 
     def step(self, inputs: Any, targets: Any) -> None:
         """One whole training step."""
@@ -109,8 +107,8 @@ def build_workload(case: Case) -> Workload:
     """
     case.check()
     torch.manual_seed(case.seed)
-    if ":" in case.model:
-        model, make_batch, loss = _from_factory(case)
+    if case.factory is not None:
+        model, make_batch, loss = _from_factory(case, case.factory)
     else:
         from revbench.models import build_model
 
@@ -193,10 +191,9 @@ def normal_images(size: int, classes: int) -> MakeBatch:
     return make_batch
 
 
-def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
-    module_name, attribute, arguments = parse_factory(case.model)
+def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch, Loss]:
     try:
-        factory: Any = functools.reduce(getattr, attribute.split("."), importlib.import_module(module_name))
+        factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"model {case.model!r} can't be imported: {error}; give package.module:factory") from error
     if isinstance(factory, nn.Module) or not callable(factory):
@@ -204,10 +201,10 @@ def _from_factory(case: Case) -> tuple[nn.Module, MakeBatch, Loss]:
             f"model {case.model!r} is a {type(factory).__name__}, not a function; name one that returns a new network each time"
         )
     try:
-        inspect.signature(factory).bind(**arguments)
+        inspect.signature(factory).bind(**named.arguments)
     except TypeError as error:
         raise UserError(f"model {case.model!r} can't be called so: {error}") from error
-    made = factory(**arguments)
+    made = factory(**named.arguments)
     parts = made if isinstance(made, tuple) else (made, None, None)
     if len(parts) != 3 or not isinstance(parts[0], nn.Module):
         raise UserError(
@@ -241,17 +238,10 @@ def make_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
     ]
     if sparse:
         groups.append({"params": [p for p in parameters if id(p) in sparse], "weight_decay": 0.0, "momentum": 0.0})
-    rate = first_learning_rate(case)
+    rate = case.schedule.first_learning_rate
     if case.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate)
     return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum)
-
-
-def first_learning_rate(case: Case) -> float:
-    """The case's own; else of a training the recipe's, for AdamW PyTorch's, and of other steps 0: weights stay where they are."""
-    if case.learning_rate or not case.training_steps:
-        return case.learning_rate
-    return _ADAMW_LEARNING_RATE if case.optimizer == "adamw" else RECIPES[case.recipe].learning_rate
 
 
 def sparse_weights(model: nn.Module) -> set[int]:

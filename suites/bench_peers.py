@@ -7,8 +7,8 @@ import importlib.util
 
 import pytest
 
+from revbench.choices import CHAIN_KINDS, PEERS
 from revbench.tiers import chain_case, chain_cases, chain_leads, contenders
-from revbench.words import CHAIN_KINDS, PEERS
 
 BUDGET_SECONDS = 25
 

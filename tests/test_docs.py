@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from revbench.case import Case
-from revbench.pytest_support.options import REFUSED
-from revbench.runner.worker import PROBES, PROBES_OF_GROUPS
-from revbench.words import ALL_STRATEGIES, STATUSES
+from revbench.choices import ALL_STRATEGIES, STATUSES
+from revbench.probes.declared import PROBES
+from revbench.probes.reference import reference_of, summary_of
+from revbench.pytest_plugin.options import REFUSED
 from tests.conftest import ROOT, run_command
 
 README = (ROOT / "README.md").read_text()
@@ -74,9 +75,6 @@ def test_the_guards_of_the_how_to_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "word",
     [
-        *(f.name for f in dataclasses.fields(Case)),
-        *PROBES,
-        *PROBES_OF_GROUPS,
         *ALL_STRATEGIES,
         *STATUSES,
         *(n.replace("--benchmark", "") for n in REFUSED),
@@ -84,6 +82,15 @@ def test_the_guards_of_the_how_to_pass(tmp_path: Path) -> None:
 )
 def test_the_reference_names(word: str) -> None:
     assert word in REFERENCE
+
+
+def test_the_reference_has_the_declarations() -> None:
+    """`python -m revbench.probes > docs/probes.md` makes the page of the probes."""
+    assert summary_of(PROBES) in REFERENCE
+    assert reference_of(PROBES) == (ROOT / "docs" / "probes.md").read_text()
+    for field in dataclasses.fields(Case):
+        default = "–" if field.default is dataclasses.MISSING else f"`{field.default}`"
+        assert f"| `{field.name}` | {field.metadata['about']} | {default} |" in REFERENCE
 
 
 def test_the_tests_that_the_comparison_names_are_there() -> None:

@@ -22,18 +22,18 @@ from PIL import Image
 
 from revbench.case import Case
 from revbench.compare import compare_folders
-from revbench.environment import lines_of
 from revbench.errors import UserError
-from revbench.pytest_support.display import figures
 from revbench.report import write_report
 from revbench.results.frames import load_runs
 from revbench.results.journal import Journal
 from revbench.results.merge import merge_runs
 from revbench.results.runs import ROWS, read_run
+from revbench.runner.environment import lines_of
+from revbench.runner.session import result_of
 from revbench.terminal import say_json
 from revbench.training.checkpoint import Checkpoints, _sealed, _with_digest, restore, state_of
 from revbench.training.image_folder import open_image
-from revbench.training.stream import COLUMNS, SeriesFile
+from revbench.training.series_file import COLUMNS, SeriesFile
 from revbench.workload import build_workload
 from tests.conftest import ROOT
 from tests.results.rows import ENVIRONMENT, make_row
@@ -223,7 +223,7 @@ def test_mutated_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         run = read_run(folder)
         load_runs(folder)
         for row in run.rows:
-            figures(row)
+            result_of(row)
             json.dumps(row.to_json(), allow_nan=False)
         for environment in run.environments.values():
             lines_of(environment)

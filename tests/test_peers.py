@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from revbench import Case, UserError
+from revbench.choices import CHAIN_KINDS, PEERS
 from revbench.peers import ChainNetwork, chain
 from revbench.tiers import Plan, chain_cases, chain_leads, contenders
-from revbench.words import CHAIN_KINDS, PEERS
 from revbench.workload import build_workload
 from tests.backprop.chains import relative_difference
 

@@ -6,7 +6,7 @@ from revbench.backprop.compiling import compile_pieces
 from revbench.backprop.plain import plain_container
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
-from revbench.backprop.strategies import StrategyModule
+from revbench.backprop.strategy_module import StrategyModule
 
 __all__ = [
     "Certificate",

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop import segments
-from revbench.backprop.alternatives import run_alternative
 from revbench.backprop.arguments import Arguments, ChainArguments, OfEachBlock
 from revbench.backprop.certificate import Witness
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.inputs import dense, transformed
 from revbench.backprop.plain import plain_container
-from revbench.backprop.strategies import StrategyModule
+from revbench.backprop.strategy_module import StrategyModule
 from revbench.backprop.stream import FloatStream
+from revbench.backprop.torch_strategies import run_alternative
+from revbench.choices import STRATEGIES, TORCH_STRATEGIES, Nonreversible, Strategy
 from revbench.errors import UserError
-from revbench.words import STRATEGIES, TORCH_STRATEGIES, Nonreversible, Strategy
 
 State = tuple[Tensor, ...]
 Halves = Tensor | tuple[Tensor, Tensor]
@@ -113,7 +113,7 @@ def propagate(
             reconstructed from the state after it, and the other units follow `nonreversible`.
         state: the tensors that enter the first unit (two halves if any unit is reversible).
         owner: the module whose units they are.
-        strategy: see `revbench.backprop.strategies`.
+        strategy: see `revbench.backprop.strategy_module`.
         nonreversible: under `reconstructed`, whether units that can't be inverted keep their activations
             or are recomputed from their input.
         kept_half_blocks: under `reconstructed`, half blocks at the end of each run of reversible blocks that keep

@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 
 # isort: off, these register their commands, in the order in which --help lists them
-from revbench.cli import about, estimate, run, runs, train  # noqa: F401
+from revbench.cli import compare, env, estimate, merge, models, report, run, train  # noqa: F401
 
 # isort: on
 from revbench.cli.app import app
@@ -58,8 +58,10 @@ def _run() -> tuple[str, int]:
         return str(error), 2
     except RunEnded as error:
         return str(error), 3
-    except (KeyboardInterrupt, typer.Abort):
-        return "", 130
+    except KeyboardInterrupt as error:
+        return f"interrupted; {error}" if str(error) else "interrupted", 130
+    except typer.Abort:
+        return "interrupted", 130
     except BrokenPipeError:
         return "", 141
     except SystemExit as ended:  # click's, of a broken pipe; it would be taken for a failed gate

@@ -16,10 +16,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-DEFAULT_BATCH_SIZE = 16  # where a command is not told
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 def _show_version(asked: bool) -> None:
     if asked:
@@ -37,8 +33,8 @@ def before(
     """Among several processes that torchrun started, see that the command is for several."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return  # without importing what torchrun needs
-    from revbench.training.place import Place
-    from revbench.training.torchrun import check_command
+    from revbench.launch.torchrun import check_command
+    from revbench.training.rendezvous import Rank
 
-    if Place.from_environment() is not None:
+    if Rank.from_environment() is not None:
         check_command(context.invoked_subcommand)

@@ -9,7 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from revbench.cli.app import DEFAULT_BATCH_SIZE, Json, app
+from revbench.cli.app import app
+from revbench.cli.options import (
+    DEFAULT_BATCH_SIZE,
+    Autocast,
+    BatchSize,
+    Dtype,
+    ImageSize,
+    Json,
+    Models,
+    Nonreversible,
+    NumClasses,
+    Optimizer,
+    Strategies,
+)
 from revbench.errors import UserError
 from revbench.imports import factories_of
 from revbench.terminal import say_json
@@ -17,17 +30,15 @@ from revbench.terminal import say_json
 
 @app.command()
 def estimate(
-    models: Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")],
-    strategy: Annotated[
-        list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Items a step.")] = DEFAULT_BATCH_SIZE,
-    image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
-    autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
-    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
+    models: Models,
+    strategy: Strategies = None,
+    batch_size: BatchSize = DEFAULT_BATCH_SIZE,
+    image_size: ImageSize = None,
+    num_classes: NumClasses = None,
+    dtype: Dtype = "float32",
+    autocast: Autocast = "none",
+    optimizer: Optimizer = "sgd",
+    nonreversible: Nonreversible = "kept",
     device: Annotated[str, typer.Option(help="For which it is predicted: cuda or cpu; it need not be there.")] = "cuda",
     fit: Annotated[str | None, typer.Option(help="Memory, as 24GiB: also the largest batch that fits.")] = None,
     fit_depth: Annotated[
@@ -40,7 +51,7 @@ def estimate(
 ) -> None:
     """Predict memory and operations of a training step, without running it and without its device."""
     from revbench.prediction.display import show
-    from revbench.prediction.several import estimate_all
+    from revbench.prediction.estimates import estimate_all
     from revbench.units import parse_bytes
 
     limit = None if fit is None else parse_bytes(fit)
@@ -63,6 +74,6 @@ def estimate(
     if not found.predictions:
         raise typer.Exit(3)
     if plot is not None:
-        from revbench.report.step_memory import draw_predictions
+        from revbench.report.charts.memory_timeline import draw_predictions
 
         draw_predictions(found.predictions, plot)

@@ -3,57 +3,69 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from revbench.cli.app import DEFAULT_BATCH_SIZE, Json, app
+from revbench.case import Case
+from revbench.case.labels import describe
+from revbench.cli.app import app
+from revbench.cli.options import (
+    DEFAULT_BATCH_SIZE,
+    Autocast,
+    BatchSize,
+    Compile,
+    Device,
+    Dtype,
+    ImageSize,
+    Json,
+    LearningRate,
+    Models,
+    Nonreversible,
+    NumClasses,
+    Optimizer,
+    Output,
+    Strategies,
+    field_option,
+)
 from revbench.errors import UserError, unknown
+from revbench.probes import declared
+from revbench.probes.registry import offered_names, probe_of, registry
 from revbench.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from revbench.case import Case
-    from revbench.runner.client import WorkerServer
+    from revbench.runner import Session
 
-DEFAULT_PROBES = ("time", "memory", "flops", "drift")
-OTHER_PROBES = ("parameters", "lipschitz", "determinism", "leak", "nvml", "memory_history", "energy")
-DRAWS = 6  # of weights and batch, in each launch of drift
+_BY_DEFAULT = [probe.name for probe in declared.PROBES if probe.by_default]
 
 
 @app.command()
 def run(
-    models: Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")],
-    strategy: Annotated[
-        list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
-    ] = None,
+    models: Models,
+    strategy: Strategies = None,
     probe: Annotated[
         list[str] | None,
         typer.Option(
-            help="time, memory, flops, drift (the default four), lipschitz, determinism, leak, nvml, memory_history, energy,"
-            " parameters."
+            help=f"One of {', '.join(offered_names())}; may be repeated. Default: {', '.join(_BY_DEFAULT)}.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Items a step.")] = DEFAULT_BATCH_SIZE,
-    image_size: Annotated[int | None, typer.Option(help="Pixels. Default: the model's own.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Default: the model's own.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
-    autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
+    batch_size: BatchSize = DEFAULT_BATCH_SIZE,
+    image_size: ImageSize = None,
+    num_classes: NumClasses = None,
+    dtype: Dtype = "float32",
+    autocast: Autocast = "none",
     tf32: Annotated[bool, typer.Option("--tf32", help="TF32 arithmetic for float32, on a GPU that has it.")] = False,
-    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    learning_rate: Annotated[
-        float, typer.Option(help="Default: weights stay where they were drawn.", show_default=False)
-    ] = 0.0,
-    nonreversible: Annotated[str, typer.Option(help="kept or recomputed, where the strategy allows it.")] = "kept",
-    kept_half_blocks: Annotated[
-        int, typer.Option(help="Under reconstructed, half blocks at the end of a chain that keep their activations.")
-    ] = 0,
-    certify: Annotated[bool, typer.Option("--certify", help="Under reconstructed, certify the activations.")] = False,
-    compile_pieces: Annotated[bool, typer.Option("--compile", help="torch.compile on each F, G and unit.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    optimizer: Optimizer = "sgd",
+    learning_rate: LearningRate = 0.0,
+    nonreversible: Nonreversible = "kept",
+    kept_half_blocks: Annotated[int, field_option("kept_half_blocks")] = 0,
+    certify: Annotated[bool, field_option("certify", "--certify")] = False,
+    compile_pieces: Compile = False,
+    device: Device = "auto",
     repeats: Annotated[int, typer.Option(help="Launches of each case, interleaved.")] = 1,
-    output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
+    output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this run, measuring nothing twice.")] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="With --resume: measure again what crashed, timed out or lacked memory.")
@@ -61,74 +73,43 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Measure models under their strategies and write a report."""
-    from revbench.case import Case
-    from revbench.pytest_support.display import describe, figures
-    from revbench.report import write_report
-    from revbench.results.journal import open_journal
-    from revbench.runner.client import WorkerServer
-    from revbench.runner.session import Session, resolve_device
+    from revbench.report import report_if_it_ends_early, write_report
+    from revbench.runner import open_run_of_command
+    from revbench.runner.session import result_of
 
-    for name in probe or ():
-        if name not in (*DEFAULT_PROBES, *OTHER_PROBES):
-            raise unknown("probe", name, (*DEFAULT_PROBES, *OTHER_PROBES))
+    probes = probe or _BY_DEFAULT
+    for name in probes:
+        found = probe_of(name)
+        if found.takes_group or found.resumable:
+            raise unknown("probe", name, offered_names())
+    for problem in registry().problems:
+        say(problem, sys.stderr)
     if repeats < 1:
         raise UserError(f"--repeats={repeats} must be at least 1")
-    common: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
         "optimizer": optimizer, "learning_rate": learning_rate,
     }  # fmt: skip
     if device != "auto":
-        common["device"] = device
-    stored = [Case(model=model, **common) for model in dict.fromkeys(models)]
-    for base in stored:  # mistakes are told before anything takes long
-        for name in strategy or ("stored",):
-            _under(base, name, nonreversible).check()
-    asked = {"kept_half_blocks": kept_half_blocks, "certify": certify}
-    if any(asked.values()) and strategy and "reconstructed" not in strategy:
-        raise UserError(
-            "--kept-half-blocks and --certify are of strategy reconstructed, which is not among these cases"
-        )
-    journal = open_journal(resume, output, retry=retry)
-    folder = journal.folder
-    for note in journal.notes:
-        say(note, sys.stderr)
-    try:
-        with WorkerServer() as server:
-            environment = server.environment()
-            device = resolve_device(device, environment)
-            cases = []
-            for base in (case.replace(device=device) for case in stored):
-                supported = _supported(
-                    base, server
-                )  # a factory that can't be built is found before anything is written
-                for name in strategy or supported:
-                    case = _under(base, name, nonreversible)
-                    cases.append((case.replace(**asked) if name == "reconstructed" else case).check())
-            if any(asked.values()) and not any(case.strategy == "reconstructed" for case in cases):
-                raise UserError(
-                    "--kept-half-blocks and --certify are of strategy reconstructed, which no model supports"
-                )
-            session = Session(journal, server, environment, retry=retry)
+        fields["device"] = device
+    bases = [Case(model=model, **fields) for model in dict.fromkeys(models)]
+    reconstructed = {"kept_half_blocks": kept_half_blocks, "certify": certify}
+    _check_early(bases, strategy or ["stored"], nonreversible, reconstructed if strategy else {})
+    with open_run_of_command(output=output, resume=resume, retry=retry, device=device) as session:
+        for note in session.journal.notes:
+            say(note, sys.stderr)
+        with report_if_it_ends_early(session):
+            cases = _cases(session, bases, strategy or (), nonreversible, reconstructed)
             for repeat in range(1, repeats + 1):
-                for name in probe or DEFAULT_PROBES:
+                for name in probes:
+                    options = probe_of(name).options_of_launch(repeat)
                     for case in cases:
-                        options = {"draws": DRAWS, "first_draw": (repeat - 1) * DRAWS} if name == "drift" else None
                         row = session.measure(case, name, repeat=repeat, options=options)
                         if not as_json:
-                            say(f"{name:<8} {describe(case):<58} {figures(row)}")
-    except BaseException as error:
-        journal.close()
-        if isinstance(error, KeyboardInterrupt):
-            said = f"go on with --resume {folder}" if journal.run.rows else "nothing was measured yet"
-            say(f"interrupted; {said}", sys.stderr)
-        if journal.run.rows:
-            with suppress(UserError):  # what ended the run is what has to be said
-                write_report([folder], folder)
-        raise
-    journal.close()
-    rows = journal.run.rows
-    written = write_report([folder], folder)
+                            say(f"{name:<8} {describe(case):<58} {result_of(row)}")
+        rows = session.journal.run.rows
+        written = write_report([session.journal.folder], session.journal.folder)
     if as_json:
         say_json({"rows": [row.to_json() for row in rows], "files": [str(path) for path in written.paths]})
     else:
@@ -138,17 +119,42 @@ def run(
         raise typer.Exit(3)
 
 
+_ONLY_RECONSTRUCTED = "--kept-half-blocks and --certify are of strategy reconstructed"
+
+
 def _under(base: Case, strategy: str, nonreversible: str) -> Case:
     return base.replace(strategy=strategy, nonreversible="kept" if strategy == "stored" else nonreversible)
 
 
-def _supported(case: Case, server: WorkerServer) -> list[str]:
-    """The strategies that a model supports, as its network says.
+def _check_early(
+    bases: Sequence[Case], strategies: Sequence[str], nonreversible: str, reconstructed: dict[str, Any]
+) -> None:
+    """Tell mistakes before anything takes long, as far as that is possible without building a network."""
+    for base in bases:
+        for name in strategies:
+            _under(base, name, nonreversible).check()
+    if any(reconstructed.values()) and "reconstructed" not in strategies:
+        raise UserError(f"{_ONLY_RECONSTRUCTED}, which is not among these cases")
+
+
+def _cases(
+    session: Session,
+    bases: Sequence[Case],
+    strategies: Sequence[str],
+    nonreversible: str,
+    reconstructed: dict[str, Any],
+) -> list[Case]:
+    """Each model under each strategy that is asked for, or that it supports; a factory that can't be built is found here.
 
     Raises:
-        UserError: it can't be built.
+        UserError: what a worker finds wrong with a network.
     """
-    answer = server.measure([case], "parameters")
-    if answer["status"] != "ok":
-        raise UserError(f"model {case.model!r} can't be built: {answer['message']}")
-    return str(answer["found"][0]["metrics"]["strategies"]).split(", ")
+    cases = []
+    for base in (base.replace(device=session.device) for base in bases):
+        supported = session.supported_strategies(base)
+        for name in strategies or supported:
+            case = _under(base, name, nonreversible)
+            cases.append((case.replace(**reconstructed) if name == "reconstructed" else case).check())
+    if any(reconstructed.values()) and not any(case.strategy == "reconstructed" for case in cases):
+        raise UserError(f"{_ONLY_RECONSTRUCTED}, which no model supports")
+    return cases

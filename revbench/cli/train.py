@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from revbench.cli.app import Json, app
+from revbench.cli.app import app
+from revbench.cli.options import Autocast, Compile, Device, Dtype, Json, LearningRate, Optimizer, Output, field_option
 from revbench.terminal import say_json
 
 
@@ -19,7 +20,7 @@ def train(
         list[str] | None,
         typer.Option(help="For single models; may be repeated. Default: reconstructed, of a ResNet stored."),
     ] = None,
-    nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last place.")] = 1,
+    nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last rank.")] = 1,
     seeds: Annotated[int, typer.Option(help="Trainings of each, on other weights and batches.")] = 1,
     seed: Annotated[int, typer.Option(help="The first.")] = 0,
     recipe: Annotated[
@@ -28,7 +29,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Default: the recipe's 80,000 or 600,000. The schedule is scaled.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="In place of --steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="In rank of --steps.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images a step, of all processes together. Default: the recipe's 100 or 256.")
     ] = None,
@@ -41,24 +42,20 @@ def train(
         int | None,
         typer.Option(help="Under imagenet, processes that read files ahead. Default: the free cores, at most 8."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
-    autocast: Annotated[str, typer.Option(help="none, bfloat16 or float16.")] = "none",
-    compile_pieces: Annotated[bool, typer.Option("--compile", help="torch.compile on each F, G and unit.")] = False,
+    dtype: Dtype = "float32",
+    autocast: Autocast = "none",
+    compile_pieces: Compile = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="This memory format.")] = False,
-    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "sgd",
-    learning_rate: Annotated[
-        float, typer.Option(help="At first. Default: the recipe's 0.1, of adamw 0.001.", show_default=False)
-    ] = 0.0,
-    accumulate: Annotated[int, typer.Option(help="Parts of a batch, whose gradients are added.")] = 1,
-    clip: Annotated[float, typer.Option(help="Cut the gradient to this norm; 0: not.")] = 0.0,
-    sync_batch_norm: Annotated[
-        bool, typer.Option("--sync-batch-norm", help="Under torchrun, batch statistics of the whole batch.")
-    ] = False,
+    optimizer: Optimizer = "sgd",
+    learning_rate: LearningRate = 0.0,
+    accumulate: Annotated[int, field_option("accumulate")] = 1,
+    clip: Annotated[float, field_option("clip_norm")] = 0.0,
+    sync_batch_norm: Annotated[bool, field_option("sync_batch_norm", "--sync-batch-norm")] = False,
     evaluations: Annotated[int, typer.Option(help="Of the validation set, evenly spread.")] = 10,
     drift_every: Annotated[int, typer.Option(help="Measure the gradient's drift every so many steps; 0: never.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(help="Steps; 0: no checkpoints.")] = 500,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    output: Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")] = None,
+    device: Device = "auto",
+    output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run, from its checkpoints.")] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="With --resume: train again what died before its first checkpoint.")
@@ -69,9 +66,9 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node=N -m revbench train ...
     """
-    from revbench.training.command import train_all
-    from revbench.training.place import Place
-    from revbench.training.request import Request
+    from revbench.launch.command import train_all
+    from revbench.launch.request import Request
+    from revbench.training.rendezvous import Rank
 
     request = Request(
         models=models or (), pair=pair, strategies=strategy or (), nulls=nulls, seed=seed, seeds=seeds, recipe=recipe,
@@ -86,9 +83,9 @@ def train(
             "checkpoint_every": checkpoint_every,
         },
     )  # fmt: skip
-    place = Place.from_environment()
+    rank = Rank.from_environment()
     ended = train_all(
-        request, device=device, output=output, resume=resume, retry=retry, quiet=as_json, place=place
+        request, device=device, output=output, resume=resume, retry=retry, quiet=as_json, rank=rank
     )  # fmt: skip
     if ended is None:  # the first of several processes says how it went
         return

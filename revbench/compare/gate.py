@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from revbench.compare.findings import Finding
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
+from revbench.numerics.part_table import PartTable
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 
@@ -52,13 +53,9 @@ class CaseRows:
         """Columns of the series, by block, a tuple a launch; only where all of them are numbers."""
         found: dict[str, list[tuple[float, ...]]] = {}
         for row in self.ok:
-            columns = self._run.series(row)
-            if {"level", "name", *names} <= columns.keys():
-                for level, place, *values in zip(
-                    columns["level"], columns["name"], *(columns[n] for n in names), strict=True
-                ):
-                    if level == "block" and all(isinstance(value, (int, float)) for value in values):
-                        found.setdefault(str(place), []).append(tuple(map(float, values)))
+            for block, *values in PartTable(self._run.series(row)).blocks(*names):
+                if all(isinstance(value, (int, float)) for value in values):
+                    found.setdefault(str(block), []).append(tuple(map(float, values)))
         return found
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.compare.findings import Comparison, Finding
 from revbench.compare.gate import CaseRows, gate
 from revbench.errors import UserError
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.terminal import plain
-from revbench.titles import circumstances, strategy_of, title_of
 
 SHOWN = ("angle_degrees", "flips")
 Hardware = str
@@ -132,7 +132,7 @@ def _measured(run: Run, probe: str) -> Measured:
     found: Measured = {}
     for row in run.rows:
         if row.probe == probe:
-            case = row.case.replace(device=row.case.device.partition(":")[0])
+            case = row.case.replace(device=row.case.device_type)
             found.setdefault((case, _hardware(run, row)), []).append(row)
     return found
 
@@ -145,7 +145,7 @@ def _hardware(run: Run, row: Row) -> Hardware:
             f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
         )
     accelerators: list[Mapping[str, object]] = environment["accelerators"]
-    if row.case.device == "cpu":
+    if not row.case.on_gpu:
         return str(environment["cpu"]["model"])
     index = int(row.case.device.partition(":")[2] or 0)
     return str(accelerators[index]["name"]) if index < len(accelerators) else "an unknown accelerator"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from revbench.models.catalogue import CATALOGUE, Architecture, architecture
+from revbench.paper.catalogue import CATALOGUE, Architecture, architecture
 
 if TYPE_CHECKING:
     from revbench.models.networks import ResidualNetwork, build_model

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, plain_container, propagate, segment
-from revbench.models.catalogue import Architecture, architecture
+from revbench.choices import Nonreversible, Strategy
 from revbench.models.residual import ResidualFunction, batch_norm, convolution, initialise, shortcut
-from revbench.words import Nonreversible, Strategy
+from revbench.paper.catalogue import Architecture, architecture
 
 
 @plain_container
@@ -70,14 +70,13 @@ def _head(a: Architecture) -> nn.Sequential:
 
 def _unit(a: Architecture, inputs: int, outputs: int, *, stride: int, first: bool) -> nn.Module:
     """One unit; `inputs` and `outputs` count the channels of all streams."""
-    streams = 2 if a.family == "revnet" else 1
-    inputs, outputs = inputs // streams, outputs // streams
+    inputs, outputs = inputs // a.streams, outputs // a.streams
     f = ResidualFunction(inputs, outputs, stride=stride, bottleneck=a.bottleneck, preactivate=not first)
 
     def skip() -> nn.Module:
         return shortcut(inputs, outputs, stride=stride, bottleneck=a.bottleneck)
 
-    if a.family == "resnet":
+    if not a.reversible:
         return ResidualUnit(f, skip())
     g = ResidualFunction(outputs, outputs, bottleneck=a.bottleneck)
     if stride == 1 and inputs == outputs:
@@ -114,9 +113,7 @@ class ResidualNetwork(StrategyModule):
 
     def __init__(self, architecture: Architecture, strategy: Strategy, nonreversible: Nonreversible = "kept") -> None:
         self.name = architecture.name
-        reversible = architecture.family == "revnet"
-        strategies: tuple[Strategy, ...] = ("stored", "checkpointed", "recursive")
-        super().__init__((*strategies, "reconstructed") if reversible else strategies, strategy, nonreversible)
+        super().__init__(architecture.strategies, strategy, nonreversible)
         self.architecture = architecture
         self.stem = _stem(architecture)
         self.trunk = _trunk(architecture)
@@ -126,7 +123,7 @@ class ResidualNetwork(StrategyModule):
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of images ``(N, 3, H, W)``."""
         x = self._recomputed_or_kept(self.stem, images)
-        state = x.chunk(2, 1) if self.architecture.family == "revnet" else (x,)
+        state = x.chunk(2, 1) if self.architecture.reversible else (x,)
         state = propagate(
             list(self.trunk), state, owner=self, strategy=self.strategy, nonreversible=self.nonreversible,
             kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), tripwire=self.tripwire,
@@ -171,6 +168,4 @@ def build_model(
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     found = architecture(name, **overrides)
-    if strategy is None:
-        strategy = "reconstructed" if found.family == "revnet" else "stored"
-    return ResidualNetwork(found, strategy, nonreversible)
+    return ResidualNetwork(found, strategy or found.default_strategy, nonreversible)

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from revbench.case import is_gpu
+
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -84,7 +86,7 @@ def synchronise_batch_norm(model: nn.Module, device: str) -> nn.Module:
     Returns:
         The model itself, or its replacement if it is a batch norm.
     """
-    if device.startswith("cuda"):
+    if is_gpu(device):
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return converted
     if type(model) in _BATCH_NORMS:

@@ -1,4 +1,4 @@
-"""Angles and errors of vectors, and the unit that rounding is counted in."""
+"""Angles and errors of vectors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-
-from revbench.case import Case
-
-TF32_EPSILON = 2.0**-10  # 10 bits of mantissa are stored (NVIDIA, "A100 Tensor Core GPU Architecture", 2020)
 
 
 def angle_degrees(u: Tensor, v: Tensor) -> float:
@@ -39,16 +35,3 @@ def relative_error(found: Tensor, reference: Tensor) -> float:
     found, reference = found.detach().double().flatten(), reference.detach().double().flatten()
     norm = torch.linalg.vector_norm(reference).item()
     return torch.linalg.vector_norm(found - reference).item() / norm if norm > 0 else math.nan
-
-
-def epsilon_of(case: Case) -> float:
-    """The distance from 1 to the next number in the coarsest arithmetic of a case.
-
-    Autocast's where there is one (products and convolutions round to it), TF32's where it is on, else the dtype's.
-    Twice the unit roundoff u of Higham 2002, "Accuracy and Stability of Numerical Algorithms", section 2.1.
-    """
-    if case.autocast != "none":
-        return float(torch.finfo(getattr(torch, case.autocast)).eps)
-    if case.dtype == "float32" and (case.tf32_matmul or case.tf32_convolution):
-        return TF32_EPSILON
-    return float(torch.finfo(getattr(torch, case.dtype)).eps)

@@ -15,7 +15,10 @@ from revbench.errors import UserError
 from revbench.nested import map_tensors
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
 from revbench.numerics.components import Components, compare_components
-from revbench.numerics.copies import (
+from revbench.numerics.derivative import norm_of
+from revbench.numerics.gradient_errors import ErrorTable, PartError, blocks
+from revbench.numerics.passes import Loss, Pass, Step, autocast_to, device_of, random_states_kept
+from revbench.numerics.reference import (
     check_measurable,
     copied,
     is_compiled,
@@ -24,9 +27,6 @@ from revbench.numerics.copies import (
     reference_derivative_error,
     run_reference,
 )
-from revbench.numerics.derivative import norm_of
-from revbench.numerics.passes import Loss, Pass, Step, autocast_to, device_of, random_states_kept
-from revbench.numerics.places import Passes, Place, blocks
 from revbench.numerics.switches import Switches
 from revbench.numerics.twins import check_twins
 
@@ -64,12 +64,12 @@ class GradientDrift:
         blocks_left_out: invertible blocks that are not ours and whose activations could not be reconstructed, with the reason.
     """
 
-    whole: Place
+    whole: PartError
     stored_angle_degrees: float
     smooth_reason: str | None
     units: int | None
-    blocks: Mapping[str, Place]
-    tensors: Mapping[str, Place]
+    blocks: Mapping[str, PartError]
+    tensors: Mapping[str, PartError]
     activation_reason: str | None
     trace: tuple[str, ...]
     casts: Mapping[str, torch.dtype]
@@ -203,15 +203,15 @@ def compare_gradients(
         if closer:
             frozen = follow(exact, reference.switches) if reason is None else None
             condition = reference_condition(loss, seed, exact, wide, reference.gradient, frozen)
-    passes = Passes(reference, stored, own, *(smooth or (None, None)), followed=reason is None)
+    errors = ErrorTable(reference, stored, own, *(smooth or (None, None)), followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
-        whole=passes.place(list(reference.gradient), worst, at=passes.places),
-        stored_angle_degrees=passes.stored_angle_degrees(),
+        whole=errors.of(list(reference.gradient), worst, at=errors.switch_modules),
+        stored_angle_degrees=errors.stored_angle_degrees(),
         smooth_reason=reason,
         units=reference.switches.units() if reference.switches is not None and reason is None else None,
-        blocks=blocks(model, passes, activations),
-        tensors={key: passes.place([key]) for key, value in reference.gradient.items() if value.numel() > 1},
+        blocks=blocks(model, errors, activations),
+        tensors={key: errors.of([key]) for key, value in reference.gradient.items() if value.numel() > 1},
         activation_reason=None if activations else _why_no_activations(name, chains),
         trace=_trace(stored, own),
         casts=reference.switches.casts if reference.switches is not None else {},

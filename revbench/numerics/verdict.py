@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from revbench.case import Arithmetic
+from revbench.numerics.part_table import PartTable
 from revbench.units import human_count, human_share
 
-# Of the places, what is looked at.
-PLACE_COLUMNS = ("level", "name", "relative_error", "stored_relative_error")
+# Of the parts, what is looked at.
+PART_ERRORS = ("relative_error", "stored_relative_error")
 # An independent error of this share of a minibatch's noise adds one hundredth to its variance.
 UNSEEN = 0.1
 # One of this share adds a quarter: as if a fifth of the batch were missing.
@@ -40,15 +41,15 @@ class Verdict:
 
 
 def judge(
-    samples: Mapping[str, Sequence[float]], places: Mapping[str, Sequence[Any]], strategy: str, arithmetic: str,
+    samples: Mapping[str, Sequence[float]], parts: PartTable, strategy: str, arithmetic: Arithmetic,
     trace: Sequence[str], coarse_casts: str | None, own_functions: str | None = None,
 ) -> Verdict:  # fmt: skip
     """Judge what was measured, by all draws.
 
     Args:
-        samples, places: of a `revbench.numerics.record.DriftRecord`, or of several launches' rows together.
+        samples, parts: of a `revbench.numerics.drift_record.DriftRecord`, or of several launches' rows together.
         strategy: whose gradient it is.
-        arithmetic: what figures are called by.
+        arithmetic: in which it was computed.
         trace: what the step left behind otherwise than `stored`.
         coarse_casts: where the network computes in a coarser dtype than that.
         own_functions: by which the reference back-propagates, if there is no stored twin.
@@ -62,12 +63,12 @@ def judge(
     if strange is not None:
         return _verdict("unsafe", strange)
     if coarse_casts is not None:
-        return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic}")
-    parts = _parts(samples)
+        return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic.name}")
+    made_of = _parts(samples)
     if strategy == "stored" and own_functions is None:
-        if arithmetic == "float64":
+        if arithmetic.is_reference:
             return _verdict("reference", "the reference itself")
-        return _verdict("reference", f"{arithmetic} rounding alone. {_whole(samples)}{parts}")
+        return _verdict("reference", f"{arithmetic.name} rounding alone. {_whole(samples)}{made_of}")
     if own_functions is not None and strategy == "stored":
         agreement = max(max(samples["derivative_error"]), 1e-6)
         begin = (
@@ -75,12 +76,12 @@ def judge(
             f" loss to {agreement:.0e}. "
         )
         word = _word(samples, beside_stored=False)
-        return _verdict(word, f"{begin}{_said(word, samples)}{parts}")
-    lost = _lost_at(places)
+        return _verdict(word, f"{begin}{_said(word, samples)}{made_of}")
+    lost = _lost_at(parts)
     word = _word(samples, beside_stored=True)
     if lost is not None and word != "safe":
-        return _verdict("unsafe", f"{arithmetic} loses the gradient at {lost}. {_whole(samples)}{parts}")
-    return _verdict(word, f"{_said(word, samples)}{parts}")
+        return _verdict("unsafe", f"{arithmetic.name} loses the gradient at {lost}. {_whole(samples)}{made_of}")
+    return _verdict(word, f"{_said(word, samples)}{made_of}")
 
 
 def _word(samples: Mapping[str, Sequence[float]], *, beside_stored: bool) -> str:
@@ -174,11 +175,9 @@ def _verdict(word: str, sentence: str) -> Verdict:
     return Verdict(word, f"{word}: {sentence}")
 
 
-def _lost_at(places: Mapping[str, Sequence[Any]]) -> str | None:
+def _lost_at(parts: PartTable) -> str | None:
     """The first block on the way back of whose gradient half is error, and twice what stored has."""
-    columns = (places[name] for name in PLACE_COLUMNS)
-    for level, name, error, stored in reversed(list(zip(*columns, strict=True))):
-        worse = error is not None and stored is not None and error >= LOST_ERROR and error > AS_STORED * stored
-        if level == "block" and worse:
+    for name, error, stored in reversed(parts.blocks(*PART_ERRORS)):
+        if error is not None and stored is not None and error >= LOST_ERROR and error > AS_STORED * stored:
             return f"block {name}"
     return None

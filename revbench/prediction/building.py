@@ -35,7 +35,7 @@ def build_fake(case: Case, mode: FakeTensorMode) -> Workload:
     Raises:
         UserError: as `build_workload`.
     """
-    if ":" not in case.model or case.model.startswith(_DEEPENED):
+    if case.factory is None or case.model.startswith(_DEEPENED):
         with mode:
             return build_workload(case)
     workload = build_workload(case)

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from revbench.case import Case, parse_factory
+from revbench.case import Case
 from revbench.errors import UserError
 from revbench.models import build_model
-from revbench.models.catalogue import Architecture, architecture
+from revbench.paper.catalogue import Architecture, architecture
 from revbench.prediction.fit import MARGIN, Fit, largest
 from revbench.workload import Loss, MakeBatch, normal_images
 
@@ -45,8 +45,7 @@ def deepened(
 
 def layers(a: Architecture) -> int:
     """Layers with weights, as the networks' names count them: 104 for RevNet-104."""
-    functions = 2 if a.family == "revnet" else 1
-    return sum(a.units) * functions * (3 if a.bottleneck else 2) + 2
+    return sum(a.units) * a.streams * (3 if a.bottleneck else 2) + 2
 
 
 def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
@@ -64,20 +63,15 @@ def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
 
 def deeper(case: Case, value: int) -> Case:
     """The case whose network has this many units a group (ImageNet: in the third group), or whose factory this depth."""
-    if ":" in case.model:
-        arguments = parse_factory(case.model)[2]
-        named = [name for name in DEPTHS if isinstance(arguments.get(name), int)]
+    factory = case.factory
+    if factory is not None:
+        named = [name for name in DEPTHS if isinstance(factory.arguments.get(name), int)]
         if len(named) != 1:
             raise UserError(
                 f"model {case.model!r} does not say how deep it is; name one of {', '.join(DEPTHS)}:"
                 " package.module:factory(blocks=9)"
             )
-        head, _, listed = case.model.partition("(")
-        entries = [
-            f"{named[0]}={value}" if entry.partition("=")[0] == named[0] else entry
-            for entry in listed.rstrip(")").split(",")
-        ]
-        return case.replace(model=f"{head}({','.join(entries)})")
+        return case.replace(model=str(factory.with_arguments(**{named[0]: value})))
     a = architecture(case.model)
     units = tuple(value for _ in a.units) if a.stem == "cifar" else (*a.units[:2], value, *a.units[3:])
     given = {"image_size": case.image_size, "num_classes": case.num_classes}
@@ -88,8 +82,9 @@ def deeper(case: Case, value: int) -> Case:
 
 def depth_of(case: Case) -> str:
     """How deep the network of such a case is, in words."""
-    module, attribute, arguments = parse_factory(case.model)
-    if (module, attribute) == (__name__, deepened.__name__):
+    factory = case.factory
+    arguments = factory.arguments if factory is not None else {}
+    if factory is not None and (factory.module, factory.attribute) == (__name__, deepened.__name__):
         units = tuple(int(count) for count in str(arguments["units"]).split("-"))
         found = dataclasses.replace(architecture(str(arguments["name"])), units=units)
         return f"{layers(found)} layers, units {arguments['units']}"

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.prediction.depth import depth_of
+from revbench.prediction.estimates import Estimates
 from revbench.prediction.fit import Fit
 from revbench.prediction.predictor import Prediction
-from revbench.prediction.several import Estimates
-from revbench.probes.clock import PHASES
+from revbench.probes.declared import PHASES
 from revbench.terminal import plain
-from revbench.titles import circumstances, strategy_of, title_of
 from revbench.units import human_bytes, human_flops
 
 Fits = Mapping[Case, Fit]
@@ -79,7 +79,7 @@ def _value(fit: Fit, words: Callable[[Fit], str]) -> str:
 
 
 def _notes(found: Sequence[Prediction], fits: Sequence[Fit]) -> str:
-    cuda = any(p.case.device != "cpu" for p in found)
+    cuda = any(p.case.on_gpu for p in found)
     left_out = (
         "the CUDA context, workspaces of cuDNN and cuBLAS, what the allocator can't use for fragmentation"
         if cuda

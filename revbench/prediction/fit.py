@@ -9,7 +9,7 @@ from typing import Any
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.prediction.predictor import Predictor
-from revbench.probes.found import Found, Progress
+from revbench.probes.measurement import Measurement, Progress
 from revbench.workload import Workload
 
 _SURELY = 64  # at which memory grows, if it does: the smallest networks have peaks of their own kind
@@ -59,7 +59,7 @@ def largest_batch(case: Case, limit_bytes: int, *, margin: float = MARGIN, predi
     return largest(case, lambda size: case.replace(batch_size=size), limit_bytes, margin, start=16, predictor=predictor)
 
 
-def measure_fit(workloads: Sequence[Workload], *, progress: Progress, margin: float | None = None) -> list[Found]:
+def measure_fit(workloads: Sequence[Workload], *, progress: Progress, margin: float | None = None) -> list[Measurement]:
     """Predict the largest batch of each case within its ``memory_limit_bytes``.
 
     Args:
@@ -76,9 +76,11 @@ def measure_fit(workloads: Sequence[Workload], *, progress: Progress, margin: fl
     predictor = Predictor()
     for workload in workloads:
         case = workload.case
-        free = margin if margin is not None else (0.0 if case.device == "cpu" else MARGIN)
+        free = margin if margin is not None else (MARGIN if case.on_gpu else 0.0)
         fit = largest_batch(case, case.memory_limit_bytes, margin=free, predictor=predictor)
-        found.append(Found({"largest_batch_size": fit.value, "predicted_peak_bytes": fit.peak_bytes, "margin": free}))
+        found.append(
+            Measurement({"largest_batch_size": fit.value, "predicted_peak_bytes": fit.peak_bytes, "margin": free})
+        )
         progress({"done": len(found), "of": len(workloads)})
     return found
 

@@ -111,7 +111,7 @@ class Predictor:
             )
         if case.certify:
             raise NotImplementedError("a certificate compares bits, of which a prediction has none; leave certify away")
-        cuda = case.device.startswith("cuda")
+        cuda = case.on_gpu
         with _named_faults(case):
             mode, workload = self._built(case)
             try:
@@ -140,7 +140,7 @@ class Predictor:
             mode = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
             workload = build_fake(here, mode)
             with mode:
-                if case.device.startswith("cuda"):
+                if case.on_gpu:
                     for group in workload.optimizer.param_groups:
                         group["foreach"] = True
                 _make_optimizer_state(workload)

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.declared import PHASES
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload
-
-PHASES = ("forward", "backward", "optimizer")
 
 
 def measure_time(
@@ -25,7 +24,7 @@ def measure_time(
     min_rounds: int = 5,
     max_seconds: float = 2.0,
     warmup_rounds: int = 2,
-) -> Found:
+) -> Measurement:
     """Time whole training steps; one timed pass gives the step and its phases.
 
     On a GPU by device events, read once at the end, so that no synchronisation stands between the
@@ -46,7 +45,7 @@ def measure_time(
         steps), ``rounds``, ``minor_faults_per_step``; on a GPU also clocks and the share of the step
         in which a kernel ran. Samples for each of the seconds.
     """
-    cuda = workload.case.device.startswith("cuda")
+    cuda = workload.case.on_gpu
     inputs, targets = workload.batch()
     for _ in range(warmup_rounds):
         _step(workload, inputs, targets, _HostMarks())
@@ -72,12 +71,12 @@ def measure_time(
         busy = _kernel_busy_share(workload, inputs, targets)
         metrics["kernel_busy_share"] = busy
         metrics["launch_bound"] = int(busy < LAUNCH_BOUND_BELOW)
-    return Found(metrics, samples)
+    return Measurement(metrics, samples)
 
 
 def measure_time_interleaved(
     workloads: Sequence[Workload], *, progress: Progress, rounds: int = 15, warmup_rounds: int = 2
-) -> list[Found]:
+) -> list[Measurement]:
     """Time the steps of several workloads in turn, in one process: what slows the machine slows them all.
 
     A ratio of two of these is worth more than one of two processes, if their weights fit in memory together. The
@@ -96,7 +95,7 @@ def measure_time_interleaved(
         For each workload metrics and samples as of `measure_time`, without the page faults and a GPU's own.
     """
     batches = [workload.batch() for workload in workloads]
-    cuda = workloads[0].case.device.startswith("cuda")
+    cuda = workloads[0].case.on_gpu
     found: list[list[_Marks]] = [[] for _ in workloads]
     for number in range(-warmup_rounds, rounds):
         for i in range(len(workloads)):
@@ -109,15 +108,15 @@ def measure_time_interleaved(
             torch.cuda.synchronize()
     for workload, batch in zip(workloads, batches, strict=True):
         _refuse_divergence(workload, *batch)
-    return [Found(*_summary(marks)) for marks in found]
+    return [Measurement(*_summary(marks)) for marks in found]
 
 
-def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Metric], dict[str, list[float]]]:
+def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Value], dict[str, list[float]]]:
     """Medians over the steps, and every sample."""
     seconds = [marks.seconds() for marks in rounds]
     samples = {f"{phase}_seconds": [s[i] for s in seconds] for i, phase in enumerate(PHASES)}
     samples["step_seconds"] = [sum(s) for s in seconds]
-    metrics: dict[str, Metric] = {name: statistics.median(values) for name, values in samples.items()}
+    metrics: dict[str, Value] = {name: statistics.median(values) for name, values in samples.items()}
     return metrics | {"rounds": len(rounds)}, samples
 
 
@@ -141,7 +140,7 @@ def _minor_faults() -> int:
 
 
 def _timed_step(workload: Workload, inputs: Any, targets: Any) -> _Marks:
-    marks = _DeviceMarks() if workload.case.device.startswith("cuda") else _HostMarks()
+    marks = _DeviceMarks() if workload.case.on_gpu else _HostMarks()
     _step(workload, inputs, targets, marks)
     return marks
 

@@ -9,27 +9,26 @@ from typing import Any
 
 import torch
 
-from revbench.probes.clock import PHASES
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.declared import ALLOCATOR_KINDS, PHASES
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.probes.nvml import Gpu, Sampler
 from revbench.workload import Workload
 
-KINDS = ("requested", "allocated", "reserved")
 
-
-def allocator_figures(workload: Workload, inputs: Any, targets: Any) -> dict[str, Metric]:
+def allocator_metrics(workload: Workload, inputs: Any, targets: Any) -> dict[str, Value]:
     """One step by phase, in a process that has taken a step before, and NVML's figures after it.
 
     Returns:
-        For each phase and kind (`KINDS`) ``<phase>_<kind>_peak_bytes`` and, at its end, ``<phase>_<kind>_bytes``; over the
-        step ``<kind>_peak_bytes``, ``steady_allocated_bytes``, ``allocated_activation_peak_bytes``,
-        ``allocation_retries``, ``allocator_ooms``, ``nvml_process_bytes`` and ``nvml_device_used_bytes``.
+        For each phase and kind (`revbench.probes.declared.ALLOCATOR_KINDS`) ``<phase>_<kind>_peak_bytes`` and, at its end,
+        ``<phase>_<kind>_bytes``; over the step ``<kind>_peak_bytes``, ``steady_allocated_bytes``,
+        ``allocated_activation_peak_bytes``, ``allocation_retries``, ``allocator_ooms``, ``nvml_process_bytes`` and
+        ``nvml_device_used_bytes``.
     """
-    found: dict[str, Metric] = {}
+    found: dict[str, Value] = {}
     workload.optimizer.zero_grad(set_to_none=True)
     torch.cuda.synchronize()
     steady = torch.cuda.memory_allocated()
-    peaks = dict.fromkeys(KINDS, 0)
+    peaks = dict.fromkeys(ALLOCATOR_KINDS, 0)
     loss: Any = None
     for phase in PHASES:
         torch.cuda.reset_peak_memory_stats()
@@ -42,7 +41,7 @@ def allocator_figures(workload: Workload, inputs: Any, targets: Any) -> dict[str
             workload.optimizer.step()
         torch.cuda.synchronize()
         stats = torch.cuda.memory_stats()
-        for kind in KINDS:
+        for kind in ALLOCATOR_KINDS:
             found[f"{phase}_{kind}_peak_bytes"] = peak = int(stats[f"{kind}_bytes.all.peak"])
             found[f"{phase}_{kind}_bytes"] = int(stats[f"{kind}_bytes.all.current"])
             peaks[kind] = max(peaks[kind], peak)
@@ -57,7 +56,7 @@ def allocator_figures(workload: Workload, inputs: Any, targets: Any) -> dict[str
     return found
 
 
-def measure_memory_history(workload: Workload, *, progress: Progress) -> Found:
+def measure_memory_history(workload: Workload, *, progress: Progress) -> Measurement:
     """The allocator's own history of one step.
 
     Args:
@@ -86,8 +85,8 @@ def measure_memory_history(workload: Workload, *, progress: Progress) -> Found:
     after = torch.cuda.memory_stats()
     trace = snapshot["device_traces"][torch.cuda.current_device()]
     starts = (int(before[f"{kind}_bytes.all.current"]) for kind in ("requested", "reserved"))
-    return Found(
-        {f"{kind}_peak_bytes": int(after[f"{kind}_bytes.all.peak"]) for kind in KINDS},
+    return Measurement(
+        {f"{kind}_peak_bytes": int(after[f"{kind}_bytes.all.peak"]) for kind in ALLOCATOR_KINDS},
         series=read_history(trace, *starts),
     )
 
@@ -125,7 +124,7 @@ def measure_nvml(
     interval_seconds: float = 0.01,
     rounds: int = 10,
     block_seconds: float = 0.3,
-) -> Found:
+) -> Measurement:
     """NVML's figure for this process while it trains, and what asking for it costs.
 
     Blocks of steps with and without the sampler take turns.
@@ -174,10 +173,10 @@ def measure_nvml(
             )
         metrics |= before.metrics("nvml_device_before_bytes") | gpu.device_bytes().metrics("nvml_device_after_bytes")
     metrics |= {"sampler_interval_seconds": interval_seconds, "sampler_slowdown": statistics.median(slowdowns)}
-    series: dict[str, list[Metric]] = {
+    series: dict[str, list[Value]] = {
         "seconds": [seconds for seconds, _ in readings], "nvml_process_bytes": [value for _, value in readings]
     }  # fmt: skip
-    return Found(metrics, {"sampler_slowdown": slowdowns}, series)
+    return Measurement(metrics, {"sampler_slowdown": slowdowns}, series)
 
 
 def _block_seconds(workload: Workload, inputs: Any, targets: Any, steps: int) -> float:
@@ -190,5 +189,5 @@ def _block_seconds(workload: Workload, inputs: Any, targets: Any, steps: int) ->
 
 
 def _only_on_a_gpu(workload: Workload, why: str) -> None:
-    if not workload.case.device.startswith("cuda"):
+    if not workload.case.on_gpu:
         raise NotImplementedError(why)

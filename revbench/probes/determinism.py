@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from revbench.backprop.certificate import checksum
 from revbench.module_calls import around_module_calls
 from revbench.nested import dense
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload, build_workload
 
 _RATE = 1e-3  # so that the optimizer's part of a step shows
 
 
-def measure_determinism(workload: Workload, *, progress: Progress, runs: int = 3) -> Found:
+def measure_determinism(workload: Workload, *, progress: Progress, runs: int = 3) -> Measurement:
     """Run one step again and again from the same weights, batch and random numbers, and compare bit for bit.
 
     Args:
@@ -49,11 +49,11 @@ def measure_determinism(workload: Workload, *, progress: Progress, runs: int = 3
             parted.append("number of modules that are called")
         difference = difference or next(iter(parted), None)
         differing |= {name for name in parted if name.startswith("gradient of ")}
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "runs": runs, "identical": int(difference is None), "first_difference": difference,
         "differing_gradients": len(differing), "gradients": count,
     }  # fmt: skip
-    return Found(metrics)
+    return Measurement(metrics)
 
 
 def _step(workload: Workload) -> list[tuple[str, Tensor]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from revbench.backprop import Certificate
+from revbench.numerics.drift_record import DriftRecord
 from revbench.numerics.gradients import GradientDrift, compare_gradients
-from revbench.numerics.record import record_of
-from revbench.probes.found import Found, Progress
+from revbench.probes.measurement import Measurement, Progress
 from revbench.workload import Workload, build_workload
 
 NOISE_BATCHES = 3  # at the same weights, by whose gradients the noise of one is measured
 
 
-def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, first_draw: int = 0) -> Found:
+def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, first_draw: int = 0) -> Measurement:
     """Compare a case's gradient, and that of `stored` in the same arithmetic, with that of `stored` in float64.
 
     The weights and batches are those of the case, rounded to its dtype. The gradient is that of the loss alone, before
@@ -48,11 +48,11 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
         )  # fmt: skip
         found.append(drift)
         progress({"done": len(found), "of": draws, "angle_degrees": drift.whole.angle_degrees})
-    record = record_of(case, found, case.strategy)
+    record = DriftRecord(found, case.arithmetic, case.strategy)
     metrics = record.metrics()
     if case.certify:
         certificates: list[Certificate] = [certificate for drift in found for certificate in drift.certificates]
         metrics["compared_activations"] = sum(certificate.compared for certificate in certificates)
         metrics["identical_activations"] = sum(certificate.identical for certificate in certificates)
         metrics["certificate"] = str(certificates[-1]) if certificates else None
-    return Found(metrics, record.samples(), record.places())
+    return Measurement(metrics, record.samples(), record.parts().columns)

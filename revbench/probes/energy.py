@@ -7,14 +7,14 @@ import time
 
 import torch
 
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.probes.nvml import Gpu
 from revbench.workload import Workload
 
 
 def measure_energy(
     workload: Workload, *, progress: Progress, window_seconds: float = 2.0, windows: int = 3, warmup_steps: int = 3
-) -> Found:
+) -> Measurement:
     """Energy of the whole GPU over windows of many steps, by NVML's counter of total energy.
 
     The counter moves about every 0.1 s, so a window must be seconds long. What else runs on the GPU is in it.
@@ -30,7 +30,7 @@ def measure_energy(
         Metrics ``joules_per_step``, ``watts`` (medians over the windows; None with the reason where the GPU has no such
         counter), ``windows``, ``window_seconds``. Samples of the first two.
     """
-    if not workload.case.device.startswith("cuda"):
+    if not workload.case.on_gpu:
         raise NotImplementedError("energy is read from NVML, which sees GPUs only")
     inputs, targets = workload.batch()
 
@@ -50,12 +50,12 @@ def measure_energy(
             after, seconds = gpu.energy_joules(), time.perf_counter() - began
             if before.value is None or after.value is None:
                 reason = before.reason or after.reason
-                untold: dict[str, Metric] = {"joules_per_step": None, "watts": None}
-                return Found(untold | {f"{name}_reason": reason for name in untold})
+                untold: dict[str, Value] = {"joules_per_step": None, "watts": None}
+                return Measurement(untold | {f"{name}_reason": reason for name in untold})
             joules.append((after.value - before.value) / steps)
             watts.append((after.value - before.value) / seconds)
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "joules_per_step": statistics.median(joules), "watts": statistics.median(watts), "windows": windows,
         "window_seconds": window_seconds,
     }  # fmt: skip
-    return Found(metrics, {"joules_per_step": joules, "watts": watts})
+    return Measurement(metrics, {"joules_per_step": joules, "watts": watts})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from revbench.operator_calls import EachOperator
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.probes.operations import Operations
 from revbench.workload import Workload, build_workload
 
 
-def measure_flops(workload: Workload, *, progress: Progress) -> Found:
+def measure_flops(workload: Workload, *, progress: Progress) -> Measurement:
     """Count a step's operations: products of matrices, convolutions, attention and recurrent layers.
 
     A multiplication and an addition count as two. Batch norm, ReLU and additions are not counted, as in the
@@ -35,9 +35,9 @@ def measure_flops(workload: Workload, *, progress: Progress) -> Found:
         loss = workload.forward(inputs, targets)
         forward = operations.flops
         loss.backward()
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "step_flops": operations.flops, "forward_flops": forward, "backward_flops": operations.flops - forward
     }  # fmt: skip
     if (words := operations.uncounted_words()) is not None:
         metrics["uncounted_operators"] = words
-    return Found(metrics | ({"counted": "without compilation"} if compiled else {}))
+    return Measurement(metrics | ({"counted": "without compilation"} if compiled else {}))

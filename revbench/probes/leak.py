@@ -9,14 +9,14 @@ import torch
 from scipy import stats
 
 from revbench.errors import UserError
-from revbench.probes.found import Found, Metric, Progress
 from revbench.probes.live_tensors import LiveTensors
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload
 
 CONFIDENCE = 0.95
 
 
-def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warmup_steps: int = 2) -> Found:
+def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warmup_steps: int = 2) -> Measurement:
     """The slope of memory over training steps, by least squares.
 
     What is read at the end of each step, gradients released: on a GPU what the allocator has given out, on the CPU the
@@ -39,7 +39,7 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
     if steps < 3:
         raise UserError(f"steps={steps}: a slope with its interval needs at least 3")
     inputs, targets = workload.batch()
-    cuda = workload.case.device.startswith("cuda")
+    cuda = workload.case.on_gpu
     if not cuda and (workload.case.compile or workload.case.strategy == "torch_budget"):
         raise NotImplementedError(
             "compiled code makes tensors that the tracker can't see; a leak is looked for uncompiled"
@@ -55,10 +55,10 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
         if number >= 0:
             found.append(float(torch.cuda.memory_allocated() if cuda else live.live_bytes))
     slope, low, high = slope_with_interval(found)
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "leak_bytes_per_step": slope, "leak_low_bytes_per_step": low, "leak_high_bytes_per_step": high, "steps": steps
     }  # fmt: skip
-    return Found(metrics, {"end_of_step_bytes": found})
+    return Measurement(metrics, {"end_of_step_bytes": found})
 
 
 def slope_with_interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import statistics
 
-import torch
-
 from revbench.numerics.lipschitz import block_stabilities
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload, build_workload
 
 
-def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) -> Found:
+def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) -> Measurement:
     """Local Lipschitz estimates of every reversible block, and the reconstruction error that they predict.
 
     Args:
@@ -31,10 +29,9 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
     case = workload.case.stored()
     built = build_workload(case.replace(seed=case.seed + draw))
     inputs, _ = built.batch()
-    epsilon = torch.finfo(torch.float32 if case.autocast != "none" else getattr(torch, case.dtype)).eps
-    found = block_stabilities(built.model, inputs, autocast=case.autocast, epsilon=epsilon)
-    metrics: dict[str, Metric] = {"blocks": len(found)}
-    columns: dict[str, list[Metric]] = {"level": ["block"] * len(found), "name": list(found)}
+    found = block_stabilities(built.model, inputs, autocast=case.autocast, epsilon=case.arithmetic.stream_epsilon)
+    metrics: dict[str, Value] = {"blocks": len(found)}
+    columns: dict[str, list[Value]] = {"level": ["block"] * len(found), "name": list(found)}
     for name in ("f", "g", "inverse"):
         for kind in ("lipschitz", "gain"):
             values = [getattr(getattr(block, name), kind) for block in found.values()]
@@ -50,4 +47,4 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
         values = [getattr(block, f"{name}_error") for block in found.values()]
         columns[f"{name}_activation_error"] = list(values)
         metrics[f"{name}_activation_error"] = max(values)
-    return Found(metrics, series=columns)
+    return Measurement(metrics, series=columns)

@@ -7,9 +7,9 @@ from typing import Any
 
 import psutil
 
-from revbench.probes.clock import PHASES
-from revbench.probes.cuda_memory import allocator_figures
-from revbench.probes.found import Found, Metric, Progress
+from revbench.probes.cuda_memory import allocator_metrics
+from revbench.probes.declared import PHASES
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.probes.reconciliation import reconcile
 from revbench.probes.tracked_step import TrackedStep, track_step
 from revbench.workload import Workload
@@ -23,7 +23,7 @@ _TRACKED = (*_PEAKS, "steady_bytes", "parameter_bytes", "gradient_bytes", "optim
 _CONTRADICTION = 1.01
 
 
-def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True) -> Found:
+def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = True) -> Measurement:
     """Measure a step's memory in passes of their own: first the untouched process, then the tracker.
 
     Each pass takes one step to create the optimizer's state, then the step that is measured. Parameters,
@@ -44,36 +44,36 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
         a kernel takes and gives back inside one operation; where live tensors are said to be more than that, one of the
         two is wrong, and the peaks of live tensors are None. ``rss_peak_bytes`` (the worker's high-water mark),
         ``rss_before_bytes``; on the CPU, after an untouched step, ``unique_set_bytes`` and ``rss_bytes``; on a GPU those of
-        `allocator_figures`. The gaps between them: `revbench.probes.reconciliation.reconcile`.
+        `allocator_metrics`. The gaps between them: `revbench.probes.reconciliation.reconcile`.
         Series ``operation``, ``live_bytes``, ``gradient_bytes``, ``phase``: one row for each operation of the step.
     """
-    metrics: dict[str, Metric] = {"rss_before_bytes": _resident_bytes("VmRSS")}
+    metrics: dict[str, Value] = {"rss_before_bytes": _resident_bytes("VmRSS")}
     inputs, targets = workload.batch()
     workload.step(inputs, targets)
-    if workload.case.device.startswith("cuda"):
-        metrics |= allocator_figures(workload, inputs, targets)
+    if workload.case.on_gpu:
+        metrics |= allocator_metrics(workload, inputs, targets)
     else:
         workload.step(inputs, targets)
         metrics |= _unique_set()
         metrics["rss_bytes"] = _resident_bytes("VmRSS")
     metrics["rss_peak_bytes"] = _resident_bytes("VmHWM")
 
-    if workload.case.device == "cpu":
+    if not workload.case.on_gpu:
         metrics["allocated_activation_peak_bytes"] = _cpu_allocator(workload, inputs, targets)
     if workload.case.compile or workload.case.strategy == "torch_budget":
         reason = "compiled code makes tensors that the tracker can't see"
         metrics |= dict.fromkeys(_TRACKED) | {f"{name}_reason": reason for name in _TRACKED}
-        return Found(metrics | reconcile(metrics))
+        return Measurement(metrics | reconcile(metrics))
     step = track_step(workload, inputs, targets)
     metrics |= tracked_metrics(step)
     allocated = metrics.get("allocated_activation_peak_bytes")
     if (impossible := contradiction(step.activation_peak_bytes, allocated)) is not None:
         metrics |= dict.fromkeys(_PEAKS) | {f"{name}_reason": impossible for name in _PEAKS}
         timeline = False
-    return Found(metrics | reconcile(metrics), series=step.timeline if timeline else {})
+    return Measurement(metrics | reconcile(metrics), series=step.timeline if timeline else {})
 
 
-def contradiction(live: int, allocated: Metric) -> str | None:
+def contradiction(live: int, allocated: Value) -> str | None:
     """Why live tensors can't be what was counted: no tensor lives in memory that no allocator gave out.
 
     Args:
@@ -88,7 +88,7 @@ def contradiction(live: int, allocated: Metric) -> str | None:
     )
 
 
-def tracked_metrics(step: TrackedStep) -> dict[str, Metric]:
+def tracked_metrics(step: TrackedStep) -> dict[str, Value]:
     """The tracker's figures under the names that rows have for them."""
     return {
         **{f"{phase}_peak_bytes": value for phase, value in step.phase_peak_bytes.items()},
@@ -127,7 +127,7 @@ def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
     return most
 
 
-def _unique_set() -> dict[str, Metric]:
+def _unique_set() -> dict[str, Value]:
     """Memory of this process that no other shares."""
     try:
         return {"unique_set_bytes": int(psutil.Process().memory_full_info().uss)}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import pynvml
 import torch
 
-from revbench.probes.found import Metric
+from revbench.probes.measurement import Value
 
 _SHADOWED = (
     "the module pynvml is not that of nvidia-ml-py (an older package of this name shadows it): pip uninstall pynvml, then"
@@ -69,9 +69,9 @@ class Reading(NamedTuple):
     value: int | float | None
     reason: str | None = None
 
-    def metrics(self, name: str) -> dict[str, Metric]:
+    def metrics(self, name: str) -> dict[str, Value]:
         """As a row has it."""
-        found: dict[str, Metric] = {name: self.value}
+        found: dict[str, Value] = {name: self.value}
         return found if self.reason is None else found | {f"{name}_reason": self.reason}
 
 
@@ -145,7 +145,7 @@ class Gpu:
         """Energy since the driver was loaded; the counter moves about every 0.1 s, so differences want seconds."""
         return self._asked(lambda: Reading(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3))
 
-    def clocks(self) -> dict[str, Metric]:
+    def clocks(self) -> dict[str, Value]:
         """``sm_clock_megahertz``, ``temperature_celsius`` and ``throttle_reasons`` (NVML's bit mask), now."""
         nvml, handle = self._nvml, self._handle
         readers: dict[str, Callable[[], int]] = {
@@ -153,7 +153,7 @@ class Gpu:
             "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
             "throttle_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
         }
-        found: dict[str, Metric] = {}
+        found: dict[str, Value] = {}
         for name, read in readers.items():
             found |= self._asked(lambda read=read: Reading(int(read()))).metrics(name)  # type: ignore[misc]
         return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from revbench.probes.found import Found, Progress
+from revbench.probes.measurement import Measurement, Progress
 from revbench.workload import Workload, supported_strategies
 
 
-def measure_parameters(workload: Workload, *, progress: Progress) -> Found:
+def measure_parameters(workload: Workload, *, progress: Progress) -> Measurement:
     """Count the parameters, batch norm's scales and shifts and all biases among them, as Table 2 of the paper does.
 
     Returns:
@@ -14,4 +14,4 @@ def measure_parameters(workload: Workload, *, progress: Progress) -> Found:
         supports, separated by commas.
     """
     count = sum(p.numel() for p in workload.model.parameters())
-    return Found({"parameters": count, "strategies": ", ".join(supported_strategies(workload.model))})
+    return Measurement({"parameters": count, "strategies": ", ".join(supported_strategies(workload.model))})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from revbench.probes.found import Metric
+from revbench.probes.measurement import Value
 
 # Each gap: its metric, and the figures it lies between, all peaks or high-water marks of the worker.
 GPU_CHAIN = (
@@ -33,7 +33,7 @@ GAP_WORDS: Mapping[str, str] = {
 }
 
 
-def reconcile(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+def reconcile(metrics: Mapping[str, Value]) -> dict[str, Value]:
     """The gaps between a row's figures of memory.
 
     A gap is the difference of two peaks, which need not stand at the same moment: it can be smaller than what was
@@ -45,7 +45,7 @@ def reconcile(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     Returns:
         A metric for each gap of the chain of the row's device; None with the reason where a figure is missing.
     """
-    found: dict[str, Metric] = {}
+    found: dict[str, Value] = {}
     for gap, below, above in GPU_CHAIN if "requested_peak_bytes" in metrics else CPU_CHAIN:
         low, high = metrics.get(below), metrics.get(above)
         if isinstance(low, int) and isinstance(high, int):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from revbench.nested import tensors_in
 from revbench.operator_calls import Tell
-from revbench.probes.clock import PHASES
+from revbench.probes.declared import PHASES
 from revbench.probes.live_tensors import LiveTensors
-from revbench.probes.places import Places
+from revbench.probes.module_tracker import Places
 from revbench.workload import Workload
 
 
@@ -84,7 +84,7 @@ def track_step(
         on_host: tensors of a fake step that a real one would have in the host's memory, which is not counted.
     """
     places = Places(workload.model)
-    device = "cuda" if workload.case.device.startswith("cuda") else None
+    device = "cuda" if workload.case.on_gpu else None
     live = LiveTensors(rounded=rounded, device=device, place=places.now, observe=observe)
     live.ignore(on_host)
     workload.optimizer.zero_grad(set_to_none=True)

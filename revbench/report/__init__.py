@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from revbench.errors import RunEnded, UserError
 from revbench.results.benchmark_json import write_benchmark_json
 from revbench.results.files import own_folder, write_atomically
 from revbench.results.runs import read_run
+
+if TYPE_CHECKING:
+    from revbench.runner import Session
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,21 @@ class Written:
 
     paths: Sequence[Path]
     notes: Sequence[str]
+
+
+@contextmanager
+def report_if_it_ends_early(session: Session) -> Iterator[None]:
+    """Inside, what ends the measuring early leaves the report of what was measured so far."""
+    try:
+        yield
+    except RunEnded:  # the system wants this process gone, soon
+        raise
+    except BaseException:
+        folder = session.journal.folder
+        if session.journal.run.rows:
+            with suppress(UserError):  # what ended the run is what has to be said
+                write_report([folder], folder)
+        raise
 
 
 def write_report(folders: Sequence[Path], output: Path) -> Written:
@@ -34,16 +55,15 @@ def write_report(folders: Sequence[Path], output: Path) -> Written:
         UserError: a folder that is no run or holds no rows, or an output that can't be written, or that holds a link in place
             of one of these folders.
     """
-    from revbench.errors import UserError
     from revbench.report.build import build_report
     from revbench.report.document import Figure
-    from revbench.report.html import render_html
     from revbench.report.long_tables import shortened
-    from revbench.report.markdown import render_markdown
-    from revbench.report.pdf import render_pdf
+    from revbench.report.render.html import render_html
+    from revbench.report.render.markdown import render_markdown
+    from revbench.report.render.pdf import render_pdf
 
     report, tables = shortened(build_report(folders))
-    paths, notes = [output / "report.html", output / "report.md"], []
+    paths, notes = [output / "report.html", output / "report.md"], list(report.notes)
     try:
         write_atomically(paths[0], render_html(report))
         for section in report.sections:

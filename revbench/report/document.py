@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-MISSING = "–"  # in a cell without a figure
+MISSING = "–"  # in a cell without a number
+MOST_FIGURES = 8  # of one kind
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class Section:
     title: str
     blocks: Sequence[Block]
 
+    @classmethod
+    def of(cls, title: str, blocks: Iterable[Block | None]) -> Section | None:
+        """A section of those blocks that there are; None if there is none."""
+        there = [block for block in blocks if block is not None]
+        return cls(title, there) if there else None
+
 
 @dataclass(frozen=True)
 class Report:
@@ -74,8 +82,18 @@ class Report:
         title: of the report.
         subtitle: where and when it was measured.
         sections: in reading order.
+        notes: what a person should know of what is missing; not part of the report itself.
     """
 
     title: str
     subtitle: str
     sections: Sequence[Section] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+
+
+def leading(blocks: Iterable[Block], most: int = MOST_FIGURES, what: str = "figures") -> list[Block]:
+    """The first of them, and a word if there are more: what nobody can look through belongs in tables."""
+    found = list(itertools.islice(blocks, most + 1))
+    if len(found) > most:
+        found[most] = Paragraph(f"These are the first {most} of such {what}; the tables have all cases.")
+    return found

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from revbench.case import Case
-from revbench.report.evidence import Evidence, paired
-from revbench.titles import strategy_of, title_of
+from revbench.case.labels import strategy_of, title_of
+from revbench.case.pairs import paired
+from revbench.probes.declared import DRIFT
+from revbench.report.evidence import Evidence
+from revbench.report.table import Column, words
 
 
 class DriftCases:
@@ -18,8 +21,7 @@ class DriftCases:
 
     Attributes:
         networks: the cases in groups that differ in strategy and arithmetic only.
-        strategy_column: the head of a column for the strategy, if there is more than one.
-        if_one_strategy: else a sentence that names it.
+        if_one_strategy: a sentence that names the strategy, if there is only one; else it has a column.
     """
 
     def __init__(self, evidence: Evidence, cases: Iterable[Case]) -> None:
@@ -28,7 +30,7 @@ class DriftCases:
         members: dict[Case, list[Case]] = {}
         batches: dict[str, set[int]] = {}
         for case in place:
-            plain = case.replace(dtype="float32", autocast="none", tf32_matmul=False, tf32_convolution=False)
+            plain = case.in_float32()
             members.setdefault(plain, []).append(case)
             batches.setdefault(case.model, set()).add(case.batch_size)
         self.networks = [
@@ -37,17 +39,18 @@ class DriftCases:
         ]
         self._several_batches = {model for model, sizes in batches.items() if len(sizes) > 1}
         ways = {self._way(case) for case in place}
-        self.strategy_column = ("Strategy",) if len(ways) > 1 else ()
+        self._several_ways = len(ways) > 1
         self.if_one_strategy = f"All are {ways.pop()}. " if len(ways) == 1 else ""
+
+    def heads(self) -> list[Column[Case]]:
+        """The columns that say which case it is."""
+        strategy = [words("Strategy", self._way)] if self._several_ways else []
+        return [words("Network", self.network), *strategy, words("Arithmetic", lambda case: case.arithmetic.name)]
 
     def network(self, case: Case) -> str:
         """A network's name, with the batch where it was measured with several."""
         name = title_of(case.model)
         return f"{name}, batch {case.batch_size}" if case.model in self._several_batches else name
-
-    def strategy(self, case: Case) -> tuple[str, ...]:
-        """The cell of the column for the strategy, if there is one."""
-        return (self._way(case),) if self.strategy_column else ()
 
     def _way(self, case: Case) -> str:
         """The strategy; of a network that back-propagates by functions of its own, these."""
@@ -57,5 +60,4 @@ class DriftCases:
 
 def own_functions(evidence: Evidence, case: Case) -> str | None:
     """The functions by which a network back-propagates itself, by name."""
-    found = (row.metrics.get("own_functions") for row in evidence.launches(case, "drift"))
-    return next((str(names) for names in found if names), None)
+    return evidence.word(case, DRIFT["own_functions"])

@@ -1,21 +1,21 @@
-"""The rows of one environment, asked by case, probe and metric; the report computes from nothing else."""
+"""The rows of one environment, asked by case and metric; the report computes from nothing else."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from revbench.case import Case
-from revbench.models.catalogue import CATALOGUE
+from revbench.probes import Metric, Probe, Value
 from revbench.results.runs import Run
-from revbench.results.schema import Metric, Row, standing
+from revbench.results.schema import Row, standing
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A figure over launches: their median, the smallest and the largest, and how many there were."""
+    """A metric over launches: their median, the smallest and the largest, and how many there were."""
 
     median: float
     low: float
@@ -28,7 +28,7 @@ class Evidence:
 
     Args:
         run: as read from disk.
-        environment_id: rows of other environments are left out: unlike hardware is never mixed in one figure.
+        environment_id: rows of other environments are left out: unlike hardware is never mixed in one number.
     """
 
     def __init__(self, run: Run, environment_id: str) -> None:
@@ -39,58 +39,59 @@ class Evidence:
         for row in self.rows:
             self._index.setdefault((row.case, row.probe), []).append(row)
 
-    def cases(self, *probes: str) -> list[Case]:
+    def cases(self, *probes: Probe) -> list[Case]:
         """The cases that these probes measured (with whatever status), in order of measurement."""
-        return list(dict.fromkeys(row.case for row in self.rows if row.probe in probes))
+        names = {probe.name for probe in probes}
+        return list(dict.fromkeys(row.case for row in self.rows if row.probe in names))
 
-    def launches(self, case: Case, probe: str) -> list[Row]:
-        """The rows that have figures: of each launch the last, which another with other options may have superseded."""
-        return list({row.repeat: row for row in self._index.get((case, probe), []) if row.ok}.values())
+    def launches(self, case: Case, probe: Probe) -> list[Row]:
+        """The rows that have metrics: of each launch the last, which another with other options may have superseded."""
+        return self._with_metrics(case, probe.name)
 
-    def value(self, case: Case, probe: str, metric: str) -> Statistic | None:
+    def value(self, case: Case, metric: Metric) -> Statistic | None:
         """A metric over launches; None where no launch has it."""
-        found = [value for row in self.launches(case, probe) if (value := row.number(metric)) is not None]
+        rows = self._with_metrics(case, metric.probe)
+        found = [value for row in rows if (value := row.number(metric.name)) is not None]
         if not found:
             return None
         return Statistic(statistics.median(found), min(found), max(found), len(found))
 
-    def samples(self, case: Case, probe: str, metric: str) -> list[float]:
-        """Every sample of a metric, of all launches together; none if one launch has no finite figure for it."""
-        if any(row.number(metric) is None for row in self.launches(case, probe)):
-            return []
-        return [float(value) for row in self.launches(case, probe) for value in row.samples.get(metric, ())]
+    def word(self, case: Case, metric: Metric) -> str | None:
+        """A metric that is a word, of the first launch that has it."""
+        return next(
+            (str(word) for row in self._with_metrics(case, metric.probe) if (word := row.metrics.get(metric.name))),
+            None,
+        )
 
-    def ratio(self, case: Case, base: Case, probe: str, metric: str) -> float | None:
+    def samples(self, case: Case, metric: Metric) -> list[float]:
+        """Every sample of a metric, of all launches together; none if one launch has no finite value for it."""
+        rows = self._with_metrics(case, metric.probe)
+        if any(row.number(metric.name) is None for row in rows):
+            return []
+        return [float(value) for row in rows for value in row.samples.get(metric.name, ())]
+
+    def ratio(self, case: Case, base: Case, metric: Metric) -> float | None:
         """A metric of a case over that of another, medians over launches; None where one is missing or 0."""
-        ours, theirs = self.value(case, probe, metric), self.value(base, probe, metric)
+        ours, theirs = self.value(case, metric), self.value(base, metric)
         return ours.median / theirs.median if ours and theirs and theirs.median else None
 
-    def failure(self, case: Case, probe: str) -> str | None:
-        """The status of a case none of whose launches has figures; None if one has, or if there is no row."""
-        rows = self._index.get((case, probe), [])
+    def failure(self, case: Case, probe: Probe) -> str | None:
+        """The status of a case none of whose launches has metrics; None if one has, or if there is no row."""
+        rows = self._index.get((case, probe.name), [])
         return rows[0].status if rows and not any(row.ok for row in rows) else None
 
-    def message(self, case: Case, probe: str) -> str | None:
+    def message(self, case: Case, probe: Probe) -> str | None:
         """What the first row of such a case says."""
-        rows = self._index.get((case, probe), [])
+        rows = self._index.get((case, probe.name), [])
         return rows[0].message if rows else None
 
-    def series(self, case: Case, probe: str) -> dict[str, list[Metric]]:
+    def series(self, case: Case, probe: Probe) -> dict[str, list[Value]]:
         """The series of the first launch that has one."""
         return next((columns for row in self.launches(case, probe) if (columns := self.series_of(row))), {})
 
-    def series_of(self, row: Row) -> dict[str, list[Metric]]:
+    def _with_metrics(self, case: Case, probe: str) -> list[Row]:
+        return list({row.repeat: row for row in self._index.get((case, probe), []) if row.ok}.values())
+
+    def series_of(self, row: Row) -> dict[str, list[Value]]:
         """The series of one row; empty if it has none."""
         return self._run.series(row)
-
-
-def paired(cases: Iterable[Case]) -> list[list[Case]]:
-    """Cases in groups: those that differ in strategy only, a ResNet together with the RevNet it is paired with."""
-    groups: dict[Case, list[Case]] = {}
-    for case in cases:
-        twin = case.stored()
-        known = CATALOGUE.get(case.model)
-        if known is not None and known.family == "revnet":
-            twin = twin.replace(model=known.pair)
-        groups.setdefault(twin, []).append(case)
-    return list(groups.values())

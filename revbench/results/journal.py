@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from revbench.errors import MAKE_ROOM, UserError
+from revbench.probes.measurement import Value
 from revbench.results.files import NO_FOLLOW, NO_WAIT, is_there, own_folder, write_atomically
 from revbench.results.runs import CHECKPOINTS, HEADER, ROWS, SERIES, Run, read_rows
-from revbench.results.schema import Key, Metric, Row
+from revbench.results.schema import Key, Row
 from revbench.results.wire import decode_record
 
 
@@ -128,7 +129,7 @@ class Journal:
             raise
         self.run.rows += rows
 
-    def add_series(self, key: Key, columns: Mapping[str, Sequence[Metric]]) -> str:
+    def add_series(self, key: Key, columns: Mapping[str, Sequence[Value]]) -> str:
         """Write a series file beside the rows; returns its name, for the row that is added next."""
         name = f"{series_stem(key)}.json"
         try:

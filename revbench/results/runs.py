@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from revbench.errors import UserError
+from revbench.probes.measurement import Value
 from revbench.results.files import is_there, open_regular, own_folder, read_bytes
-from revbench.results.schema import SCHEMA_VERSION, Metric, Row
+from revbench.results.schema import SCHEMA_VERSION, Row
 from revbench.results.wire import check_header, decode_columns, decode_lines, decode_record
 from revbench.units import human_bytes
 
@@ -40,7 +41,7 @@ class Run:
     rows: list[Row] = field(default_factory=list)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def series(self, row: Row) -> dict[str, list[Metric]]:
+    def series(self, row: Row) -> dict[str, list[Value]]:
         """The columns of a row's series file; empty if it has none or the file is missing.
 
         Raises:

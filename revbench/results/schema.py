@@ -10,10 +10,11 @@ from hashlib import sha256
 from typing import Any
 
 from revbench.case import Case
+from revbench.probes.measurement import Value
+from revbench.probes.registry import is_resumable
 
 SCHEMA_VERSION = 1
 
-Metric = float | int | str | None
 Key = tuple[str, str, int, str]  # case, probe, launch, digest of the options
 
 
@@ -23,7 +24,7 @@ class Row:
 
     Attributes:
         case: what was measured.
-        probe: a key of `revbench.runner.worker.PROBES` or `PROBES_OF_GROUPS`.
+        probe: the name of one (`revbench.probes.registry`).
         repeat: number of the launch, from 1.
         status: ``ok``, ``oom``, ``timeout``, ``crashed`` or ``unsupported``.
         environment_id: of the environment record in the same file.
@@ -44,7 +45,7 @@ class Row:
     started: str
     elapsed_seconds: float
     options: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    metrics: Mapping[str, Value] = field(default_factory=dict)
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     series: str | None = None
     message: str | None = None
@@ -78,9 +79,9 @@ def standing(rows: Sequence[Row]) -> list[Row]:
 def key_of(case: Case, probe: str, repeat: int, options: Mapping[str, Any]) -> Key:
     """What a measurement is recognised by: the same case with other options of the probe is another one.
 
-    A training is recognised without them: it may go on with another number of evaluations.
+    What can be resumed is recognised without them: a training may go on with another number of evaluations.
     """
-    if not options or probe == "training":
+    if not options or is_resumable(probe):
         return case.id, probe, repeat, ""
     digest = sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
     return case.id, probe, repeat, digest[:8]

@@ -14,10 +14,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from revbench.case import Case
+from revbench.choices import Status
 from revbench.errors import UserError
-from revbench.probes.found import LARGEST, MOST_LETTERS
-from revbench.results.schema import SCHEMA_VERSION, Metric, Row
-from revbench.words import Status
+from revbench.probes.measurement import LARGEST, MOST_LETTERS, Value
+from revbench.results.schema import SCHEMA_VERSION, Row
 
 MOST_SAMPLES = 1_000_000  # of one metric in one row
 
@@ -76,7 +76,7 @@ class _Packages(Struct, forbid_unknown_fields=True):
 
 
 class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="environment"):
-    """As `revbench.environment.describe_environment` makes it."""
+    """As `revbench.runner.environment.describe_environment` makes it."""
 
     environment_id: _Name
     cpu: _Cpu
@@ -185,7 +185,7 @@ def check_environment(record: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"environment: {error}") from error
 
 
-def decode_columns(text: bytes) -> dict[str, list[Metric]]:
+def decode_columns(text: bytes) -> dict[str, list[Value]]:
     """The columns of a series: lists of one length, of numbers but for `WORD_COLUMNS`.
 
     Raises:
@@ -194,7 +194,7 @@ def decode_columns(text: bytes) -> dict[str, list[Metric]]:
     return _checked(_decoded(_COLUMNS.decode, text))
 
 
-def decode_lines(text: bytes) -> dict[str, list[Metric]]:
+def decode_lines(text: bytes) -> dict[str, list[Value]]:
     """The same of a series that was written line by line: the names of its columns, then a list of figures each.
 
     Raises:
@@ -206,7 +206,7 @@ def decode_lines(text: bytes) -> dict[str, list[Metric]]:
     return _checked({str(name): [line[i] for line in lines] for i, name in enumerate(names)})
 
 
-def decode_line(text: bytes) -> list[Metric]:
+def decode_line(text: bytes) -> list[Value]:
     """One line of such a series.
 
     Raises:
@@ -215,7 +215,7 @@ def decode_line(text: bytes) -> list[Metric]:
     return _decoded(_LINE.decode, text)
 
 
-def _checked(columns: dict[str, list[Metric]]) -> dict[str, list[Metric]]:
+def _checked(columns: dict[str, list[Value]]) -> dict[str, list[Value]]:
     words = (value for name, column in columns.items() if name not in WORD_COLUMNS for value in column)
     if len({len(column) for column in columns.values()}) > 1 or any(isinstance(value, str) for value in words):
         raise UserError("its columns are not numbers of one length")

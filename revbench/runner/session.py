@@ -8,12 +8,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from revbench.case import Case
-from revbench.errors import UserError, unknown
+from revbench.errors import UserError
+from revbench.probes.declaration import Probe
+from revbench.probes.declared import PARAMETERS
+from revbench.probes.registry import probe_of, registry
 from revbench.results.journal import Journal, series_stem
 from revbench.results.schema import Key, Row, key_of
 from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
-from revbench.runner.worker import PROBES, PROBES_OF_GROUPS, SETTINGS
+from revbench.runner.worker import SETTINGS
 
 
 class Session:
@@ -23,20 +26,46 @@ class Session:
         journal: where rows go; those it holds already are not measured again.
         server: forks the workers.
         environment: the fingerprint of this machine, from the server.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: where it is measured, unless a case says otherwise.
         retry: measure again what the journal says to have crashed, timed out or lacked memory; those rows stay.
+
+    Attributes:
+        device: the device that is meant by ``auto``.
+        replayed: how many rows were not measured again.
+
+    Raises:
+        UserError: the machine has no such device.
     """
 
     def __init__(
-        self, journal: Journal, server: WorkerServer, environment: dict[str, Any], *, retry: bool = False
+        self,
+        journal: Journal,
+        server: WorkerServer,
+        environment: dict[str, Any],
+        *,
+        device: str = "auto",
+        retry: bool = False,
     ) -> None:
         self.journal = journal
         self.environment = environment
-        self._server = server
+        self.server = server
+        self.device = resolve_device(device, environment)
         self._environment_id = journal.add_environment(environment)
         self._found: dict[Key, Row] = {
             row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
         }
         self.replayed = 0
+
+    def supported_strategies(self, case: Case) -> list[str]:
+        """Of our own strategies those that the network of a case says it supports; nothing is written.
+
+        Raises:
+            UserError: it can't be built.
+        """
+        answer = self.server.measure([case], PARAMETERS.name)
+        if answer["status"] != "ok":
+            raise UserError(f"model {case.model!r} can't be built: {answer['message']}")
+        return str(answer["found"][0]["metrics"]["strategies"]).split(", ")
 
     def measure(
         self,
@@ -60,10 +89,11 @@ class Session:
         Raises:
             UserError: an unknown probe, or a case that can't be.
         """
-        if probe not in PROBES:
-            raise unknown("probe", probe, PROBES)
+        found = probe_of(probe)
+        if found.takes_group:
+            raise UserError(f"probe {probe} measures several cases together; give it to measure_together")
         (row,) = self._measure(
-            [case], probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds,
+            [case], found, repeat=repeat, options=options, timeout_seconds=timeout_seconds,
             silence_seconds=silence_seconds, progress=progress,
         )  # fmt: skip
         return row
@@ -82,20 +112,21 @@ class Session:
         Raises:
             UserError: an unknown probe, a case that can't be, or cases that one process can't serve.
         """
-        if probe not in PROBES_OF_GROUPS:
-            raise unknown("probe of several cases", probe, PROBES_OF_GROUPS)
+        found = probe_of(probe)
+        if not found.takes_group:
+            raise UserError(f"probe {probe} measures one case; give it to measure")
         for field in SETTINGS:
             if len({getattr(case, field) for case in cases}) > 1:
                 raise UserError(f"cases that differ in {field} can't be measured in one process")
         return self._measure(
-            cases, probe, repeat=repeat, options=options, timeout_seconds=timeout_seconds, silence_seconds=None,
+            cases, found, repeat=repeat, options=options, timeout_seconds=timeout_seconds, silence_seconds=None,
             progress=lambda _: None,
         )  # fmt: skip
 
     def _measure(
         self,
         cases: Sequence[Case],
-        probe: str,
+        probe: Probe,
         *,
         repeat: int,
         options: Mapping[str, Any] | None,
@@ -105,27 +136,27 @@ class Session:
     ) -> list[Row]:
         for case in cases:
             case.check()
-        asked = _public(options or {})
+        asked = {name: value for name, value in (options or {}).items() if name not in probe.private_options}
         _check_options(probe, asked)
-        keys = [key_of(case, probe, repeat, asked) for case in cases]
+        keys = [key_of(case, probe.name, repeat, asked) for case in cases]
         stem = series_stem(keys[0])
-        died = self._found.get(keys[0]) if probe == "training" else None
+        died = self._found.get(keys[0]) if probe.resumable else None
         if died is not None and not died.ok and self.journal.has_checkpoint(stem):
             del self._found[died.key]  # it is gone on with; its row stays, and another one stands beside it then
         known = [row for key in keys if (row := self._found.get(key)) is not None]
         if len(known) == len(cases):
-            if probe == "training" and known[0].ok:  # killed between the row and this
+            if probe.resumable and known[0].ok:  # killed between the row and this
                 self.journal.remove_checkpoints(stem)
             self.replayed += len(known)
             return known
         check_device(cases[0].device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
         written: str | None = None
-        if probe == "training":  # writes its series as it goes, beside the rows
+        if probe.resumable:  # writes its series as it goes, beside the rows
             options = {**(options or {}), "folder": str(self.journal.folder.resolve()), "stem": stem}
             written = f"{stem}.jsonl"
-        answer = self._server.measure(
-            cases, probe, options=options, timeout_seconds=timeout_seconds, silence_seconds=silence_seconds,
+        answer = self.server.measure(
+            cases, probe.name, options=options, timeout_seconds=timeout_seconds, silence_seconds=silence_seconds,
             progress=progress,
         )  # fmt: skip
         elapsed = time.perf_counter() - clock
@@ -135,7 +166,7 @@ class Session:
             if found.get("series"):
                 series = self.journal.add_series(key, found["series"])
             row = Row(
-                case=case, probe=probe, repeat=repeat, status=answer["status"], started=started,
+                case=case, probe=probe.name, repeat=repeat, status=answer["status"], started=started,
                 elapsed_seconds=elapsed / len(cases), environment_id=self._environment_id, options=asked,
                 metrics=found.get("metrics", {}), samples=found.get("samples", {}), series=series,
                 message=answer.get("message"),
@@ -143,20 +174,20 @@ class Session:
             if key not in self._found:  # of a group that was cut off, the rows that are there stay as they are
                 self.journal.add_row(row)
                 self._found[key] = row
-                if probe == "training" and row.ok:
+                if probe.resumable and row.ok:
                     self.journal.remove_checkpoints(stem)
             rows.append(self._found[key])
         return rows
 
 
-def _check_options(probe: str, options: Mapping[str, Any]) -> None:
+def _check_options(probe: Probe, options: Mapping[str, Any]) -> None:
     """Raise a `UserError` unless a row can hold these settings."""
     for name, value in options.items():
         try:
             check_options({name: value})
         except UserError as error:
             raise UserError(
-                f"{name}={str(value)[:60]} of probe {probe} must be a finite number, a word, or a list of those ({error})"
+                f"{name}={str(value)[:60]} of probe {probe.name} must be a finite number, a word, or a list of those ({error})"
             ) from error
 
 
@@ -181,6 +212,9 @@ def check_device(device: str, environment: Mapping[str, Any]) -> None:
         raise UserError(f"device {device!r} is not there: this machine has {there}; use cpu")
 
 
-def _public(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that belong in a row: not where on this machine something lay, nor what changes no figure."""
-    return {name: value for name, value in options.items() if name not in ("data_path", "folder", "stem", "loaders")}
+def result_of(row: Row) -> str:
+    """What was measured, in a line for a person, or why there is nothing."""
+    if not row.ok:
+        return f"{row.status}: {row.message}"
+    probe = registry().probes.get(row.probe)
+    return probe.line(row.metrics) if probe is not None else "a probe that is not installed here"

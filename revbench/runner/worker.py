@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import inspect
 import sys
@@ -13,29 +14,11 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.errors import UserError, first_line
-from revbench.probes.found import MOST_LETTERS, Found, finite_or_null, is_finite
+from revbench.probes.declaration import Probe
+from revbench.probes.measurement import MOST_LETTERS, Measurement, finite_or_null, is_finite
+from revbench.probes.registry import probe_of, registry
 
 Send = Callable[[Mapping[str, Any]], None]
-
-PROBES: Mapping[str, str] = {
-    "time": "revbench.probes.clock:measure_time",
-    "memory": "revbench.probes.memory:measure_memory",
-    "flops": "revbench.probes.flops:measure_flops",
-    "parameters": "revbench.probes.parameters:measure_parameters",
-    "drift": "revbench.probes.drift:measure_drift",
-    "lipschitz": "revbench.probes.lipschitz:measure_lipschitz",
-    "determinism": "revbench.probes.determinism:measure_determinism",
-    "leak": "revbench.probes.leak:measure_leak",
-    "nvml": "revbench.probes.cuda_memory:measure_nvml",
-    "memory_history": "revbench.probes.cuda_memory:measure_memory_history",
-    "energy": "revbench.probes.energy:measure_energy",
-    "training": "revbench.training.loop:measure_training",
-}
-# Of several cases at once, in one process; they must differ in nothing that `apply_settings` sets.
-PROBES_OF_GROUPS: Mapping[str, str] = {
-    "time_interleaved": "revbench.probes.clock:measure_time_interleaved",
-    "fit": "revbench.prediction.fit:measure_fit",
-}
 
 
 def work(request: Mapping[str, Any], send: Send) -> None:
@@ -51,7 +34,7 @@ def work(request: Mapping[str, Any], send: Send) -> None:
     sys.path[:] = [*asked, *(entry for entry in sys.path if entry not in asked)]
     try:
         if request["task"] == "environment":
-            from revbench.environment import describe_environment
+            from revbench.runner.environment import describe_environment
 
             send({"kind": "result", "status": "ok", "environment": describe_environment()})
             return
@@ -68,18 +51,23 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
 
     cases = [Case.from_json(fields) for fields in request["cases"]]
     apply_settings(cases[0])
-    module, _, function = {**PROBES, **PROBES_OF_GROUPS}[request["probe"]].partition(":")
-    measure = getattr(importlib.import_module(module), function)
+    probe = probe_of(request["probe"])
+    module, _, function = probe.function.partition(":")
+    measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
     workloads = [build_workload(case) for case in cases]
-    together = request["probe"] in PROBES_OF_GROUPS
     talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
     if "alive" in inspect.signature(measure).parameters:  # of a probe that takes long between two messages
         talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
-    found = measure(workloads if together else workloads[0], **talks, **request["options"])
-    return {"status": "ok", "found": [_as_json(one) for one in (found if together else [found])]}
+    found = measure(workloads if probe.takes_group else workloads[0], **talks, **request["options"])
+    return {"status": "ok", "found": [_as_json(one, probe) for one in (found if probe.takes_group else [found])]}
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(found: Measurement, probe: Probe) -> dict[str, Any]:
+    if (package := registry().packages.get(probe.name)) is not None:
+        try:
+            check_measurement(found, probe)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise TypeError(f"the probe {probe.name} of the package {package} {error}") from error
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
         metrics[name] = finite_or_null(value)
@@ -92,6 +80,26 @@ def _as_json(found: Found) -> dict[str, Any]:
         "samples": {name: [v for v in values if is_finite(v)] for name, values in found.samples.items()},
         "series": {name: [finite_or_null(value) for value in values] for name, values in found.series.items()},
     }
+
+
+def check_measurement(found: object, probe: Probe) -> None:
+    """See that what a probe of another package returned is a measurement of what it declares.
+
+    Raises:
+        TypeError, ValueError: it is not; the message goes on from the name of the probe.
+    """
+    if not isinstance(found, Measurement):
+        raise TypeError(f"returned a {type(found).__name__}, not a revbench.probes.Measurement")
+    for name, value in found.metrics.items():
+        if not probe.declares(name):
+            raise ValueError(f"returned a metric {name!r} that it does not declare")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, str))):
+            raise TypeError(f"returned {name}={str(value)[:60]}, which is no number and no word")
+    for name, values in found.samples.items():
+        if not (probe.declares(name) or name in probe.samples):
+            raise ValueError(f"returned samples of {name!r}, which it does not declare")
+        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            raise TypeError(f"returned samples of {name} that are no numbers")
 
 
 # The fields of a case that `apply_settings` sets for the whole process.
@@ -113,7 +121,7 @@ def apply_settings(case: Case) -> None:
 
     if case.threads:
         torch.set_num_threads(case.threads)
-    if case.device.startswith("cuda"):
+    if case.on_gpu:
         if not torch.cuda.is_available():
             raise UserError(f"device {case.device!r} is not there: PyTorch finds no CUDA device; use cpu")
         torch.cuda.set_device(torch.device(case.device if ":" in case.device else "cuda:0"))
@@ -139,7 +147,7 @@ def check_arithmetic(case: Case) -> None:
     """
     import torch
 
-    cuda = case.device.startswith("cuda")
+    cuda = case.on_gpu
     if case.tf32_matmul or case.tf32_convolution:
         name = torch.cuda.get_device_name() if cuda else "the CPU"
         if not cuda or torch.cuda.get_device_capability() < (8, 0):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from revbench.case import Case
+from revbench.case import Case, is_gpu
 from revbench.errors import MAKE_ROOM, UserError, first_line
 from revbench.results.files import is_there, read_bytes, write_atomically
 from revbench.workload import Workload
@@ -96,7 +96,7 @@ def state_of(workload: Workload, step: int, **more: Any) -> dict[str, Any]:
     """All that a training needs to go on after `step` steps: weights, buffers, optimizer, random generators.
 
     The order of the data and the learning rate are functions of seed and step (`revbench.training.order`,
-    `revbench.recipes`), so the step says where they stand.
+    `revbench.paper.recipes`), so the step says where they stand.
 
     Args:
         workload: what is trained.
@@ -169,7 +169,7 @@ def restore(
 
 def _identity(case: Case) -> str:
     """A case's id, the same for every GPU: the processes of one training differ in theirs."""
-    return case.replace(device=case.device.partition(":")[0]).id
+    return case.replace(device=case.device_type).id
 
 
 def _same(found: Any, options: Mapping[str, Any]) -> bool:
@@ -186,7 +186,7 @@ def _listed(options: Any) -> str:
 def random_states(device: str) -> dict[str, Any]:
     """Those of this process's generators that a training draws from."""
     found: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if device.startswith("cuda"):
+    if is_gpu(device):
         found["cuda"] = torch.cuda.get_rng_state()
     return found
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from revbench.case import DEFAULT_IMAGE_SIZE
 from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
-from revbench.probes.found import Found, Metric, Progress, finite_or_null
+from revbench.probes.measurement import Measurement, Progress, Value, finite_or_null
 from revbench.results.files import own_folder
 from revbench.results.runs import CHECKPOINTS, SERIES
+from revbench.training.batches import Facts, open_supply
 from revbench.training.checkpoint import (
     Checkpoints,
     largest_checkpoint_bytes,
@@ -29,13 +30,12 @@ from revbench.training.checkpoint import (
 from revbench.training.loaders import named_failures
 from revbench.training.meter import Meter
 from revbench.training.ranks import Ranks, joined
+from revbench.training.series_file import SeriesFile
 from revbench.training.sources import DIGITS
 from revbench.training.steps import Training
-from revbench.training.stream import SeriesFile
-from revbench.training.supply import Facts, open_supply
 from revbench.workload import Workload
 
-Line = dict[str, Metric]
+Line = dict[str, Value]
 UNPACKING_SECONDS = 24 * 3600.0  # that a data set may take to be fetched, unpacked and decoded
 SHOWN = ("loss", "error", "step_seconds", "peak_bytes", "angle_degrees")
 
@@ -55,7 +55,7 @@ def measure_training(
     folder: str | None = None,
     stem: str = "training",
     place: Mapping[str, Any] | None = None,
-) -> Found:
+) -> Measurement:
     """Train a workload's model on real images for the case's ``training_steps``, by its recipe.
 
     Batches depend on the case's seed and the step alone, so that a pair sees the same ones, and a resumed run goes on bit
@@ -65,7 +65,7 @@ def measure_training(
         workload: what to train; its own batches are not used.
         progress: told of each step: ``done``, ``of`` and `SHOWN`.
         alive: told in between that this goes on, with the seconds that it may be silent for now, or 0.
-        data_path, validation_images, loaders: see `revbench.training.supply.open_supply`.
+        data_path, validation_images, loaders: see `revbench.training.batches.open_supply`.
         evaluations: times that the whole validation set is evaluated, evenly spread, the last after the end.
         drift_every: measure the gradient's drift every so many steps, on copies; never if 0.
         drift_items: of the batch, for that.
@@ -84,7 +84,7 @@ def measure_training(
         ``data_sha256``, ``weights_sha256``, ``resumed_at_step``, ``resume_note``, and ``drift_problem`` if a measurement
         failed; of several processes also
         ``rank_step_seconds`` and ``rank_peak_bytes``, each ``_min``, ``_median`` and ``_max``, with samples by rank.
-        Series: the columns of `revbench.training.stream.COLUMNS`.
+        Series: the columns of `revbench.training.series_file.COLUMNS`.
 
     Raises:
         UserError: data that can't be used, a checkpoint of another case, a folder that can't be written, an optimizer that no
@@ -150,7 +150,7 @@ def measure_training(
     names: tuple[str, ...] = () if ranks.alone else ("rank_step_seconds", "rank_peak_bytes")
     samples = {name: [figures[i] for figures in of_ranks] for i, name in enumerate(names)}
     metrics |= {f"{name}_{how}": f(values) for name, values in samples.items() for how, f in _SUMMARIES.items()}
-    return Found(metrics, samples, series=columns if path is None else {})
+    return Measurement(metrics, samples, series=columns if path is None else {})
 
 
 _SUMMARIES: Mapping[str, Callable[[Any], Any]] = {"min": min, "median": statistics.median, "max": max}
@@ -169,7 +169,7 @@ def _run(
     options: Mapping[str, Any],
     progress: Progress,
     alive: Callable[[float], None],
-) -> dict[str, Metric]:
+) -> dict[str, Value]:
     """All steps from `first` on. The figures of a step are read when the next one is under way, so that a GPU never waits
     for them.
 
@@ -237,9 +237,7 @@ def _of_data(facts: Facts) -> Line:
     }  # fmt: skip
 
 
-def _reader(
-    line: Line, totals: Tensor, batch_size: int, figures: Callable[[], dict[str, Metric]]
-) -> Callable[[], Line]:
+def _reader(line: Line, totals: Tensor, batch_size: int, figures: Callable[[], dict[str, Value]]) -> Callable[[], Line]:
     """Gives the line with all its figures; it waits for the device."""
 
     def read() -> Line:

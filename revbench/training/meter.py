@@ -9,12 +9,13 @@ from contextlib import ExitStack
 import psutil
 import torch
 
-from revbench.probes.found import Metric
+from revbench.case import is_gpu
+from revbench.probes.measurement import Value
 from revbench.probes.nvml import Gpu, Reading, Sampler
 
 NVML_INTERVAL_SECONDS = 0.5  # the allocator's reserve grows in the first steps and seldom after
 
-Figures = dict[str, Metric]
+Figures = dict[str, Value]
 
 
 class Meter:
@@ -28,7 +29,7 @@ class Meter:
     """
 
     def __init__(self, device: str) -> None:
-        self._cuda = device.startswith("cuda")
+        self._cuda = is_gpu(device)
         self._open = ExitStack()
         self._nvml = Reading(None, "NVML sees GPUs only")
         self._gpu: Gpu | None = None

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
+from revbench.case import is_gpu
 from revbench.errors import UserError, first_line
 from revbench.training.order import ALONE, Share
-from revbench.training.place import MEETING
+from revbench.training.rendezvous import MEETING
 
 _MOST_WORDS_BYTES = 64 << 20  # of what processes tell each other of themselves
 
@@ -46,7 +47,7 @@ class Ranks:
         """The model, its gradients averaged over the processes in each backward pass."""
         if self.alone:
             return model
-        return DistributedDataParallel(model, device_ids=[torch.device(device)] if device.startswith("cuda") else None)
+        return DistributedDataParallel(model, device_ids=[torch.device(device)] if is_gpu(device) else None)
 
     def local(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a part of a batch: gradients are exchanged only after the last one."""
@@ -137,7 +138,7 @@ def joined(place: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]:
         place["host"], place["port"], is_master=False, timeout=MEETING
     )
     dist.init_process_group(
-        "nccl" if device.startswith("cuda") else "gloo",
+        "nccl" if is_gpu(device) else "gloo",
         store=PrefixStore(place["name"], store), rank=share.rank, world_size=share.world_size,
     )  # fmt: skip
     yield Ranks(share, device)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revbench.recipes import RECIPES
+from revbench.training.batches import Supply
 from revbench.training.ranks import Ranks
-from revbench.training.supply import Supply
-from revbench.workload import Workload, first_learning_rate
+from revbench.workload import Workload
 
 
 class Training:
@@ -26,8 +25,7 @@ class Training:
     def __init__(self, workload: Workload, supply: Supply, ranks: Ranks) -> None:
         case = workload.case
         self.workload, self.supply, self.ranks = workload, supply, ranks
-        self.recipe = RECIPES[case.recipe]
-        self.scaler = torch.amp.GradScaler(case.device.partition(":")[0], enabled=case.autocast == "float16")
+        self.scaler = torch.amp.GradScaler(case.device_type, enabled=case.autocast == "float16")
         self._model = ranks.wrap(workload.model, case.device)
         dtype = torch.float64 if case.dtype == "float64" else torch.float32
         self._mean, self._deviation = (
@@ -41,8 +39,7 @@ class Training:
 
     def learning_rate_at(self, step: int) -> float:
         """Of a step, from 0."""
-        case = self.workload.case
-        return self.recipe.learning_rate_at(step, case.training_steps, first_learning_rate(case))
+        return self.workload.case.schedule.learning_rate_at(step)
 
     def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """One training step.

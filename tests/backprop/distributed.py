@@ -15,7 +15,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from revbench import reversible
-from revbench.words import Strategy
+from revbench.choices import Strategy
 
 
 class SynchronisedNorm(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from revbench import reversible
 from revbench.backprop import ReversibleChain
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 
 Pairs = list[tuple[nn.Module, nn.Module]]
 Call = Callable[..., Any]

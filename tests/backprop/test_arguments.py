@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench import reversible
-from revbench.words import STRATEGIES, TORCH_STRATEGIES
+from revbench.choices import STRATEGIES, TORCH_STRATEGIES
 from tests.backprop.oracle import Pairs, assert_as_plain
 
 

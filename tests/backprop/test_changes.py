@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from revbench import reversible
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Linear, assert_as_plain, three
 
 RECOMPUTING = STRATEGIES[1:]

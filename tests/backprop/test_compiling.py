@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from revbench import build_model, reversible
 from revbench.backprop import StrategyModule
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.chains import relative_difference
 
 # PyTorch's own, while it compiles for an input that is no leaf.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from revbench import build_model
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.chains import basic_chain, gradients, relative_difference
 from tests.backprop.test_memory import peak_above_steady
 

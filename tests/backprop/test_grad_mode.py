@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench import reversible
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Linear, assert_as_plain, once, three
 
 RECOMPUTING = STRATEGIES[1:]

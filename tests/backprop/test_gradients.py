@@ -16,8 +16,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from revbench import build_model, reversible
+from revbench.choices import STRATEGIES
 from revbench.models import CATALOGUE
-from revbench.words import STRATEGIES
 from tests.backprop.chains import basic_chain, gradients, relative_difference
 
 REVNETS = [name for name, a in CATALOGUE.items() if a.family == "revnet"]

@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_full_backward_hook, register
 from torch.utils.flop_counter import FlopCounterMode
 
 from revbench import reversible
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Linear, Pairs, assert_as_plain, once, three
 
 

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from torch.utils.checkpoint import checkpoint
 
 from revbench import reversible
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Pairs, assert_as_plain
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from revbench import reversible
+from revbench.choices import STRATEGIES
 from revbench.probes.live_tensors import LiveTensors
-from revbench.words import STRATEGIES
 from tests.backprop.oracle import Linear, Pairs, assert_as_plain, once, three, training, twice
 
 RECOMPUTING = STRATEGIES[1:]

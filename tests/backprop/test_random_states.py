@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import revbench.backprop.random_states as random_states_module
 from revbench import reversible
 from revbench.backprop.random_states import OwnGenerators, others_may_draw, random_states
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Linear, assert_as_plain, once, three
 
 CPU = torch.device("cpu")

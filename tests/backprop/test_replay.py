@@ -18,7 +18,7 @@ from revbench.backprop.recording import Recording
 from revbench.backprop.replay import _KnownStatistics, _Relu
 from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.chains import relative_difference
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.checkpoint import checkpoint
 
 from revbench import reversible
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.chains import relative_difference
 
 

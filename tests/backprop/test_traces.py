@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import revbench
 from revbench import UserError, build_model, reversible
 from revbench.backprop import ReversibleBlock, propagate
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.chains import relative_difference
 
 

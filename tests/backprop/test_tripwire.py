@@ -17,7 +17,7 @@ from revbench import build_model, reversible
 from revbench.backprop.fingerprint import PHASES, fingerprint
 from revbench.backprop.suspicion import Suspicion
 from revbench.backprop.tripwire import Tripwire
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.chains import relative_difference
 from tests.backprop.structures import structures
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from revbench import reversible
-from revbench.words import STRATEGIES
+from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Linear, assert_as_plain, once, three, training, twice
 
 RECOMPUTING = STRATEGIES[1:]

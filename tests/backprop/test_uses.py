@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from revbench.words import PEERS
+from revbench.choices import PEERS
 from tests.backprop.uses import ERROR, RIGHT, USES, verdict
 from tests.conftest import ROOT
 

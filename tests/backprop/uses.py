@@ -24,8 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from revbench import reversible
+from revbench.choices import PEERS
 from revbench.peers import PeerChain
-from revbench.words import PEERS
 from tests.backprop.chains import relative_difference
 
 Found = list[Tensor | None]

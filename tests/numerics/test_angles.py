@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revbench.case import Case
-from revbench.numerics.angles import angle_degrees, epsilon_of, relative_error
+from revbench.numerics.angles import angle_degrees, relative_error
 
 
 def exact_angle(u: torch.Tensor, v: torch.Tensor) -> float:
@@ -51,19 +50,3 @@ def test_equal_opposite_and_undefined() -> None:
     assert math.isnan(angle_degrees(u, torch.full((50,), torch.nan)))
     assert relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])) == pytest.approx(0.1)
     assert math.isnan(relative_error(u, torch.zeros(50)))
-
-
-@pytest.mark.parametrize(
-    ("fields", "bits"),
-    [
-        ({}, 23),
-        ({"dtype": "float64"}, 52),
-        ({"dtype": "bfloat16"}, 7),
-        ({"autocast": "bfloat16"}, 7),
-        ({"autocast": "float16"}, 10),
-        ({"tf32_matmul": True}, 10),
-        ({"tf32_matmul": True, "dtype": "float64"}, 52),
-    ],
-)
-def test_the_unit_of_rounding(fields: dict[str, object], bits: int) -> None:
-    assert epsilon_of(Case(model="revnet-38", **fields)) == 2.0**-bits  # type: ignore[arg-type]

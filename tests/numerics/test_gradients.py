@@ -16,8 +16,8 @@ from torch import nn
 import revbench
 from revbench.errors import UserError
 from revbench.numerics import passes
+from revbench.numerics.gradient_errors import block_names
 from revbench.numerics.gradients import compare_gradients, set_strategies
-from revbench.numerics.places import block_names
 
 
 def chain() -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import revbench
 from revbench.errors import UserError
-from revbench.numerics.record import DriftRecord
+from revbench.numerics.drift_record import DriftRecord
 from tests.numerics.foreign import FAULTS, AffineCoupling, ForeignNetwork, batch, set_strategy
 
 BOUNDS: dict[str, Any] = {"angle_degrees": 0.05, "smooth_amplification": 20.0, "activation_error": 1e-4}
@@ -31,7 +31,7 @@ def test_a_sound_network_of_strangers() -> None:
     assert metrics["verdict"] == "safe"
     assert metrics["trace"] is None
     assert metrics["flips_reason" if metrics["flips"] is None else "units"]
-    errors = dict(zip(record.places()["name"], record.places()["activation_error"], strict=True))
+    errors = dict(record.parts().blocks("activation_error"))
     going_back = [errors[f"blocks.{i}"] for i in range(5)]
     assert going_back == sorted(going_back, reverse=True)  # it grows from block to block
     assert 0 < going_back[-1] < going_back[0] < 1e-5

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import revbench
+from revbench.choices import STRATEGIES
 from revbench.numerics.gradients import compare_gradients
 from revbench.numerics.switches import Switches
-from revbench.words import STRATEGIES
 
 Function = Callable[[Tensor], Tensor]
 

@@ -11,19 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import revbench
+from revbench.case import Arithmetic
 from revbench.numerics.components import compare_components
 from revbench.numerics.gradients import compare_gradients
+from revbench.numerics.part_table import PartTable
 from revbench.numerics.verdict import judge
 
-PLACES: dict[str, list[Any]] = {
+PARTS: dict[str, list[Any]] = {
     "level": ["block", "block"], "name": ["a", "b"], "relative_error": [1e-6, 1e-6], "stored_relative_error": [1e-6, 1e-6]
 }  # fmt: skip
 
 
 def said(
-    places: dict[str, list[Any]] = PLACES, *, strategy: str = "reconstructed", **samples: list[float]
+    parts: dict[str, list[Any]] = PARTS, *, strategy: str = "reconstructed", **samples: list[float]
 ) -> tuple[str, str]:
-    found = judge(samples, places, strategy, "float32", (), None)
+    found = judge(samples, PartTable(parts), strategy, Arithmetic("float32"), (), None)
     return found.word, found.words
 
 
@@ -67,8 +69,8 @@ def test_without_noise_only_stored_can_be_compared_with() -> None:
 
 
 def test_a_block_that_is_lost_is_named() -> None:
-    places = {**PLACES, "relative_error": [0.7, 0.9]}
-    word, words = said(places, **drawn([0.3], [1e-4], [0.9]))
+    parts = {**PARTS, "relative_error": [0.7, 0.9]}
+    word, words = said(parts, **drawn([0.3], [1e-4], [0.9]))
     assert word == "unsafe"
     assert "loses the gradient at block b" in words
 

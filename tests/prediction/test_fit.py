@@ -9,7 +9,7 @@ from revbench.case import Case
 from revbench.errors import UserError
 from revbench.prediction import deepest, largest_batch, predict
 from revbench.prediction.depth import deeper, depth_of
-from revbench.prediction.several import estimate_all
+from revbench.prediction.estimates import estimate_all
 
 MIB = 2**20
 CHAIN = Case(model="revbench.peers:chain(kind=basic,blocks=2)", batch_size=4)

@@ -16,15 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from revbench.backprop import reversible
 from revbench.case import Case
+from revbench.choices import STRATEGIES
 from revbench.errors import UserError
-from revbench.models.catalogue import CATALOGUE
+from revbench.paper.catalogue import CATALOGUE
 from revbench.prediction import predict
 from revbench.prediction.gpu import block_bytes
 from revbench.prediction.kernels import workspace_bytes
 from revbench.prediction.predictor import Predictor
-from revbench.probes.clock import PHASES
+from revbench.probes.declared import PHASES
 from revbench.probes.tracked_step import TrackedStep, track_step
-from revbench.words import STRATEGIES
 from revbench.workload import build_workload
 from tests.prediction.factories import LOOKING
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revbench import paper
 from revbench.backprop import reversible
 from revbench.case import Case
-from revbench.numerics.network import drift
+from revbench.numerics.drift import drift
+from revbench.paper.published import TABLE_2
 from revbench.prediction.predictor import Predictor
 from revbench.runner.client import WorkerServer
 from tests.backprop.chains import relative_difference
@@ -54,7 +54,7 @@ def test_the_parent_never_touches_cuda(server: WorkerServer) -> None:
     assert server.environment()["accelerators"]
 
 
-TABLE_2 = [(row.model, 16 if row.dataset == "ImageNet" else 100) for row in paper.TABLE_2]
+TABLE_2 = [(row.model, 16 if row.dataset == "ImageNet" else 100) for row in TABLE_2]
 
 
 @pytest.mark.parametrize(("model", "batch_size"), TABLE_2, ids=[model for model, _ in TABLE_2])

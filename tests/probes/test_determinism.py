@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import revbench
 from revbench.case import Case
+from revbench.choices import STRATEGIES
 from revbench.probes.determinism import measure_determinism
-from revbench.words import STRATEGIES
 from revbench.workload import build_workload
 
 _calls = itertools.count()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from revbench.case import Case
 from revbench.probes import cuda_memory, energy
-from revbench.probes.cuda_memory import allocator_figures, measure_memory_history, measure_nvml, read_history
+from revbench.probes.cuda_memory import allocator_metrics, measure_memory_history, measure_nvml, read_history
 from revbench.probes.energy import measure_energy
 from revbench.probes.leak import measure_leak, slope_with_interval
 from revbench.probes.memory import measure_memory
@@ -89,7 +89,7 @@ def test_the_chain_of_the_cpu_ends_at_the_resident_set() -> None:
     assert 0 < metrics["unique_set_bytes"] <= metrics["rss_bytes"] <= metrics["rss_peak_bytes"]  # type: ignore[operator]
 
 
-def test_allocator_figures_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allocator_metrics_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     workload = as_if_on_a_gpu(monkeypatch, FakeNvml(processes=[process(900)]))
     answers = iter(
         {
@@ -102,7 +102,7 @@ def test_allocator_figures_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda: next(answers))
     resets: list[int] = []
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: resets.append(1))
-    found = allocator_figures(workload, *workload.batch())
+    found = allocator_metrics(workload, *workload.batch())
     assert len(resets) == 3
     assert [found[f"{p}_allocated_peak_bytes"] for p in ("forward", "backward", "optimizer")] == [101, 301, 201]
     assert found["backward_reserved_bytes"] == 152

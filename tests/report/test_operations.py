@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from revbench.case import Case
-from revbench.pytest_support.display import figures
 from revbench.report.document import Paragraph
+from revbench.runner.session import result_of
 from tests.report.test_render import rows_of, tables
 from tests.results.rows import make_row
 
@@ -33,4 +33,4 @@ def test_a_count_that_is_not_complete_has_no_ratio(tmp_path: Path) -> None:
     assert shown[("RevNet-38", "reconstructed")] == ["≥ 4.00 GFLOP", "–"]
     assert table.notes[-1].endswith("are not counted (RevNet-38: theirs::kernel (3 calls)).")
     assert not any("operations" in b.text for b in report.sections[0].blocks if isinstance(b, Paragraph))
-    assert figures(rows[0]).endswith("a step at least: no formula for theirs::kernel (3 calls)")
+    assert result_of(rows[0]).endswith("a step at least: no formula for theirs::kernel (3 calls)")

@@ -18,12 +18,12 @@ from revbench.case import Case
 from revbench.compare import compare_folders
 from revbench.errors import UserError
 from revbench.report import write_report
-from revbench.report.build import MOST_FIGURES, build_report
-from revbench.report.document import Figure, Paragraph, Report, Section, Table
-from revbench.report.html import render_html
+from revbench.report.build import build_report
+from revbench.report.document import MOST_FIGURES, Figure, Paragraph, Report, Section, Table
 from revbench.report.long_tables import MOST_ROWS, shortened
-from revbench.report.markdown import render_markdown
-from revbench.report.pdf import render_pdf
+from revbench.report.render.html import render_html
+from revbench.report.render.markdown import render_markdown
+from revbench.report.render.pdf import render_pdf
 from revbench.results.journal import Journal
 from tests.results.rows import ENVIRONMENT, make_row
 

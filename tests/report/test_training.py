@@ -14,11 +14,11 @@ from scipy import stats
 
 from revbench.case import Case
 from revbench.report.build import build_report
+from revbench.report.charts.training import _smooth
 from revbench.report.document import Figure, Paragraph, Report, Table
-from revbench.report.training import MARGIN, equivalence
-from revbench.report.training_figures import _smooth
+from revbench.report.sections.training import MARGIN, equivalence
 from revbench.results.journal import Journal
-from revbench.training.stream import COLUMNS, SeriesFile
+from revbench.training.series_file import COLUMNS, SeriesFile
 from tests.results.rows import ENVIRONMENT, make_row
 
 BASE = Case(model="revnet-38", batch_size=8, data="CIFAR-10 (JPEG)", training_steps=6)

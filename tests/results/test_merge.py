@@ -9,7 +9,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.pytest_support.options import in_shard, parse_shard
+from revbench.pytest_plugin.collection import in_shard, parse_shard
 from revbench.results.journal import Journal
 from revbench.results.merge import merge_runs
 from revbench.results.runs import ROWS, read_run

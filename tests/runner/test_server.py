@@ -16,7 +16,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.errors import RunEnded, UserError
-from revbench.probes.found import Found
+from revbench.probes.measurement import Measurement
 from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
 from revbench.runner.server import oom_kills
@@ -195,7 +195,7 @@ def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_what_is_not_a_number_is_null_with_its_reason() -> None:
-    found = _as_json(Found({"loss": math.nan, "count": 3}, {"loss": [1.0, math.nan]}, {"loss": [1.0, math.inf]}))
+    found = _as_json(Measurement({"loss": math.nan, "count": 3}, {"loss": [1.0, math.nan]}, {"loss": [1.0, math.inf]}))
     assert found["metrics"] == {"loss": None, "loss_reason": "the value is nan", "count": 3}
     assert found["samples"] == {"loss": [1.0]}
     assert found["series"] == {"loss": [1.0, None]}
@@ -302,7 +302,7 @@ def test_the_environment_names_no_person_and_no_place(server: WorkerServer) -> N
 PARENT = """
 import sys
 from revbench.case import Case
-from revbench.probes.found import Found
+from revbench.probes.measurement import Measurement
 from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
 from revbench.runner.worker import _as_json

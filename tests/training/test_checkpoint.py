@@ -29,7 +29,7 @@ from revbench.training.checkpoint import (
     state_of,
 )
 from revbench.training.loop import measure_training
-from revbench.training.stream import COLUMNS, SeriesFile
+from revbench.training.series_file import COLUMNS, SeriesFile
 from revbench.workload import Workload, build_workload
 from tests.conftest import ROOT
 

@@ -9,22 +9,22 @@ from torch import nn
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.probes.found import Found
+from revbench.probes.measurement import Measurement
+from revbench.training.batches import MemorySupply
 from revbench.training.data import load_images
 from revbench.training.loop import _mean, measure_training
 from revbench.training.ranks import Ranks
 from revbench.training.steps import Training
-from revbench.training.supply import MemorySupply
 from revbench.workload import build_workload
 
 CASE = Case(model="revnet-38", batch_size=8, training_steps=6, data="digits", image_size=16)
 
 
-def train(**changes: Any) -> Found:
+def train(**changes: Any) -> Measurement:
     return train_case(CASE.replace(**changes))
 
 
-def train_case(case: Case, **options: Any) -> Found:
+def train_case(case: Case, **options: Any) -> Measurement:
     return measure_training(build_workload(case), progress=lambda _: None, evaluations=2, **options)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revbench.recipes import RECIPES
+from revbench.paper.recipes import RECIPES
 from revbench.training.order import ALONE, Batches, Share, _mixed
 
 

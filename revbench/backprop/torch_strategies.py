@@ -1,0 +1,129 @@
+"""PyTorch's own ways to keep fewer activations, as they are, on the same units: what the strategies are compared with.
+
+They are strategies by name, so that they stand in the same tables; what they do with batch norm, random numbers
+or errors is PyTorch's. `torch.utils.checkpoint` updates batch norm's running values twice a step, for one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revbench.backprop.arguments import ChainArguments
+from revbench.backprop.random_states import differ, random_states
+from revbench.backprop.strangers import nodes_behind
+from revbench.choices import Strategy
+
+State = tuple[Tensor, ...]
+_Given = Sequence[Mapping[str, Any]]  # the keyword arguments of each unit
+
+# The share of what `stored` keeps that the compiler may keep (torch._functorch.config.activation_memory_budget): half,
+# since 1 is its default, by which it keeps what is not free to compute again, and 0 is a checkpoint around everything.
+ACTIVATION_MEMORY_BUDGET = 0.5
+
+
+def run_alternative(
+    strategy: Strategy,
+    units: Sequence[nn.Module],
+    state: State,
+    owner: nn.Module,
+    arguments: ChainArguments | None = None,
+) -> State:
+    """Run units one after the other under one of PyTorch's own ways.
+
+    Args:
+        strategy: ``torch_checkpoint``: `torch.utils.checkpoint.checkpoint` around each unit. ``torch_selective``: the
+            same, but the outputs of convolutions and matrix products are kept (selective activation
+            checkpointing). ``torch_offload``: everything is kept, in the memory of the host
+            (`torch.autograd.graph.save_on_cpu`). ``torch_budget``: all units compiled as one graph, of which half
+            the activations are kept, chosen by the compiler.
+        units: from a state to a state.
+        state: the tensors that enter the first unit.
+        owner: what the compiled graph is kept with.
+        arguments: what each F and G of a chain is called with beside its half.
+
+    Raises:
+        NotImplementedError: ``torch_offload`` on the CPU, whose activations are in the host's memory already; random numbers
+            that PyTorch would draw anew in backward, so that the gradient would be wrong: any under ``torch_budget``,
+            RReLU's under the checkpoints.
+    """
+    own = [arguments.of_block(i) if arguments else {} for i in range(len(units))]
+    if strategy == "torch_offload":
+        if state[0].device.type == "cpu":
+            raise NotImplementedError("torch_offload moves activations to the host's memory; on the CPU they are there")
+        with torch.autograd.graph.save_on_cpu(pin_memory=True):
+            return _run(units, state, own)
+    if strategy == "torch_budget":
+        compiled = owner.__dict__.get("_budgeted")
+        if compiled is None or compiled.units != tuple(units):
+            compiled = owner.__dict__["_budgeted"] = _Budgeted(units)
+        before = random_states(state[0].device)
+        result: State = compiled(state, own)
+        if differ(before, random_states(state[0].device)):
+            raise NotImplementedError(
+                "torch_budget draws random numbers anew in backward (an open fault of PyTorch's activation memory budget), so the"
+                " gradient of a network with dropout would be wrong; use torch_checkpoint or a strategy of revbench's"
+            )
+        return result
+    from torch.utils.checkpoint import checkpoint, noop_context_fn
+
+    contexts = _selective_contexts if strategy == "torch_selective" else noop_context_fn
+    for unit, given in zip(units, own, strict=True):
+        before = random_states(state[0].device)
+        outputs = checkpoint(unit, *state, use_reentrant=False, context_fn=contexts, **given)
+        state = outputs if isinstance(outputs, tuple) else (outputs,)
+        if differ(before, random_states(state[0].device)) and _holds_rrelu(state):
+            raise NotImplementedError(
+                "PyTorch's checkpoint gives RReLU other random slopes in backward, so its gradient would be wrong; use a"
+                " strategy of revbench's"
+            )
+    return state
+
+
+def _holds_rrelu(state: State) -> bool:
+    """Whether the graph that leads to these tensors has a randomised ReLU in it."""
+    nodes = nodes_behind(y.grad_fn for y in state if y.grad_fn is not None)
+    return any(node.name().startswith("RreluWithNoise") for node in nodes)
+
+
+class _Budgeted:
+    """Units compiled as one graph under `ACTIVATION_MEMORY_BUDGET`; not copied and not pickled with its owner."""
+
+    def __init__(self, units: Sequence[nn.Module]) -> None:
+        self.units = tuple(units)
+        self._run: Callable[[State, _Given], State] = torch.compile(functools.partial(_run, self.units))
+
+    def __call__(self, state: State, given: _Given) -> State:
+        import torch._functorch.config as settings
+
+        with settings.patch(activation_memory_budget=ACTIVATION_MEMORY_BUDGET):
+            return self._run(state, given)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(None), ())
+
+
+def _selective_contexts() -> Any:
+    from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+    aten = torch.ops.aten
+    kept = {aten.convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default}
+
+    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(policy)
+
+
+def _run(units: Sequence[nn.Module], state: State, given: _Given) -> State:
+    for unit, own in zip(units, given, strict=True):
+        outputs = unit(*state, **own)
+        state = outputs if isinstance(outputs, tuple) else (outputs,)
+    return state

@@ -1,0 +1,85 @@
+"""Which trainings belong together: a pair with its strategies and its null, on the same batches; no torch is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from revbench.case.definition import Case
+from revbench.choices import STRATEGIES
+from revbench.errors import UserError
+from revbench.paper.catalogue import CATALOGUE
+
+
+def pair_of(number: str) -> tuple[str, str]:
+    """ResNet and RevNet of a pair by the number of either: ``38`` and ``32`` are ResNet-32 / RevNet-38.
+
+    Raises:
+        UserError: no network has this number.
+    """
+    for name, architecture in CATALOGUE.items():
+        if architecture.reversible and number in (
+            name.rpartition("-")[2],
+            architecture.pair.rpartition("-")[2],
+        ):
+            return architecture.pair, name
+    known = ", ".join(name.rpartition("-")[2] for name, a in CATALOGUE.items() if a.reversible)
+    raise UserError(f"no pair {number!r}; there are {known}, by the number of the RevNet or of its ResNet")
+
+
+def recipe_of(models: Sequence[str]) -> str:
+    """By which recipe the paper trains these networks; a network that is not in the catalogue takes that of CIFAR.
+
+    Raises:
+        UserError: by more than one.
+    """
+    stems = [CATALOGUE[model].stem if model in CATALOGUE else "cifar" for model in models]
+    if len(set(stems)) > 1:
+        raise UserError("these networks are trained by different recipes; give --recipe cifar or --recipe imagenet")
+    return stems[0]
+
+
+def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence[int]) -> list[Case]:
+    """ResNet stored, RevNet stored and reconstructed, and the nulls: RevNet stored with one weight moved by one ulp.
+
+    All of one seed see the same batches; the RevNets of one seed start from the same weights.
+    """
+    cases = []
+    for seed in seeds:
+        resnet = base.replace(model=pair[0], strategy="stored", seed=seed)
+        revnet = resnet.replace(model=pair[1])
+        cases += [resnet, revnet, revnet.replace(strategy="reconstructed")]
+        cases += [revnet.replace(ulp=i + 1) for i in range(nulls)]
+    return cases
+
+
+def model_cases(models: Sequence[str], strategies: Sequence[str], base: Case, *, seeds: Sequence[int]) -> list[Case]:
+    """Each model under each strategy; by default ``reconstructed`` for a RevNet, ``stored`` for a ResNet."""
+    cases = []
+    for model in models:
+        known = CATALOGUE.get(model)
+        default = known.default_strategy if known is not None else "reconstructed"
+        for strategy in strategies or (default,):
+            if strategy not in STRATEGIES and not strategy.startswith("torch_"):
+                raise UserError(f"unknown strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+            cases += [base.replace(model=model, strategy=strategy, seed=seed) for seed in seeds]
+    return cases
+
+
+def paired(cases: Iterable[Case]) -> list[list[Case]]:
+    """Cases in groups: those that differ in strategy only, a ResNet together with the RevNet it is paired with."""
+    groups: dict[Case, list[Case]] = {}
+    for case in cases:
+        twin = case.stored().replace(model=resnet_of(case))
+        groups.setdefault(twin, []).append(case)
+    return list(groups.values())
+
+
+def resnet_of(case: Case) -> str:
+    """The model itself; of a RevNet of the catalogue the ResNet that it is paired with."""
+    known = case.architecture
+    return known.pair if known is not None and known.reversible else case.model
+
+
+def is_resnet(case: Case) -> bool:
+    """Whether a case is of a network of the catalogue that has no reversible block."""
+    return case.architecture is not None and not case.architecture.reversible

@@ -1,0 +1,170 @@
+"""How a probe is declared: one object that says what it measures, by which function, and which metrics it has.
+
+A declaration imports no torch, so that a command line, a report and a pytest plugin can read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Any, Literal
+
+from revbench.errors import UserError, unknown
+from revbench.units import WORDS, Unit
+
+Better = Literal["lower", "higher"] | None
+
+# count: the same whenever and wherever it is counted.
+# bytes: of tensors, the same whenever the same step is run in the same way.
+# process bytes: of a process or a device, with libraries, caches and neighbours in them.
+# time: scatters from launch to launch.  energy: does, too.
+# drift: of a gradient or of activations; scatters over draws of weights and batch.
+# accuracy: of a trained network; scatters over seeds.
+# circumstance: of the measurement or of the machine; no result.
+Kind = Literal["count", "bytes", "process bytes", "time", "energy", "drift", "accuracy", "circumstance"]
+
+SUMMARIES = ("q05", "q95", "low", "high")  # of a metric that is a median over draws, see `revbench.numerics.statistics`
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity that a probe finds, declared once.
+
+    Attributes:
+        name: as rows have it, with the unit in it (``step_seconds``).
+        unit: what it counts, and how a person reads it.
+        about: what it is, for the reference: a clause without a full stop.
+        kind: whether and how it scatters.
+        better: which direction is an improvement; None if neither is.
+        head: what the head of a table calls it; its name in words if empty.
+        summarised: rows also have ``<name>_q05`` and the others of `SUMMARIES`.
+        probe: the name of the probe that declares it; `Probe` sets it.
+    """
+
+    name: str
+    unit: Unit
+    about: str = ""
+    kind: Kind = "circumstance"
+    better: Better = None
+    head: str = ""
+    summarised: bool = False
+    probe: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the head of a table calls it."""
+        return self.head or self.name.replace("_", " ")
+
+    def show(self, value: object) -> str | None:
+        """A value as a person reads it; None if it is none of this metric's."""
+        if self.unit is WORDS:
+            return str(value) if isinstance(value, str) and value else None
+        return self.unit.show(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _nothing(repeat: int) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What can be measured of a case; the constructor only stores, `check` says what is wrong.
+
+    Attributes:
+        name: by which commands, suites and rows call it.
+        function: ``package.module:function`` that measures. It is called in a worker as
+            ``function(workload, progress=…, **options)`` and returns a `revbench.probes.Measurement`.
+        sentence: what it measures: a clause that begins with a lower-case letter and has no full stop.
+        metrics: all that its measurements may have.
+        lines: what the terminal shows of a measurement, with metrics in braces; the first line of which all metrics are there.
+        takes_group: the function takes a list of workloads and returns a list of measurements: all are measured in one process.
+        resumable: it writes a series and checkpoints into the run folder as it goes, and goes on where it was.
+        by_default: `revbench run` measures it unless told otherwise.
+        private_options: names of options that say where things lie on this machine, or change no metric; rows leave them out.
+        options_of_launch: options that `revbench run` gives it, by the number of the launch.
+        series: columns of its series.
+        samples: names of samples that are no metric's.
+    """
+
+    name: str
+    function: str
+    sentence: str
+    metrics: Sequence[Metric]
+    lines: Sequence[str] = ()
+    takes_group: bool = False
+    resumable: bool = False
+    by_default: bool = False
+    private_options: Sequence[str] = ()
+    options_of_launch: Callable[[int], Mapping[str, Any]] = _nothing
+    series: Sequence[str] = ()
+    samples: Sequence[str] = ()
+    _by_name: Mapping[str, Metric] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        metrics = tuple(dataclasses.replace(metric, probe=self.name) for metric in self.metrics)
+        object.__setattr__(self, "metrics", metrics)
+        object.__setattr__(self, "_by_name", {metric.name: metric for metric in metrics})
+
+    def check(self) -> Probe:
+        """Say what is wrong with a declaration.
+
+        Returns:
+            The probe itself.
+
+        Raises:
+            UserError: a name that can't be, a metric that is declared twice, or a line that names another metric.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", self.name):
+            raise UserError(f"a probe can't be called {self.name!r}; give lower-case letters, digits and underscores")
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.function):
+            raise UserError(f"probe {self.name}: function={self.function!r} is no package.module:function")
+        for name, count in Counter(metric.name for metric in self.metrics).items():
+            if count > 1:
+                raise UserError(f"probe {self.name} declares the metric {name} twice")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
+                raise UserError(f"probe {self.name}: a metric can't be called {name!r}")
+        for line in self.lines:
+            for name in _names_in(line):
+                self[name]
+        return self
+
+    def __getitem__(self, name: str) -> Metric:
+        """A metric by its name; asking for one that is not declared is a mistake.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        if name not in self._by_name:
+            raise unknown(f"metric of the probe {self.name}", name, self._by_name)
+        return self._by_name[name]
+
+    def declares(self, name: str) -> bool:
+        """Whether a row of this probe may have a metric of this name: a declared one, its reason, or one of its summaries."""
+        bare = name.removesuffix("_reason")
+        if bare in self._by_name:
+            return True
+        stem, _, summary = bare.rpartition("_")
+        return summary in SUMMARIES and stem in self._by_name and self._by_name[stem].summarised
+
+    def line(self, metrics: Mapping[str, Any]) -> str:
+        """What the terminal shows of a row's metrics."""
+        for line in self.lines or (_all_of(self.metrics, metrics),):
+            shown = {name: self[name].show(metrics.get(name)) for name in _names_in(line)}
+            if None not in shown.values():
+                return line.format_map(shown)
+        reasons = [f"{name}: {value}" for name, value in metrics.items() if name.endswith("_reason")]
+        return "; ".join(reasons) or "no metric that a line is made of"
+
+
+def _names_in(line: str) -> list[str]:
+    return [name for _, name, _, _ in Formatter().parse(line) if name]
+
+
+def _all_of(declared: Sequence[Metric], metrics: Mapping[str, Any]) -> str:
+    """A line of the first metrics that are there."""
+    there = [m for m in declared if m.show(metrics.get(m.name)) is not None]
+    return ", ".join(f"{metric.title} {{{metric.name}}}" for metric in there[:4])

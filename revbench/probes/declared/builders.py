@@ -1,0 +1,21 @@
+"""Short ways to write the commonest metrics."""
+
+from __future__ import annotations
+
+from revbench.probes.declaration import Kind, Metric
+from revbench.units import BYTES, WORDS
+
+
+def bytes_metric(name: str, about: str, head: str = "", kind: Kind = "bytes") -> Metric:
+    """Bytes: fewer are better."""
+    return Metric(name, BYTES, about, kind, "lower", head)
+
+
+def process_bytes(name: str, about: str, head: str = "") -> Metric:
+    """Bytes of a process or a device, which scatter."""
+    return bytes_metric(name, about, head, "process bytes")
+
+
+def word(name: str, about: str, head: str = "") -> Metric:
+    """A word or a sentence."""
+    return Metric(name, WORDS, about, head=head)

@@ -1,0 +1,92 @@
+"""What can be measured: every probe, ours and those that other packages bring (entry points of the group ``revbench.probes``)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from revbench.errors import UserError, first_line, unknown
+from revbench.probes import declared
+from revbench.probes.declaration import Probe
+
+GROUP = "revbench.probes"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The probes that there are.
+
+    Attributes:
+        probes: by name, ours first.
+        packages: the package that a probe is from, by its name, unless it is ours.
+        problems: a line for each probe of another package that can't be used.
+    """
+
+    probes: Mapping[str, Probe]
+    packages: Mapping[str, str]
+    problems: Sequence[str]
+
+
+@functools.cache
+def registry() -> Registry:
+    """All probes. The declarations of other packages are imported here, once; what is wrong with one is no reason to fail."""
+    probes = {probe.name: probe for probe in declared.PROBES}
+    packages: dict[str, str] = {}
+    problems: list[str] = []
+    for entry in entry_points(group=GROUP):
+        package = entry.dist.name if entry.dist is not None else entry.module
+        try:
+            probe = _declared(entry)
+            if probe.name in probes:
+                owner = packages.get(probe.name, "revbench")
+                raise UserError(f"the name {probe.name!r} is taken, by the package {owner}")
+        except UserError as error:
+            problems.append(f"package {package} declares a probe that can't be used: {error}")
+            continue
+        probes[probe.name] = probe
+        packages[probe.name] = package
+    return Registry(probes, packages, problems)
+
+
+def _declared(entry: EntryPoint) -> Probe:
+    try:
+        found = entry.load()
+    except UserError:
+        raise
+    except Exception as error:  # of a stranger's module, which may do anything
+        raise UserError(
+            f"{entry.value} can't be imported: {type(error).__name__}: {first_line(error)[:300]}"
+        ) from error
+    if not isinstance(found, Probe):
+        raise UserError(f"{entry.value} is a {type(found).__name__}, not a revbench.probes.Probe")
+    return found.check()
+
+
+def probe_of(name: str) -> Probe:
+    """A probe by its name.
+
+    Raises:
+        UserError: there is none of this name, or it can't be used.
+    """
+    if name in declared.BY_NAME:  # without looking at other packages
+        return declared.BY_NAME[name]
+    found = registry()
+    if name not in found.probes:
+        problem = f" ({'; '.join(found.problems)})" if found.problems else ""
+        raise UserError(f"{unknown('probe', name, found.probes)}{problem}")
+    return found.probes[name]
+
+
+def offered_names() -> list[str]:
+    """The names of those that ``revbench run`` offers: they measure one case, in a few steps. Other packages are not imported
+    for this; their entry points are named as their probes."""
+    ours = [probe.name for probe in declared.PROBES if not probe.takes_group and not probe.resumable]
+    return [*ours, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in ours)]
+
+
+def is_resumable(name: str) -> bool:
+    """Whether measurements of this name go on where they were; not those of a probe that is not installed here."""
+    found = declared.BY_NAME.get(name) or registry().probes.get(name)
+    return found is not None and found.resumable

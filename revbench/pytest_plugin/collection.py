@@ -1,0 +1,62 @@
+"""Which cases become tests, and which of them are this machine's part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from revbench.errors import UserError
+from revbench.tiers import Plan
+
+
+def default_plan(config: pytest.Config) -> Plan:
+    """The plan of ``--collect-only``, or of a suite collected without ``--benchmark``: nothing is opened for it."""
+    device = config.option.revbench_device
+    return Plan(
+        tier=config.option.revbench_tier, device="cpu" if device == "auto" else device, data="digits", data_path="digits"
+    )  # fmt: skip
+
+
+def parametrise(metafunc: pytest.Metafunc, plan: Plan, repeats: int) -> None:
+    """One test a case and launch; the launch outermost, so that the launches of a suite's cases interleave."""
+    if "revbench" in metafunc.fixturenames and repeats > 1:
+        launches = range(1, repeats + 1)
+        metafunc.parametrize("_revbench_repeat", launches, ids=[f"launch {i}" for i in launches])
+    mark = metafunc.definition.get_closest_marker("revbench_cases")
+    if mark is None:
+        return
+    cases = mark.kwargs["of"](plan)
+    if not cases:
+        nothing = pytest.mark.skip(reason="no case of this suite can be measured on this device")
+        metafunc.parametrize("case", [pytest.param(None, marks=nothing)], ids=["none"])
+        return
+    metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+def without_launch(item: pytest.Item) -> str:
+    """What an item measures, whichever launch it is of."""
+    callspec = getattr(item, "callspec", None)
+    case = getattr(callspec, "params", {}).get("case")
+    name = getattr(item, "originalname", item.name)
+    return f"{item.path.name}::{name}::{case.id if case is not None else item.name}"
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Number and count of ``I/N``.
+
+    Raises:
+        UserError: another form, or I that is not among 1 to N.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--revbench-shard={text} must be I/N with I from 1 to N, as 2/8")
+    return int(found[1]), int(found[2])
+
+
+def in_shard(names: Sequence[str], shard: str) -> list[bool]:
+    """Which of these belong to a shard: distinct names are dealt out in turn, so that parts are of like size."""
+    number, count = parse_shard(shard)
+    place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return [place[name] % count == number - 1 for name in names]

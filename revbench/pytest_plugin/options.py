@@ -1,0 +1,73 @@
+"""The options of `pytest --benchmark`, checked before anything is measured or written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from revbench.errors import UserError, unknown
+from revbench.pytest_plugin.collection import parse_shard
+from revbench.tiers import TIERS
+
+# pytest-benchmark's options that can't apply: the steps are timed in worker processes, by the device's clock.
+REFUSED = {
+    "--benchmark-disable": "omit --benchmark instead",
+    "--benchmark-skip": "omit --benchmark instead",
+    "--benchmark-only": "every test that measures is one already; choose with -k",
+    "--benchmark-timer": "the worker's clock is used: device events, or the monotonic clock on the CPU",
+    "--benchmark-calibration-precision": "every round is one training step",
+    "--benchmark-min-time": "every round is one training step; use --benchmark-min-rounds or --benchmark-max-time",
+    "--benchmark-disable-gc": "the worker does nothing but the steps",
+    "--benchmark-cprofile": "the worker is another process; use torch.profiler on revbench.workload.build_workload",
+}
+SWITCHES = ("--benchmark-disable", "--benchmark-skip", "--benchmark-only")  # a project's addopts may hold them, too
+
+
+def check_options(option: Any, arguments: Sequence[str]) -> None:
+    """Raise a `UserError` for an option that can't be or can't apply.
+
+    Args:
+        option: pytest's parsed options.
+        arguments: the command line as given.
+    """
+    if getattr(option, "numprocesses", None) or getattr(option, "dist", "no") != "no":
+        raise UserError("--benchmark can't run under pytest-xdist: timings in parallel are of no use; omit -n")
+    for name, instead in REFUSED.items():
+        attribute = name.lstrip("-").replace("-", "_")
+        if _given(arguments, name) or (name in SWITCHES and getattr(option, attribute, False)):
+            raise UserError(f"{name} can't apply with --benchmark: {instead}")
+    check_tier_and_device(option)
+    if option.revbench_repeats < 1:
+        raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
+
+
+def check_tier_and_device(option: Any) -> None:
+    """Raise a `UserError` for names that mean nothing anywhere, and for a part that can't be."""
+    if option.revbench_shard:
+        parse_shard(option.revbench_shard)
+    if option.revbench_tier not in TIERS:
+        raise unknown("tier", option.revbench_tier, TIERS)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", option.revbench_device):
+        raise unknown("device", option.revbench_device, ("auto", "cpu", "cuda", "cuda:N"))
+
+
+def _given(arguments: Sequence[str], name: str) -> bool:
+    return any(argument == name or argument.startswith(f"{name}=") for argument in arguments)
+
+
+def time_options(option: Any, arguments: Sequence[str]) -> dict[str, Any]:
+    """pytest-benchmark's options that the worker obeys, where the user gave them."""
+    found: dict[str, Any] = {}
+    if _given(arguments, "--benchmark-min-rounds"):
+        found["min_rounds"] = int(option.benchmark_min_rounds)
+    if _given(arguments, "--benchmark-max-time"):
+        found["max_seconds"] = float(option.benchmark_max_time)
+        if not 0 <= found["max_seconds"] < math.inf:
+            raise UserError(f"--benchmark-max-time={option.benchmark_max_time} must be a number of seconds")
+    if _given(arguments, "--benchmark-warmup-iterations"):
+        found["warmup_rounds"] = int(option.benchmark_warmup_iterations)
+    elif _given(arguments, "--benchmark-warmup") and not option.benchmark_warmup:
+        found["warmup_rounds"] = 0
+    return found

@@ -1,0 +1,168 @@
+"""One `pytest --benchmark`: the run that it opens, what its hooks do with it, and what they say at the end."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from revbench.compare import Comparison, compare_runs
+from revbench.errors import UserError
+from revbench.probes.registry import registry
+from revbench.pytest_plugin.collection import in_shard, without_launch
+from revbench.pytest_plugin.display import Display
+from revbench.pytest_plugin.fixture import Measurer
+from revbench.pytest_plugin.options import check_options, time_options
+from revbench.report import write_report
+from revbench.results.runs import read_run
+from revbench.results.schema import Row, standing
+from revbench.runner.environment import summarise
+from revbench.runner.opening import open_run
+from revbench.terminal import printable, say
+from revbench.tiers import Plan
+from revbench.training.sources import count_classes, count_training_images, split_data_option
+
+
+class BenchmarkSession:
+    """The opened run of one invocation.
+
+    A mistake in the options is told before anything is written.
+
+    Args:
+        config: pytest's.
+
+    Attributes:
+        plan: tier, device and data.
+        repeats: launches of each case.
+        time_options: settings of the probe ``time`` that the command line gives.
+
+    Raises:
+        UserError: an option that can't be or can't apply, a device that is not there, a folder that can't be read or written.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        option = config.option
+        before = [*config.getini("addopts"), *shlex.split(environ.get("PYTEST_ADDOPTS", ""))]
+        arguments = [*map(str, before), *map(str, config.invocation_params.args)]
+        self._baseline = read_run(Path(option.revbench_baseline)) if option.revbench_baseline else None
+        check_options(option, arguments)
+        self.time_options = time_options(option, arguments)
+        self.repeats: int = option.revbench_repeats
+        self._shard: str | None = option.revbench_shard
+        label, source = split_data_option(option.revbench_data)
+        self._open = ExitStack()
+        self.session = self._open.enter_context(
+            open_run(
+                output=option.revbench_output, resume=option.revbench_resume, retry=option.revbench_retry,
+                device=option.revbench_device, prefix="--revbench-",
+            )
+        )  # fmt: skip
+        self.plan = Plan(
+            tier=option.revbench_tier, device=self.session.device, data=label, data_path=source,
+            num_classes=count_classes(source), images=count_training_images(source),
+        )  # fmt: skip
+        self.display = Display(config)
+        self._comparison: Comparison | None = None
+        self._used_seconds: dict[str, list[float]] = {}  # by suite: used, budget
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.session.journal.folder
+
+    def announce(self) -> None:
+        """Say what is about to be measured, and where."""
+        plan = self.plan
+        self.display.line(
+            f"revbench: tier {plan.tier}, device {plan.device}, data {plan.data}, run folder {self.folder}"
+        )
+        self.display.line(summarise(self.session.environment))
+        for note in (*self.session.journal.notes, *registry().problems):
+            self.display.line(note, yellow=True)
+
+    def deselect_other_shards(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """With ``--revbench-shard`` omit the other parts; the launches of a case stay together."""
+        if not self._shard:
+            return
+        kept = in_shard([without_launch(item) for item in items], self._shard)
+        others = [item for item, mine in zip(items, kept, strict=True) if not mine]
+        items[:] = [item for item, mine in zip(items, kept, strict=True) if mine]
+        config.hook.pytest_deselected(items=others)
+
+    @contextmanager
+    def measurer(self, request: pytest.FixtureRequest, repeat: int) -> Iterator[Measurer]:
+        """The fixture ``revbench`` of one test, whose time counts to its suite's budget."""
+        began = time.perf_counter()
+        yield Measurer(request, self.session, self.display, self.plan, repeat, self.time_options)
+        used = self._used_seconds.setdefault(request.path.name, [0.0, 0.0])
+        used[0] += time.perf_counter() - began
+        used[1] = getattr(request.module, "BUDGET_SECONDS", 0.0) * self.repeats
+
+    def finish(self, exit_status: int) -> int:
+        """End the worker server, also after Ctrl-C, and compare with the baseline.
+
+        Returns:
+            The exit status; a session that measured nothing is a mistake, one that got worse has failed.
+        """
+        self.session.server.close()
+        nothing = exit_status == pytest.ExitCode.OK and not self.session.journal.run.rows
+        if exit_status == pytest.ExitCode.NO_TESTS_COLLECTED or nothing:
+            self.display.line("ERROR: no case was selected; look at -k, -m and the paths given", red=True)
+            return pytest.ExitCode.USAGE_ERROR
+        if self._baseline is None or exit_status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return exit_status
+        try:
+            self._comparison = compare_runs(self._baseline, self.session.journal.run)
+        except UserError as error:
+            self.display.line(f"ERROR: {error}", red=True)
+            return pytest.ExitCode.USAGE_ERROR
+        return pytest.ExitCode.TESTS_FAILED if self._comparison.failed else exit_status
+
+    def summarise(self, terminal: Any) -> None:
+        """Write the report, and say what it took, what failed, what got worse, and where the report is."""
+        for suite, (used, budget) in self._used_seconds.items():
+            of = f" of a budget of {budget:.0f} s" if budget else ""
+            terminal.write_line(f"{suite:<22} {used:>6.1f} s{of}", yellow=bool(budget) and used > budget)
+        rows = standing(self.session.journal.run.rows)
+        _say_what_failed(terminal, rows)
+        if self._comparison is not None:
+            _say_what_changed(terminal, self._comparison)
+        if not rows:
+            return
+        try:
+            written = write_report([self.folder], self.folder)
+        except (UserError, ImportError) as error:
+            again = f"; render it elsewhere with: revbench report {self.folder}"
+            said = f"no report: {error}{again if isinstance(error, ImportError) else ''}"
+            terminal.write_line(printable(said), red=True)
+            return
+        for note in written.notes:
+            terminal.write_line(printable(note), yellow=True)
+        for path in written.paths:
+            terminal.write_line(printable(f"{path.suffix[1:].upper():<5} {path}"))
+
+    def close(self) -> None:
+        """Let go of the worker server and the run folder, and name the report as the last word."""
+        self._open.close()
+        report = self.folder / "report.html"
+        if report.is_file():
+            say(f"report: {report}")
+
+
+def _say_what_failed(terminal: Any, rows: Sequence[Row]) -> None:
+    bad = [row for row in rows if not row.ok]
+    if bad:
+        statuses = ", ".join(f"{sum(r.status == s for r in bad)} {s}" for s in sorted({r.status for r in bad}))
+        terminal.write_line(f"{len(bad)} of {len(rows)} rows have no figures: {statuses}", red=True)
+
+
+def _say_what_changed(terminal: Any, comparison: Comparison) -> None:
+    for line in comparison.lines():
+        failed = line.startswith("WORSE") or (line.startswith("gate ") and comparison.failed)
+        terminal.write_line(printable(line), red=failed, yellow=line.startswith("UNCLEAR"))

@@ -1,0 +1,72 @@
+"""Libraries and strategies in the plane of memory and time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revbench.case import Case
+from revbench.case.chains import Chain
+from revbench.case.labels import way_of
+from revbench.choices import TORCH_STRATEGIES
+from revbench.probes.declared import MEMORY
+from revbench.report.chain_groups import chain_groups, kind_of, time_ratio
+from revbench.report.charts.canvas import canvas, colour_of, svg_of
+from revbench.report.document import Figure
+from revbench.report.evidence import Evidence, Statistic
+
+_MARKERS = {"revtorch": "^", "revlib": "v", "memcnn": "<"}
+_Point = tuple[Case, float, Statistic]
+
+
+def chain_plane(evidence: Evidence) -> Figure | None:
+    """Memory against time, both as a share of plain autograd's: down and to the left is better."""
+    panels = []
+    for stored, cases in chain_groups(evidence).items():
+        points = []
+        for case in cases:
+            memory = evidence.ratio(case, stored, MEMORY["allocated_activation_peak_bytes"])
+            time = time_ratio(evidence, case, stored)
+            if memory is not None and time is not None:
+                points.append((case, memory, time))
+        if len(points) > 1:
+            panels.append((stored, points))
+    if not panels:
+        return None
+    said = []
+    with canvas(10.2, 4.0, len(panels)) as (figure, found):
+        for axes, (stored, points) in zip([found] if len(panels) == 1 else found, panels, strict=True):
+            for point in points:
+                said.append(_draw(axes, point))
+            axes.set(title=kind_of(stored), xlabel="memory, of stored", xscale="log")
+            ticks = [0.1, 0.2, 0.5, 1.0]
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlim(0.06, 1.3)
+        figure.axes[0].set_ylabel("time of a step, of stored")
+        handles: dict[str, Any] = {}
+        for axes in figure.axes:
+            handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(handles.values()), list(handles), loc="outside right center")
+        svg = svg_of(figure)
+    note = (
+        "Allocated memory above the steady state, and time of a step, each over that of stored in the same launch; bars from the"
+        " smallest to the largest launch. Down and to the left is better. Filled: revbench; open: PyTorch's own and other"
+        " libraries, and what is compiled."
+    )
+    return Figure("Memory against time", "plane", svg, f"Memory and time of stored: {'; '.join(said)}.", (note,))
+
+
+def _draw(axes: Any, point: _Point) -> str:
+    """Draw a point; returns it in words."""
+    case, memory, time = point
+    chain = Chain.of(case)
+    assert chain is not None
+    of_torch = case.strategy in TORCH_STRATEGIES
+    axes.errorbar(
+        memory, time.median, yerr=[[time.median - time.low], [time.high - time.median]],
+        fmt=_MARKERS.get(chain.library, "s" if of_torch else "o"),
+        color="#777777" if chain.is_foreign else colour_of(case),
+        markersize=8, markerfacecolor="none" if chain.is_foreign or of_torch or case.compile else None, linewidth=1.2,
+        label=way_of(case),
+    )  # fmt: skip
+    return f"{kind_of(case)} {way_of(case)} {memory:.2f}, {time.median:.2f}"

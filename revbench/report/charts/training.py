@@ -1,0 +1,142 @@
+"""The curves of trainings: Figures 3 and 4 of Gomez et al. 2017, for whichever networks and data were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from revbench.case import Case
+from revbench.case.labels import circumstances, title_of
+from revbench.case.pairs import is_resnet, paired
+from revbench.probes.declared import TRAINING
+from revbench.report.charts.canvas import COLOURS, RESNET_COLOUR, Array, canvas, svg_of
+from revbench.report.document import Figure
+from revbench.report.evidence import Evidence
+
+Member = tuple[Case, dict[str, list[Any]]]
+
+
+def training_figures(evidence: Evidence) -> Iterator[Figure]:
+    """For each pair that was trained, of its first seed: the curves of ResNet and RevNet (Figure 3 of the paper); the angle
+    of the RevNet's gradient, cross-entropy and error, stored against reconstructed (Figure 4). The nulls' spread is shaded.
+    """
+    trained = evidence.cases(TRAINING)
+    first_seed: dict[Case, int] = {}
+    for case in trained:
+        first_seed.setdefault(case.replace(seed=0, ulp=0), case.seed)
+    shown = [case for case in trained if first_seed[case.replace(seed=0, ulp=0)] == case.seed]
+    for group in paired(case for case in shown if not case.ulp):
+        members = _drawable(evidence, group)
+        nulls = _drawable(evidence, [case for case in shown if case.ulp and case.replace(ulp=0) in group])
+        resnets = [member for member in members if is_resnet(member[0])]
+        others = [member for member in members if not is_resnet(member[0])]
+        if resnets:
+            reconstructed = [member for member in others if member[0].strategy != "stored"]
+            yield _curves(evidence, [*resnets, *(reconstructed or others)], nulls, 3)
+        if others:
+            yield _curves(evidence, others, nulls, 4)
+
+
+def _drawable(evidence: Evidence, cases: Sequence[Case]) -> list[Member]:
+    members = [(case, evidence.series(case, TRAINING)) for case in cases]
+    return [(case, columns) for case, columns in members if _can_be_drawn(columns)]
+
+
+def _can_be_drawn(columns: Mapping[str, Sequence[Any]]) -> bool:
+    return {"step", "loss", "error", "validation_error"} <= columns.keys() and len(columns["step"]) > 0
+
+
+def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Member], number: int) -> Figure:
+    """One row of panels; `number` is that of the paper's figure."""
+    origins = {case.replace(ulp=0) for case, _ in nulls}
+    stored = [(case, evidence.series(case, TRAINING)) for case in origins]
+    spread = [columns for _, columns in (*stored, *nulls) if _can_be_drawn(columns)]
+    window = max(len(members[0][1]["step"]) // 20, 1)
+    angles = [member for member in members if any(member[1].get("angle_degrees", ()))] if number == 4 else []
+    with canvas(12.0 if angles else 9.6, 3.6, 3 if angles else 2) as (figure, axes):
+        left, right = axes[-2:]
+        if angles:
+            _draw_angles(axes[0], angles)
+        for case, columns in members:
+            label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
+            steps, colour = _column(columns, "step"), _colour(case)
+            left.plot(steps, _smooth(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
+            right.plot(steps, _smooth(_column(columns, "error"), window) * 100, ":", color=colour, linewidth=1.3)
+            validation = _column(columns, "validation_error") * 100
+            at = ~np.isnan(validation)
+            right.plot(steps[at], validation[at], "-o", color=colour, linewidth=1.4, markersize=3.5, label=label)
+        if len(spread) > 1:
+            _shade(left, spread, "loss", 1.0, window)
+            _shade(right, spread, "error", 100.0, window)
+            _shade(right, spread, "validation_error", 100.0, 1)
+        left.set(title="Training cross-entropy", xlabel="step", ylabel="nats", ylim=(0, 1.04 * left.get_ylim()[1]))
+        right.set(title="Error: dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
+        left.legend(loc="best")
+        svg = svg_of(figure)
+    first = members[0][0]
+    names = " and ".join(dict.fromkeys(title_of(case.model) for case, _ in members))
+    what = names if number == 3 else f"{names}, {' and '.join(dict.fromkeys(case.strategy for case, _ in members))}"
+    notes = [f"{first.data}, {circumstances(first)}. As Figure {number} of the paper."]
+    seeds = {case.seed for case in evidence.cases(TRAINING) if case.replace(seed=0) == first.replace(seed=0)}
+    if len(seeds) > 1:
+        notes.append(f"The first of {len(seeds)} seeds.")
+    if window > 1:
+        notes.append(f"Training curves are running means over {window} steps.")
+    if angles:
+        notes.append(
+            "Angle: to the gradient of stored in float64 with the same weights, of part of the batch; dotted: the most that"
+            " rounding alone can make of it, so that what stands above are flipped ReLU units."
+        )
+    if len(spread) > 1:
+        twins = f"{len(nulls)} null run{'s' if len(nulls) > 1 else ''}"
+        notes.append(
+            f"Shaded: the spread of the stored RevNet and {twins} that differ{'' if len(nulls) > 1 else 's'} from it by one unit"
+            " in the last place of one weight; a difference within it is none of the strategy."
+        )
+    alternative = "; ".join(
+        f"{title_of(case.model)} {case.strategy} ends at validation error {error.median:.1%}"
+        for case, _ in members
+        if (error := evidence.value(case, TRAINING["validation_error"]))
+    )
+    return Figure(f"Training curves: {what} on {first.data}", "training", svg, alternative, (" ".join(notes),))
+
+
+def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
+    for case, columns in members:
+        values = _column(columns, "angle_degrees")
+        at = ~np.isnan(values) & (values > 0)
+        steps, colour = _column(columns, "step")[at], _colour(case)
+        axes.plot(steps, values[at], "-o", color=colour, linewidth=1.2, markersize=2.5)
+        if "smooth_relative_error" in columns:  # sin of the largest angle between g and g + e is |e| / |g|
+            smooth = np.degrees(np.arcsin(np.clip(_column(columns, "smooth_relative_error")[at], 0, 1)))
+            axes.plot(steps, smooth, ":", color=colour, linewidth=1.2)
+    axes.set(title="Angle to the float64 gradient", xlabel="step", ylabel="degrees", yscale="log")
+
+
+def _colour(case: Case) -> Any:
+    return RESNET_COLOUR if is_resnet(case) else COLOURS[case.strategy]
+
+
+def _column(columns: dict[str, list[Any]], name: str) -> Array:
+    return np.asarray([np.nan if value is None else value for value in columns[name]], dtype=np.float64)
+
+
+def _smooth(values: Array, window: int) -> Array:
+    """The mean of the finite ones of the last `window` values, of fewer at the beginning; NaN where there is none."""
+    there = np.isfinite(values)
+    total = np.insert(np.cumsum(np.where(there, values, 0.0)), 0, 0.0)
+    count = np.insert(np.cumsum(there), 0, 0)
+    index = np.arange(1, len(values) + 1)
+    first = np.maximum(index - window, 0)
+    counted = count[index] - count[first]
+    return np.where(counted > 0, (total[index] - total[first]) / np.maximum(counted, 1), np.nan)
+
+
+def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor: float, window: int) -> None:
+    length = min(len(columns["step"]) for columns in members)
+    curves = np.stack([_smooth(_column(columns, name), window)[:length] for columns in members]) * factor
+    at = ~np.isnan(curves).any(0)  # validation has figures at some steps only
+    steps, curves = _column(members[0], "step")[:length][at], curves[:, at]
+    axes.fill_between(steps, curves.min(0), curves.max(0), color=COLOURS["stored"], alpha=0.25, linewidth=0)

@@ -1,0 +1,48 @@
+"""Memory against depth: Table 1 of the paper, measured."""
+
+from __future__ import annotations
+
+from revbench.case import Case
+from revbench.case.labels import strategy_of
+from revbench.paper.published import GOMEZ_2017, TABLE_1_ACTIVATIONS
+from revbench.report.charts.depth import FLAT, depth_figure, fit_growth, peaks_by_depth
+from revbench.report.document import MISSING, Section, Table
+from revbench.report.evidence import Evidence
+from revbench.report.table import Column, lay_out, words
+from revbench.units import human_bytes
+
+
+def section(evidence: Evidence) -> Section | None:
+    """The picture, then the table."""
+    return Section.of("Memory against depth", [depth_figure(evidence), depth_table(evidence)])
+
+
+def depth_table(evidence: Evidence) -> Table | None:
+    """Table 1 of the paper: what it says of the growth of activations, and what was measured."""
+    measured = peaks_by_depth(evidence)
+    if not measured:
+        return None
+    all_depths = sorted({depth for depths, _ in measured.values() for depth in depths})
+    growths = {case: fit_growth(depths, peaks) for case, (depths, peaks) in measured.items()}
+
+    def at(depth: float) -> Column[Case]:
+        def cell(case: Case) -> str:
+            by_depth = dict(zip(*measured[case], strict=True))
+            return human_bytes(by_depth[depth]) if depth in by_depth else MISSING
+
+        return Column(f"L = {depth:.0f}", cell)
+
+    columns = [
+        words("Strategy", strategy_of),
+        words("Paper", lambda case: TABLE_1_ACTIVATIONS.get(case.strategy, MISSING)),
+        *map(at, all_depths),
+        Column("Fitted growth", lambda case: str(growths[case])),
+        Column("Residual", lambda case: f"{growths[case].residual:.1%}"),
+    ]
+    notes = [
+        "Peak of live tensors above the steady state, without the parameters' gradients. Paper: Table 1 of"
+        f" {GOMEZ_2017}, activations. Fitted: a constant and one of ⌈log2 L⌉ (a chain is halved so often), √L and L,"
+        f" whichever leaves least; constant alone if the peak changes by less than {FLAT:.0%} over all depths. Reconstruction"
+        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that.",
+    ]
+    return lay_out("Peak memory against depth (Table 1)", columns, [list(measured)], notes)

@@ -1,0 +1,126 @@
+"""Why: what blocks do to an error, and whether identical steps repeat."""
+
+from __future__ import annotations
+
+import statistics
+from typing import NamedTuple
+
+from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.probes.declared import DETERMINISM, DRIFT, LIPSCHITZ
+from revbench.report.document import MISSING, Table
+from revbench.report.evidence import Evidence
+from revbench.report.table import Column, lay_out, words
+from revbench.results.schema import Row
+
+
+def stability_table(evidence: Evidence) -> Table | None:
+    """What each block's functions do to errors, and the reconstruction error predicted beside the measured."""
+
+    def f(case: Case) -> str:
+        return evidence.failure(case, LIPSCHITZ) or _with_largest(evidence, case, "lipschitz_f")
+
+    columns = [
+        words("Network", lambda case: title_of(case.model)),
+        words("Arithmetic", lambda case: case.arithmetic.name),
+        Column("Lipschitz F", f),
+        Column("G", lambda case: _with_largest(evidence, case, "lipschitz_g")),
+        Column("inverse", lambda case: _with_largest(evidence, case, "lipschitz_inverse")),
+        Column("Condition", lambda case: _with_largest(evidence, case, "inverse_condition")),
+        Column("Predicted", lambda case: _exponent(_predicted(evidence, case))),
+        Column("Measured", lambda case: _exponent(_measured(evidence, case))),
+        Column("over it", lambda case: _over(_measured(evidence, case), _predicted(evidence, case))),
+        Column("Worst case", lambda case: _exponent(_bounded(evidence, case))),
+        Column("Growth", lambda case: _growth(evidence, case)),
+        Column("Breaks down", lambda case: _breakdown(evidence, case)),
+    ]
+    notes = [
+        "Local Lipschitz constants by power iteration on Jacobian-vector products: median over blocks (largest). Inverse: of"
+        " the map from a block's output to its input; condition: of that inverse, how many times a relative error may grow"
+        " through the block. Predicted, from these: the relative error of the reconstructed"
+        " activations of the worst block, if errors have no particular direction; worst case: if each takes the direction that"
+        " grows most. Measured: the median over draws. Growth: the factor a block that fits the longest run of blocks. Breaks"
+        " down: the first block on the way back whose activations are off by a tenth.",
+    ]
+    return lay_out("Why: what blocks do to an error", columns, [evidence.cases(LIPSCHITZ)], notes)
+
+
+def _with_largest(evidence: Evidence, case: Case, name: str) -> str:
+    middle, most = (evidence.value(case, LIPSCHITZ[f"{name}{end}"]) for end in ("", "_largest"))
+    return f"{middle.median:.1f} ({most.median:.1f})" if middle and most else MISSING
+
+
+def _predicted(evidence: Evidence, case: Case) -> float | None:
+    found = evidence.value(case, LIPSCHITZ["predicted_activation_error"])
+    return found.median if found else None
+
+
+def _bounded(evidence: Evidence, case: Case) -> float | None:
+    found = evidence.value(case, LIPSCHITZ["bounded_activation_error"])
+    return found.median if found else None
+
+
+def _measured(evidence: Evidence, case: Case) -> float | None:
+    found = evidence.samples(case, DRIFT["activation_error"])
+    return statistics.median(found) if found else None
+
+
+def _over(measured: float | None, predicted: float | None) -> str:
+    return f"{measured / predicted:.2g}" if measured is not None and predicted else MISSING
+
+
+def _exponent(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1e}"
+
+
+def _growth(evidence: Evidence, case: Case) -> str:
+    found = evidence.value(case, DRIFT["activation_growth_per_block"])
+    return f"{found.median:.2f} ×" if found else MISSING
+
+
+def _breakdown(evidence: Evidence, case: Case) -> str:
+    if not evidence.launches(case, DRIFT):
+        return MISSING
+    block = evidence.word(case, DRIFT["breakdown_block"])
+    return f"block {block.rpartition('.')[2]}" if block else "nowhere"
+
+
+class _Repeated(NamedTuple):
+    """A case whose steps were repeated: the worst launch, or how it failed."""
+
+    case: Case
+    row: Row | None
+    failure: str | None
+
+
+def determinism_table(evidence: Evidence) -> Table | None:
+    """Whether identical steps give identical bits."""
+    lines = []
+    for case in evidence.cases(DETERMINISM):
+        launches = sorted(evidence.launches(case, DETERMINISM), key=lambda row: row.number("identical") or 0)
+        lines += [_Repeated(case, row, None) for row in launches[:1]]
+        if failure := evidence.failure(case, DETERMINISM):
+            lines.append(_Repeated(case, None, failure))
+
+    def metric(line: _Repeated, name: str) -> str:
+        return MISSING if line.row is None else str(line.row.metrics.get(DETERMINISM[name].name, MISSING))
+
+    def bits(line: _Repeated) -> str:
+        if line.row is None:
+            return line.failure or MISSING
+        where = line.row.metrics.get(DETERMINISM["first_difference"].name)
+        return f"part at the {where}" if where else "equal"
+
+    def gradients(line: _Repeated) -> str:
+        return MISSING if line.row is None else f"{metric(line, 'differing_gradients')} of {metric(line, 'gradients')}"
+
+    columns = [
+        words("Network", lambda line: title_of(line.case.model)),
+        words("Strategy", lambda line: strategy_of(line.case)),
+        words("Case", lambda line: circumstances(line.case)),
+        words("Steps", lambda line: metric(line, "runs")),
+        words("Bits", bits),
+        Column("Gradients that differ", gradients),
+    ]
+    notes = ["The same step from the same weights, batch and random numbers, compared bit for bit with the first."]
+    return lay_out("Do identical steps repeat?", columns, [lines], notes)

@@ -1,0 +1,88 @@
+"""Do stored and reconstructed end at the same error? A test of equivalence over seeds, or why there is none."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy import stats
+
+from revbench.case import Case
+from revbench.case.labels import title_of
+from revbench.case.pairs import is_resnet
+from revbench.probes.declared import TRAINING
+from revbench.report.document import MISSING, Table
+from revbench.report.evidence import Evidence
+from revbench.report.table import Column, lay_out, words
+
+ENOUGH_SEEDS = 5  # for a claim that two errors are the same
+MARGIN = 0.01  # of validation error: less than this is called the same
+
+Errors = dict[str, float]  # of one seed, by ``stored``, ``reconstructed`` and ``null N``
+
+
+class Equivalence(NamedTuple):
+    """What paired differences show, in words: their mean, its interval, and the verdict."""
+
+    mean: str
+    interval: str
+    verdict: str
+
+
+def trained_both_ways(evidence: Evidence) -> dict[Case, list[Errors]]:
+    """Of each RevNet and each seed that was trained stored and reconstructed: validation errors at the end, by
+    ``stored``, ``reconstructed`` and ``null N``.
+    """
+    groups: dict[Case, dict[int, dict[str, float]]] = {}
+    for case in evidence.cases(TRAINING):
+        of_a_pair = not is_resnet(case) and case.strategy in ("stored", "reconstructed")
+        if of_a_pair and (found := evidence.value(case, TRAINING["validation_error"])):
+            by_seed = groups.setdefault(case.stored().replace(seed=0, ulp=0), {})
+            by_seed.setdefault(case.seed, {})[f"null {case.ulp}" if case.ulp else case.strategy] = found.median
+    both = {
+        case: [errors for errors in by_seed.values() if {"stored", "reconstructed"} <= errors.keys()]
+        for case, by_seed in groups.items()
+    }
+    return {case: seeds for case, seeds in both.items() if seeds}
+
+
+def differences(seeds: Sequence[Errors]) -> list[float]:
+    """Reconstructed minus stored, seed by seed."""
+    return [errors["reconstructed"] - errors["stored"] for errors in seeds]
+
+
+def equivalence_table(evidence: Evidence) -> Table | None:
+    """A line for each RevNet that was trained both ways."""
+    trained = trained_both_ways(evidence)
+    found = {case: equivalence(differences(seeds)) for case, seeds in trained.items()}
+    columns: list[Column[Case]] = [
+        words("Network", lambda case: title_of(case.model)),
+        words("Data", lambda case: case.data),
+        Column("Seeds", lambda case: str(len(trained[case]))),
+        Column("Mean difference", lambda case: found[case].mean),
+        Column("90 % interval", lambda case: found[case].interval),
+        Column("Same error?", lambda case: found[case].verdict),
+    ]
+    notes = [
+        "Reconstructed minus stored, seed by seed, in points of validation error. Same: both one-sided t-tests of a difference"
+        f" beyond ± {100 * MARGIN:.0f} point reject at 5 % (Schuirmann 1987), from {ENOUGH_SEEDS} seeds on whose differences are"
+        " not all alike, or all 0. Anything else is no claim, either way."
+    ]
+    return lay_out("Do stored and reconstructed end at the same error?", columns, [list(found)], notes)
+
+
+def equivalence(differences: Sequence[float]) -> Equivalence:
+    """Two one-sided t-tests of paired differences (Schuirmann 1987)."""
+    mean = statistics.fmean(differences)
+    shown = f"{100 * mean:+.2f}"
+    if len(differences) < 2:
+        return Equivalence(shown, MISSING, f"not tested: at least {ENOUGH_SEEDS} seeds")
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    half = float(stats.t.ppf(0.95, len(differences) - 1)) * error
+    interval = f"{100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
+    if len(differences) < ENOUGH_SEEDS:
+        return Equivalence(shown, interval, f"not tested: at least {ENOUGH_SEEDS} seeds")
+    if error < 1e-9 and abs(mean) >= 1e-9:
+        return Equivalence(shown, MISSING, "not shown: the differences are all alike, so nobody knows how they scatter")
+    return Equivalence(shown, interval, "yes" if mean - half > -MARGIN and mean + half < MARGIN else "not shown")

@@ -1,0 +1,92 @@
+"""Within the same memory: what each strategy achieves."""
+
+from __future__ import annotations
+
+from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.pairs import resnet_of
+from revbench.probes.declared import FIT, TIME
+from revbench.report.document import MISSING, Section, Table
+from revbench.report.evidence import Evidence
+from revbench.report.table import Column, lay_out, times, value_cell, value_column, words
+from revbench.units import human_bytes
+
+_STEP = TIME["step_seconds"]
+
+
+def section(evidence: Evidence) -> Section | None:
+    """The table of all limits."""
+    return Section.of("Within the same memory", [limit_table(evidence)])
+
+
+def limit_table(evidence: Evidence) -> Table | None:
+    """Images per second of each strategy, with the largest batch that fits into a memory limit."""
+    cases = [case for case in evidence.cases(FIT) if case.memory_limit_bytes]
+    if not cases:
+        return None
+    groups: dict[tuple[int, str], list[Case]] = {}
+    for case in cases:
+        groups.setdefault((case.memory_limit_bytes, resnet_of(case)), []).append(case)
+
+    def step(case: Case) -> str:
+        timed = _timed(evidence, case)
+        return value_cell(evidence, timed, _STEP) if timed is not None else MISSING
+
+    def speed(case: Case) -> str:
+        found = _images_per_second(evidence, case)
+        return f"{found:,.0f}" if found else MISSING
+
+    def to_stored(case: Case) -> str:
+        ours, base = (_images_per_second(evidence, c) for c in (case, case.stored()))
+        return times(ours / base if ours and base else None)
+
+    columns = [
+        words("Limit", lambda case: human_bytes(case.memory_limit_bytes)),
+        words("Network", lambda case: title_of(case.model)),
+        words("Strategy", strategy_of),
+        Column("Batch", lambda case: _batch(evidence, case)),
+        value_column(evidence, FIT["predicted_peak_bytes"]),
+        Column("Step", step),
+        Column("Images a second", speed),
+        Column("to stored", to_stored),
+    ]
+    return lay_out("Images per second within the same memory", columns, groups.values(), [_note(evidence, cases)])
+
+
+def _note(evidence: Evidence, cases: list[Case]) -> str:
+    one = cases[0]
+    margins = {s.median for c in cases if (s := evidence.value(c, FIT["margin"]))}
+    margin = f", {max(margins):.0%} of it left free" if any(margins) else ""
+    enforced = "PyTorch's allocator gives out no more" if one.on_gpu else "live tensors; nothing enforces it"
+    batches = "Batch: the largest whose predicted peak fits; the time is measured."
+    if one.on_gpu:
+        batches += " One that did not fit after all was made smaller, so the predicted peak is that of the first try."
+    return f"{circumstances(one, batch=False)}. Limit: {enforced}{margin}. {batches}"
+
+
+def _batch(evidence: Evidence, case: Case) -> str:
+    """The batch that was timed, or why none was."""
+    timed = _timed(evidence, case)
+    if timed is not None:
+        return f"{timed.batch_size:,}"
+    size = evidence.value(case, FIT["largest_batch_size"])
+    if size is None:
+        return evidence.failure(case, FIT) or MISSING
+    failures = [evidence.failure(c, TIME) for c in _tried(evidence, case)]
+    return "none fits" if size.median < 1 else next((f for f in failures if f), MISSING)
+
+
+def _timed(evidence: Evidence, case: Case) -> Case | None:
+    """The case that was timed for this limit: the largest batch that did not run out of memory."""
+    ran = [c for c in _tried(evidence, case) if evidence.value(c, _STEP)]
+    return max(ran, key=lambda c: c.batch_size, default=None)
+
+
+def _tried(evidence: Evidence, case: Case) -> list[Case]:
+    return [c for c in evidence.cases(TIME) if c.replace(batch_size=case.batch_size) == case]
+
+
+def _images_per_second(evidence: Evidence, case: Case) -> float | None:
+    timed = _timed(evidence, case)
+    step = evidence.value(timed, _STEP) if timed is not None else None
+    return timed.batch_size / step.median if timed is not None and step and step.median else None

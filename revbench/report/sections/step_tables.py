@@ -1,0 +1,47 @@
+"""What the tables of a training step have in common: a line for each network of a pair under each strategy."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from revbench.case import Case
+from revbench.case.chains import Chain
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.pairs import paired
+from revbench.probes import Probe
+from revbench.report.document import Table
+from revbench.report.evidence import Evidence
+from revbench.report.table import Column, lay_out, words
+
+
+def has_its_own_table(case: Case) -> bool:
+    """Chains of blocks, and what runs under a memory limit."""
+    return Chain.of(case) is not None or case.memory_limit_bytes > 0
+
+
+def strategy_table(
+    title: str, evidence: Evidence, probes: Sequence[Probe], columns: Sequence[Column[Case]], notes: Sequence[str]
+) -> Table | None:
+    """A table of all networks under all strategies; where a case failed, its status stands in the first column of numbers.
+
+    Args:
+        title: of the table.
+        evidence: what was measured.
+        probes: which measured it; the status is the first one's.
+        columns: those after network and strategy.
+        notes: after what the cases have in common.
+    """
+    cases = [case for case in evidence.cases(*probes) if not has_its_own_table(case)]
+    common = []
+    groups: list[list[Case]] = []
+    for pair in paired(cases):
+        common.append(f"{' and '.join(dict.fromkeys(title_of(c.model) for c in pair))}: {circumstances(pair[0])}")
+        groups += [list(group) for _, group in itertools.groupby(pair, key=lambda case: title_of(case.model))]
+    first, *others = columns
+
+    def or_status(case: Case) -> str:
+        return evidence.failure(case, probes[0]) or first.cell(case)
+
+    heads = [words("Network", lambda case: title_of(case.model)), words("Strategy", strategy_of)]
+    return lay_out(title, [*heads, Column(first.head, or_status), *others], groups, [f"{'; '.join(common)}.", *notes])

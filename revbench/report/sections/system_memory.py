@@ -1,0 +1,91 @@
+"""What the system shows: why it is another number than the tensors', each gap by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.pairs import paired
+from revbench.probes import Metric
+from revbench.probes.declared import LEAK, MEMORY, NVML
+from revbench.probes.reconciliation import GAP_WORDS, GPU_CHAIN
+from revbench.report.charts.waterfall import waterfalls
+from revbench.report.document import MISSING, Section, Table, leading
+from revbench.report.evidence import Evidence
+from revbench.report.memory_chain import LEVELS, SHORT, chain_of, reconciled_cases
+from revbench.report.table import Column, lay_out, value_column, words
+from revbench.units import human_bytes
+
+
+def section(evidence: Evidence) -> Section | None:
+    """The chain of numbers, the process through NVML, and a waterfall of each RevNet."""
+    blocks = [reconciliation_table(evidence), process_table(evidence), *leading(waterfalls(evidence))]
+    return Section.of("What the system shows", blocks)
+
+
+def reconciliation_table(evidence: Evidence) -> Table | None:
+    """Live tensors, each gap, and what the system shows."""
+    cases = reconciled_cases(evidence)
+    if not cases:
+        return None
+    chain = chain_of(cases[0])
+    names = [chain[0][1]]
+    for gap, _, above in chain:
+        names += [gap, above]
+    columns = [
+        words("Network", lambda case: title_of(case.model)),
+        words("Strategy", strategy_of),
+        *(value_column(evidence, MEMORY[name], LEVELS.get(name) or f"+ {SHORT[name]}") for name in names),
+    ]
+    meant = "; ".join(f"{SHORT[gap]}: {GAP_WORDS[gap]}" for gap, _, _ in chain if GAP_WORDS[gap] != SHORT[gap])
+    notes = [f"Peaks of a fresh process; a gap is the difference of its neighbours. {meant[:1].upper()}{meant[1:]}."]
+    if chain is GPU_CHAIN:
+        retries, ooms = (sum(_all(evidence, cases, MEMORY[n])) for n in ("allocation_retries", "allocator_ooms"))
+        notes.append(
+            "nvidia-smi shows what the process has reserved and its context, not the tensors: after the first step the"
+            " allocator keeps the peak, so a saving shows there only in a process that never stored the activations."
+            f" Retries of the allocator: {retries:.0f}; allocations that failed: {ooms:.0f}."
+        )
+    notes += _leaks(evidence)
+    groups = paired(c for c in cases if chain_of(c) is chain)
+    return lay_out("From live tensors to what the system shows", columns, groups, notes)
+
+
+def _leaks(evidence: Evidence) -> list[str]:
+    """What the tensors alive at the end of a step grow by."""
+    said = []
+    for case in evidence.cases(LEAK):
+        names = ("leak_bytes_per_step", "leak_low_bytes_per_step", "leak_high_bytes_per_step", "steps")
+        slope, low, high, steps = (evidence.value(case, LEAK[name]) for name in names)
+        if slope and low and high and steps:
+            interval = f"{human_bytes(low.median)} to {human_bytes(high.median)}, 95 %, {steps.median:.0f} steps"
+            said.append(f"{title_of(case.model)} {strategy_of(case)} {human_bytes(slope.median)} ({interval})")
+    return [f"Growth of what is alive at the end of a step, a step: {'; '.join(said)}."] if said else []
+
+
+def _all(evidence: Evidence, cases: Sequence[Case], metric: Metric) -> list[float]:
+    return [found.high for case in cases if (found := evidence.value(case, metric)) is not None]
+
+
+def process_table(evidence: Evidence) -> Table | None:
+    """NVML's number for the process while it trains, and what asking for it costs."""
+    cases = [case for case in evidence.cases(NVML) if evidence.launches(case, NVML)]
+    if not cases:
+        return None
+
+    def slowdown(case: Case) -> str:
+        found = evidence.value(case, NVML["sampler_slowdown"])
+        return f"{found.median:+.2%}" if found else MISSING
+
+    sizes = ("nvml_process_peak_bytes", "nvml_device_before_bytes", "nvml_device_after_bytes")
+    columns = [
+        words("Network", lambda case: title_of(case.model)),
+        words("Strategy", strategy_of),
+        *(value_column(evidence, NVML[name]) for name in sizes),
+        Column(NVML["sampler_slowdown"].title, slowdown),
+    ]
+    interval = evidence.value(cases[0], NVML["sampler_interval_seconds"])
+    every = f", read every {interval.median * 1e3:.0f} ms" if interval else ""
+    notes = [f"{circumstances(cases[0])}. High-water mark of a fresh process{every}; the step's slow-down by reading."]
+    return lay_out("The process through NVML", columns, [cases], notes)

@@ -1,0 +1,89 @@
+"""Time, computation and energy of a training step."""
+
+from __future__ import annotations
+
+from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.paper.published import RECONSTRUCTION_FLOPS_RATIO, RECONSTRUCTION_TIME_RATIO
+from revbench.probes.declared import ENERGY, FLOPS_OF_STEP, PHASES, TIME
+from revbench.report.document import MISSING, Section, Table
+from revbench.report.evidence import Evidence
+from revbench.report.sections.operations import operations_cell, operations_ratio, uncounted_note
+from revbench.report.sections.step_tables import has_its_own_table, strategy_table
+from revbench.report.table import Column, lay_out, times, value_cell, value_column, words
+
+
+def section(evidence: Evidence) -> Section | None:
+    """The table of all pairs and strategies; on a GPU that of energy."""
+    return Section.of("Time and computation", [time_table(evidence), energy_table(evidence)])
+
+
+def time_table(evidence: Evidence) -> Table | None:
+    """Seconds and operations of a step for each pair and strategy."""
+    step = TIME["step_seconds"]
+
+    def to_stored(case: Case) -> str:
+        return times(evidence.ratio(case, case.stored(), step))
+
+    def operations_to_stored(case: Case) -> str:
+        return times(operations_ratio(evidence, case, case.stored()))
+
+    columns = [
+        Column(step.title, lambda case: value_cell(evidence, case, step, spread=True)),
+        Column("to stored", to_stored),
+        *(value_column(evidence, TIME[f"{phase}_seconds"]) for phase in PHASES),
+        Column(FLOPS_OF_STEP["step_flops"].title, lambda case: operations_cell(evidence, case)),
+        Column("to stored", operations_to_stored),
+    ]
+    title = "Time and computation of a training step"
+    return strategy_table(title, evidence, [TIME, FLOPS_OF_STEP], columns, _notes(evidence))
+
+
+def _notes(evidence: Evidence) -> list[str]:
+    timed = evidence.cases(TIME)
+    notes = [
+        _launches(evidence),
+        f"Published for reconstruction: {RECONSTRUCTION_FLOPS_RATIO} × the add-multiplies, and"
+        f" {RECONSTRUCTION_TIME_RATIO} × the time in the authors' own implementation (Gomez et al. 2017, section 3.2).",
+    ]
+    faults = [s.median for case in timed if (s := evidence.value(case, TIME["minor_faults_per_step"]))]
+    if faults and not timed[0].on_gpu:
+        notes.append(f"Allocator: malloc {timed[0].allocator}; at most {max(faults):,.0f} minor page faults a step.")
+    bound = [case for case in timed if (s := evidence.value(case, TIME["launch_bound"])) and s.median]
+    if bound:
+        names = ", ".join(f"{title_of(case.model)} {strategy_of(case)}" for case in bound)
+        notes.append(
+            f"Launch-bound (a kernel ran in less than 80 % of the step, so the host is what is timed): {names}."
+        )
+    return notes + uncounted_note(evidence, [c for c in evidence.cases(FLOPS_OF_STEP) if not has_its_own_table(c)])
+
+
+def _launches(evidence: Evidence) -> str:
+    counts = [len(evidence.launches(case, TIME)) for case in evidence.cases(TIME)]
+    if max(counts, default=0) <= 1:
+        return "Median over the steps of one launch a case: a ratio may differ by some percent from launch to launch."
+    number = str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    return f"Median over {number} launches of each launch's median step (smallest to largest in brackets)."
+
+
+def energy_table(evidence: Evidence) -> Table | None:
+    """Energy of a step under each strategy, beside stored."""
+    cases = evidence.cases(ENERGY)
+    joules = ENERGY["joules_per_step"]
+
+    def energy(case: Case) -> str:
+        found = value_cell(evidence, case, joules)
+        return found if found != MISSING else evidence.failure(case, ENERGY) or MISSING
+
+    columns = [
+        words("Network", lambda case: title_of(case.model)),
+        words("Strategy", strategy_of),
+        Column(joules.title, energy),
+        Column("to stored", lambda case: times(evidence.ratio(case, case.stored(), joules))),
+        value_column(evidence, ENERGY["watts"]),
+    ]
+    where = circumstances(cases[0]) if cases else ""
+    notes = [
+        f"{where}. NVML's counter of the whole GPU's energy, over windows of seconds; a dash where the GPU has no such counter."
+    ]
+    return lay_out("Energy of a training step", columns, [cases], notes)

@@ -1,0 +1,83 @@
+"""Tables are made of columns: each knows its head and how it makes a cell of a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from revbench.case import Case
+from revbench.probes import Metric
+from revbench.report.document import MISSING, Table
+from revbench.report.evidence import Evidence
+
+Line = TypeVar("Line")
+Show = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Column(Generic[Line]):
+    """One column.
+
+    Attributes:
+        head: what stands above it.
+        cell: makes the cell of a line.
+        is_number: numbers are aligned right; they stand after all words.
+    """
+
+    head: str
+    cell: Callable[[Line], str]
+    is_number: bool = True
+
+
+def words(head: str, cell: Callable[[Line], str]) -> Column[Line]:
+    """A column of words."""
+    return Column(head, cell, is_number=False)
+
+
+def lay_out(
+    title: str, columns: Sequence[Column[Line]], groups: Iterable[Sequence[Line]], notes: Sequence[str] = ()
+) -> Table | None:
+    """A table with a rule between its groups; None if there is no line.
+
+    Args:
+        title: what it shows.
+        columns: words first, then numbers.
+        groups: of lines.
+        notes: below the table.
+    """
+    rows: list[list[str]] = []
+    breaks: list[int] = []
+    for group in groups:
+        if group and rows:
+            breaks.append(len(rows))
+        rows += [[column.cell(line) for column in columns] for line in group]
+    if not rows:
+        return None
+    first_number = sum(not column.is_number for column in columns)
+    assert all(column.is_number for column in columns[first_number:])
+    return Table(title, tuple(column.head for column in columns), rows, first_number, notes, breaks)
+
+
+def value_cell(
+    evidence: Evidence, case: Case, metric: Metric, show: Show | None = None, *, spread: bool = False
+) -> str:
+    """A metric of a case as a person reads it; with its spread over launches if asked for."""
+    found = evidence.value(case, metric)
+    if found is None:
+        return MISSING
+    shown = show or metric.unit.show
+    text = shown(found.median)
+    return f"{text} ({shown(found.low)} to {shown(found.high)})" if spread and found.launches > 1 else text
+
+
+def value_column(
+    evidence: Evidence, metric: Metric, head: str | None = None, *, show: Show | None = None
+) -> Column[Case]:
+    """A column of a metric."""
+    return Column(metric.title if head is None else head, lambda case: value_cell(evidence, case, metric, show))
+
+
+def times(ratio: float | None) -> str:
+    """A ratio as a person reads it."""
+    return MISSING if ratio is None else f"{ratio:.2f} ×"

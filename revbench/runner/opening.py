@@ -1,0 +1,129 @@
+"""A run is opened here, whichever door it comes through: a script, the command line, pytest."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from revbench.case import Case
+from revbench.errors import MAKE_ROOM, RunEnded, UserError
+from revbench.results.journal import open_journal
+from revbench.results.runs import ROWS
+from revbench.results.schema import Row
+from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, WorkerServer
+from revbench.runner.session import Session
+
+
+@contextmanager
+def open_run(
+    *,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    retry: bool = False,
+    device: str = "auto",
+    server: WorkerServer | None = None,
+    prefix: str = "--",
+) -> Iterator[Session]:
+    """Open a run folder, start a worker server and find the device; at the end let go of all three.
+
+    A run without a row leaves no folder behind.
+
+    Args:
+        output: a new run folder; ``reports/<time>`` if neither this nor `resume` is given.
+        resume: the folder of a run that is gone on with.
+        retry: measure again what crashed, timed out or lacked memory in it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        server: that forks the workers, not started yet; one of this run's own if not given.
+        prefix: of the options that a message names.
+
+    Raises:
+        UserError: a folder that can't be written or resumed, a device that is not there, or PyTorch can't be used here.
+        RunEnded: something ended the server.
+    """
+    journal = open_journal(resume, output, retry=retry, prefix=prefix)
+    try:
+        with server or WorkerServer() as running:
+            yield Session(journal, running, running.environment(), device=device, retry=retry)
+    finally:
+        journal.close()
+
+
+@contextmanager
+def open_run_of_command(*, resume: str | Path | None = None, **settings: Any) -> Iterator[Session]:
+    """As `open_run`, for a command: whatever ends it early says in its one line how it is gone on with.
+
+    SIGTERM, by which schedulers announce their time limit and torchrun a dead process, ends it as an error does.
+
+    Raises:
+        UserError: as `open_run`.
+        RunEnded: a process died, or the system asked this one to go.
+    """
+    folder = Path(resume) if resume is not None else None
+    try:
+        with _told_to_go(), open_run(resume=resume, **settings) as session:
+            folder = session.journal.folder
+            yield session
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(_what_is_left(folder)) from error
+    except UserError as error:
+        if not str(error).endswith(MAKE_ROOM):
+            raise
+        raise UserError(f"{error}; then {_what_is_left(folder)}") from error
+    except RunEnded as error:
+        raise RunEnded(f"{error}; {_what_is_left(folder)}") from error
+
+
+def _what_is_left(folder: Path | None) -> str:
+    if folder is not None and (folder / ROWS).is_file():
+        return f"go on with --resume {folder}"
+    return "begin again: it came to no row and no checkpoint, and nothing is kept"
+
+
+@contextmanager
+def _told_to_go() -> Iterator[None]:
+    def go(number: int, frame: object) -> None:
+        raise RunEnded("ended by SIGTERM (a time limit, or another process of this run died)")
+
+    before = signal.signal(signal.SIGTERM, go)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def measure(
+    case: Case,
+    probes: str | Iterable[str] = ("time", "memory"),
+    *,
+    output: str | Path | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> list[Row]:
+    """Measure one case, each probe in a fresh worker process.
+
+    Args:
+        case: what to measure.
+        probes: the names of one or several; the reference lists them.
+        output: a run folder to write; the rows are only returned if not given.
+        options: settings of a probe by its name, e.g. ``{"time": {"min_rounds": 20}}``.
+        timeout_seconds: of each probe.
+
+    Returns:
+        One row a probe; one that failed has a status other than ``ok`` and says why in ``message``.
+
+    Raises:
+        UserError: a case that can't be, an unknown probe, or a folder that can't be written.
+
+    Example:
+        >>> rows = revbench.measure(revbench.Case(model="revnet-38", strategy="reconstructed", batch_size=16))
+        >>> rows[0].metrics["step_seconds"]
+    """
+    with tempfile.TemporaryDirectory() as scratch, open_run(output=output or scratch, device=case.device) as session:
+        return [
+            session.measure(case, probe, options=(options or {}).get(probe), timeout_seconds=timeout_seconds)
+            for probe in ([probes] if isinstance(probes, str) else probes)
+        ]
