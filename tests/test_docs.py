@@ -11,9 +11,9 @@ import pytest
 
 from revbench.case import Case
 from revbench.choices import ALL_STRATEGIES, STATUSES
-from revbench.probes.declared import PROBES
 from revbench.probes.reference import reference_of, summary_of
 from revbench.pytest_plugin.options import REFUSED
+from revbench.runner.registry import OURS
 from tests.conftest import ROOT, run_command
 
 README = (ROOT / "README.md").read_text()
@@ -85,9 +85,9 @@ def test_the_reference_names(word: str) -> None:
 
 
 def test_the_reference_has_the_declarations() -> None:
-    """`python -m revbench.probes > docs/probes.md` makes the page of the probes."""
-    assert summary_of(PROBES) in REFERENCE
-    assert reference_of(PROBES) == (ROOT / "docs" / "probes.md").read_text()
+    """`revbench probes --markdown > docs/probes.md` makes the page of the probes."""
+    assert summary_of(OURS.values()) in REFERENCE
+    assert reference_of(OURS.values()) == (ROOT / "docs" / "probes.md").read_text()
     for field in dataclasses.fields(Case):
         default = "–" if field.default is dataclasses.MISSING else f"`{field.default}`"
         assert f"| `{field.name}` | {field.metadata['about']} | {default} |" in REFERENCE

@@ -90,7 +90,7 @@ class Case:
         "pinned",
     )
     threads: int = _field(Integer(0), "of one operation on the CPU; PyTorch's own choice if 0", 0)
-    compile: bool = _field(Flag(), "torch.compile on each F, G and unit", False)
+    compile: bool = _field(Flag(), "run torch.compile on each F, G and unit", False)
     kept_half_blocks: int = _field(
         Integer(0),
         "under reconstructed, half blocks at the end of each reversible chain that keep their activations",

@@ -31,14 +31,13 @@ from revbench.cli.options import (
     field_option,
 )
 from revbench.errors import UserError, unknown
-from revbench.probes import declared
-from revbench.probes.registry import offered_names, probe_of, registry
+from revbench.runner.registry import OURS, offered_names, probe_of, registry
 from revbench.terminal import say, say_json
 
 if TYPE_CHECKING:
     from revbench.runner import Session
 
-_BY_DEFAULT = [probe.name for probe in declared.PROBES if probe.by_default]
+_BY_DEFAULT = [probe.name for probe in OURS.values() if probe.by_default]
 
 
 @app.command()

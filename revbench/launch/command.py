@@ -15,13 +15,13 @@ from revbench.launch.board import Board
 from revbench.launch.request import Request
 from revbench.launch.tasks import Task
 from revbench.launch.torchrun import Leader, follow
-from revbench.probes.declared import TRAINING
 from revbench.report import Written, report_if_it_ends_early, write_report
 from revbench.results.journal import series_stem
 from revbench.results.runs import CHECKPOINTS
 from revbench.results.schema import Row, key_of
 from revbench.runner import Session, open_run_of_command
 from revbench.terminal import plain, printable
+from revbench.training.declared import TRAINING
 from revbench.training.rendezvous import Rank
 
 SILENCE_SECONDS = 3600.0  # without a step, an evaluated batch or a word: then a training is taken to hang

@@ -22,10 +22,10 @@ from typing import Any
 from revbench.case import Case, is_gpu
 from revbench.errors import RunEnded, UserError
 from revbench.launch.tasks import Task, own_task, read_outcome, read_words
-from revbench.probes.declared import TRAINING
 from revbench.results.wire import check_environment
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.session import resolve_device
+from revbench.training.declared import TRAINING
 from revbench.training.rendezvous import MEETING, Rank
 
 _FOREVER = timedelta(days=30)

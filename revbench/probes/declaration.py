@@ -150,6 +150,17 @@ class Probe:
         stem, _, summary = bare.rpartition("_")
         return summary in SUMMARIES and stem in self._by_name and self._by_name[stem].summarised
 
+    def to_json(self) -> dict[str, Any]:
+        """The declaration as plain values."""
+        metrics = [
+            {"name": m.name, "about": m.about, "unit": m.unit.name, "kind": m.kind, "better": m.better}
+            for m in self.metrics
+        ]
+        return {
+            "name": self.name, "function": self.function, "sentence": self.sentence, "takes_group": self.takes_group,
+            "resumable": self.resumable, "by_default": self.by_default, "metrics": metrics, "series": list(self.series),
+        }  # fmt: skip
+
     def line(self, metrics: Mapping[str, Any]) -> str:
         """What the terminal shows of a row's metrics."""
         for line in self.lines or (_all_of(self.metrics, metrics),):

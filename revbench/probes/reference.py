@@ -8,9 +8,9 @@ from revbench.probes.declaration import SUMMARIES, Probe
 
 _HEAD = """# Probes and their metrics
 
-Each probe is a pass of its own in a fresh worker process. This page is made from the declarations of the probes
-(`python -m revbench.probes` prints it, with those that other packages bring). A metric that can't be had is `null` in a row, with
-the reason under the same name and `_reason`.
+Each probe is a pass of its own in a fresh worker process. This page is made from the declarations of the probes;
+`revbench probes --markdown` prints it, with those that other packages bring. A metric that can't be had is `null` in a row,
+with the reason under the same name and `_reason`.
 """
 
 

@@ -11,11 +11,11 @@ import pytest
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.probes.declared import TIME
-from revbench.probes.registry import probe_of
 from revbench.pytest_plugin.display import Display
 from revbench.results.benchmark_json import benchmark_name
 from revbench.results.schema import Row
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS
+from revbench.runner.registry import probe_of
 from revbench.runner.session import Session
 from revbench.terminal import plain
 from revbench.tiers import Plan

@@ -14,7 +14,6 @@ import pytest
 
 from revbench.compare import Comparison, compare_runs
 from revbench.errors import UserError
-from revbench.probes.registry import registry
 from revbench.pytest_plugin.collection import in_shard, without_launch
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
@@ -24,6 +23,7 @@ from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing
 from revbench.runner.environment import summarise
 from revbench.runner.opening import open_run
+from revbench.runner.registry import registry
 from revbench.terminal import printable, say
 from revbench.tiers import Plan
 from revbench.training.sources import count_classes, count_training_images, split_data_option

@@ -11,9 +11,11 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.probes.measurement import Value
-from revbench.probes.registry import is_resumable
 
 SCHEMA_VERSION = 1
+
+# Of the format of a run since its first version: a training may go on with another number of evaluations.
+KEYED_WITHOUT_OPTIONS = frozenset(("training",))
 
 Key = tuple[str, str, int, str]  # case, probe, launch, digest of the options
 
@@ -24,7 +26,7 @@ class Row:
 
     Attributes:
         case: what was measured.
-        probe: the name of one (`revbench.probes.registry`).
+        probe: the name of one (`revbench.runner.registry`).
         repeat: number of the launch, from 1.
         status: ``ok``, ``oom``, ``timeout``, ``crashed`` or ``unsupported``.
         environment_id: of the environment record in the same file.
@@ -79,9 +81,9 @@ def standing(rows: Sequence[Row]) -> list[Row]:
 def key_of(case: Case, probe: str, repeat: int, options: Mapping[str, Any]) -> Key:
     """What a measurement is recognised by: the same case with other options of the probe is another one.
 
-    What can be resumed is recognised without them: a training may go on with another number of evaluations.
+    Those of `KEYED_WITHOUT_OPTIONS` are recognised without them.
     """
-    if not options or is_resumable(probe):
+    if not options or probe in KEYED_WITHOUT_OPTIONS:
         return case.id, probe, repeat, ""
     digest = sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
     return case.id, probe, repeat, digest[:8]

@@ -81,7 +81,7 @@ class WorkerServer:
 
         Args:
             cases: what to measure: one, or several for a probe of groups.
-            probe: its name (`revbench.probes.registry`).
+            probe: its name (`revbench.runner.registry`).
             options: the probe's own settings.
             timeout_seconds: after this the worker is killed and the status is ``timeout``; None sets no such limit.
             silence_seconds: the same after so long without a message of a probe that reports on its way; a message may

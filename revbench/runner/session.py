@@ -11,11 +11,11 @@ from revbench.case import Case
 from revbench.errors import UserError
 from revbench.probes.declaration import Probe
 from revbench.probes.declared import PARAMETERS
-from revbench.probes.registry import probe_of, registry
 from revbench.results.journal import Journal, series_stem
 from revbench.results.schema import Key, Row, key_of
 from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
+from revbench.runner.registry import probe_of, registry
 from revbench.runner.worker import SETTINGS
 
 

@@ -16,7 +16,7 @@ from revbench.case import Case
 from revbench.errors import UserError, first_line
 from revbench.probes.declaration import Probe
 from revbench.probes.measurement import MOST_LETTERS, Measurement, finite_or_null, is_finite
-from revbench.probes.registry import probe_of, registry
+from revbench.runner.registry import probe_of, registry
 
 Send = Callable[[Mapping[str, Any]], None]
 

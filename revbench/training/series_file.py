@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from revbench.errors import MAKE_ROOM, UserError
-from revbench.probes.declared import TRAINING
 from revbench.probes.measurement import Value, finite_or_null
 from revbench.results.files import is_there, read_bytes, write_atomically
 from revbench.results.runs import MOST_SERIES_BYTES
 from revbench.results.wire import decode_line
+from revbench.training.declared import TRAINING
 
 COLUMNS = TRAINING.series
 

@@ -200,16 +200,3 @@ ENERGY = Probe(
     ),
     lines=("{joules_per_step} a step, {watts}",),
 )
-
-FIT = Probe(
-    name="fit",
-    function="revbench.prediction.fit:measure_fit",
-    sentence="the largest batch of several cases that fits into a memory limit, by prediction",
-    takes_group=True,
-    metrics=(
-        Metric("largest_batch_size", COUNT, "0 if not even one item fits", "count", "higher", "Batch"),
-        bytes_metric("predicted_peak_bytes", "of that batch, or of one item", "Predicted peak"),
-        Metric("margin", PERCENT, "of the limit, left free"),
-    ),
-    lines=("{largest_batch_size} items fit, {predicted_peak_bytes} predicted",),
-)

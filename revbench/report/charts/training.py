@@ -10,10 +10,10 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.labels import circumstances, title_of
 from revbench.case.pairs import is_resnet, paired
-from revbench.probes.declared import TRAINING
 from revbench.report.charts.canvas import COLOURS, RESNET_COLOUR, Array, canvas, svg_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
+from revbench.training.declared import TRAINING
 
 Member = tuple[Case, dict[str, list[Any]]]
 

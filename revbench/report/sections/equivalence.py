@@ -11,10 +11,10 @@ from scipy import stats
 from revbench.case import Case
 from revbench.case.labels import title_of
 from revbench.case.pairs import is_resnet
-from revbench.probes.declared import TRAINING
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, lay_out, words
+from revbench.training.declared import TRAINING
 
 ENOUGH_SEEDS = 5  # for a claim that two errors are the same
 MARGIN = 0.01  # of validation error: less than this is called the same

@@ -5,7 +5,8 @@ from __future__ import annotations
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import resnet_of
-from revbench.probes.declared import FIT, TIME
+from revbench.prediction.declared import FIT
+from revbench.probes.declared import TIME
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, lay_out, times, value_cell, value_column, words

@@ -5,8 +5,8 @@ from __future__ import annotations
 from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, way_of
-from revbench.probes import Metric
-from revbench.probes.declared import BY_NAME, FLOPS_OF_STEP, MEMORY, TIME_INTERLEAVED
+from revbench.probes import Probe
+from revbench.probes.declared import FLOPS_OF_STEP, MEMORY, TIME_INTERLEAVED
 from revbench.report.chain_groups import chain_groups, kind_of, time_ratio
 from revbench.report.charts.plane import chain_plane
 from revbench.report.document import MISSING, Section, Table
@@ -28,10 +28,10 @@ def chain_table(evidence: Evidence) -> Table | None:
     bases = {case: stored for stored, cases in groups.items() for case in cases}
     allocated = MEMORY["allocated_activation_peak_bytes"]
 
-    def or_status(head: str, metric: Metric) -> Column[Case]:
+    def or_status(head: str, probe: Probe, name: str) -> Column[Case]:
         def cell(case: Case) -> str:
-            found = value_cell(evidence, case, metric)
-            return found if found != MISSING else evidence.failure(case, BY_NAME[metric.probe]) or MISSING
+            found = value_cell(evidence, case, probe[name])
+            return found if found != MISSING else evidence.failure(case, probe) or MISSING
 
         return Column(head, cell)
 
@@ -42,10 +42,10 @@ def chain_table(evidence: Evidence) -> Table | None:
     columns = [
         words("Chain", kind_of),
         words("Way", way_of),
-        or_status("Live tensors", MEMORY["activation_peak_bytes"]),
-        or_status("Allocated", allocated),
+        or_status("Live tensors", MEMORY, "activation_peak_bytes"),
+        or_status("Allocated", MEMORY, allocated.name),
         Column("to stored", lambda case: times(evidence.ratio(case, bases[case], allocated))),
-        or_status("Step", TIME_INTERLEAVED["step_seconds"]),
+        or_status("Step", TIME_INTERLEAVED, "step_seconds"),
         Column("to stored", lambda case: _with_range(time_ratio(evidence, case, bases[case]))),
         Column("Operations to stored", operations),
     ]

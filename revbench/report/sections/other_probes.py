@@ -8,17 +8,16 @@ from functools import partial
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.probes import Metric, Probe
-from revbench.probes.declared import BY_NAME
-from revbench.probes.registry import registry
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, lay_out, words
+from revbench.runner.registry import OURS, registry
 from revbench.units import RATIO, WORDS
 
 
 def section(evidence: Evidence) -> Section | None:
     """A table for each of them; also of a probe whose package is not installed here, with the names that its rows have."""
-    names = dict.fromkeys(row.probe for row in evidence.rows if row.probe not in BY_NAME)
+    names = dict.fromkeys(row.probe for row in evidence.rows if row.probe not in OURS)
     return Section.of("Other measurements", [_table(evidence, name) for name in names])
 
 

@@ -9,7 +9,6 @@ from revbench.case import Case
 from revbench.case.labels import strategy_of, title_of, trained_label
 from revbench.paper.catalogue import CATALOGUE
 from revbench.paper.published import ERRORS, GOMEZ_2017
-from revbench.probes.declared import TRAINING
 from revbench.report.charts.training import training_figures
 from revbench.report.document import MISSING, Paragraph, Section, Table, leading
 from revbench.report.evidence import Evidence
@@ -22,6 +21,7 @@ from revbench.report.sections.equivalence import (
     trained_both_ways,
 )
 from revbench.report.table import Column, lay_out, value_cell, value_column, words
+from revbench.training.declared import TRAINING
 
 # How a recipe's images are cropped, in words.
 _CROPS = {

@@ -8,10 +8,34 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from revbench.errors import UserError, first_line, unknown
-from revbench.probes import declared
+from revbench.prediction.declared import FIT
 from revbench.probes.declaration import Probe
+from revbench.probes.declared import (
+    DETERMINISM,
+    DRIFT,
+    ENERGY,
+    FLOPS_OF_STEP,
+    LEAK,
+    LIPSCHITZ,
+    MEMORY,
+    MEMORY_HISTORY,
+    NVML,
+    PARAMETERS,
+    TIME,
+    TIME_INTERLEAVED,
+)
+from revbench.training.declared import TRAINING
 
 GROUP = "revbench.probes"
+
+# Ours, the commonest first.
+OURS: Mapping[str, Probe] = {
+    probe.name: probe
+    for probe in (
+        TIME, MEMORY, FLOPS_OF_STEP, DRIFT, PARAMETERS, LIPSCHITZ, DETERMINISM, LEAK, NVML, MEMORY_HISTORY, ENERGY,
+        TIME_INTERLEAVED, FIT, TRAINING,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +56,7 @@ class Registry:
 @functools.cache
 def registry() -> Registry:
     """All probes. The declarations of other packages are imported here, once; what is wrong with one is no reason to fail."""
-    probes = {probe.name: probe for probe in declared.PROBES}
+    probes = dict(OURS)
     packages: dict[str, str] = {}
     problems: list[str] = []
     for entry in entry_points(group=GROUP):
@@ -70,8 +94,8 @@ def probe_of(name: str) -> Probe:
     Raises:
         UserError: there is none of this name, or it can't be used.
     """
-    if name in declared.BY_NAME:  # without looking at other packages
-        return declared.BY_NAME[name]
+    if name in OURS:  # without looking at other packages
+        return OURS[name]
     found = registry()
     if name not in found.probes:
         problem = f" ({'; '.join(found.problems)})" if found.problems else ""
@@ -82,11 +106,5 @@ def probe_of(name: str) -> Probe:
 def offered_names() -> list[str]:
     """The names of those that ``revbench run`` offers: they measure one case, in a few steps. Other packages are not imported
     for this; their entry points are named as their probes."""
-    ours = [probe.name for probe in declared.PROBES if not probe.takes_group and not probe.resumable]
+    ours = [probe.name for probe in OURS.values() if not probe.takes_group and not probe.resumable]
     return [*ours, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in ours)]
-
-
-def is_resumable(name: str) -> bool:
-    """Whether measurements of this name go on where they were; not those of a probe that is not installed here."""
-    found = declared.BY_NAME.get(name) or registry().probes.get(name)
-    return found is not None and found.resumable
