@@ -31,7 +31,7 @@ def test_what_is_in_them(built: Path) -> None:
         "revbench/py.typed",
         "revbench/suites/bench_time.py",
         "revbench/suites/pytest.ini",
-        "revbench/report/templates/report.html.j2",
+        "revbench/report/render/templates/report.html.j2",
     ):
         assert wanted in names
     assert not [n for n in names if n.startswith(("tests/", "reports/", "docs/"))]

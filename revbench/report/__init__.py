@@ -9,12 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revbench.errors import RunEnded, UserError
+from revbench.report.document import Figure, Paragraph, Section, Table
+from revbench.report.evidence import Evidence
 from revbench.results.benchmark_json import write_benchmark_json
 from revbench.results.files import own_folder, write_atomically
 from revbench.results.runs import read_run
 
 if TYPE_CHECKING:
     from revbench.runner import Session
+
+
+__all__ = [
+    "Evidence",
+    "Figure",
+    "Paragraph",
+    "Section",
+    "Table",
+    "Written",
+    "report_if_it_ends_early",
+    "write_report",
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,6 @@ def write_report(folders: Sequence[Path], output: Path) -> Written:
             of one of these folders.
     """
     from revbench.report.build import build_report
-    from revbench.report.document import Figure
     from revbench.report.long_tables import shortened
     from revbench.report.render.html import render_html
     from revbench.report.render.markdown import render_markdown

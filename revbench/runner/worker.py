@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib
 import inspect
+import json
 import sys
 import traceback
 import warnings
@@ -16,7 +17,8 @@ from revbench.case import Case
 from revbench.errors import UserError, first_line
 from revbench.probes.declaration import Probe
 from revbench.probes.measurement import MOST_LETTERS, Measurement, finite_or_null, is_finite
-from revbench.runner.registry import probe_of, registry
+from revbench.results.wire import decode_columns
+from revbench.runner.registry import OURS, probe_of, registry
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -43,7 +45,14 @@ def work(request: Mapping[str, Any], send: Send) -> None:
         send({"kind": "result", "status": "refused", "message": str(error)})
     except BaseException as error:  # whatever it was becomes a row, and the run goes on
         traceback.print_exc()
-        send({"kind": "result", "status": classify(error), "message": _one_line(error)})
+        send({"kind": "result", "status": classify(error), "message": f"{_whose(request)}{_one_line(error)}"})
+
+
+def _whose(request: Mapping[str, Any]) -> str:
+    """Names the package whose probe was asked for, unless it is ours."""
+    probe = request.get("probe")
+    package = registry().packages.get(probe) if probe is not None else None
+    return f"probe {probe} of the package {package}: " if package is not None else ""
 
 
 def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
@@ -63,11 +72,8 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
 
 
 def _as_json(found: Measurement, probe: Probe) -> dict[str, Any]:
-    if (package := registry().packages.get(probe.name)) is not None:
-        try:
-            check_measurement(found, probe)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise TypeError(f"the probe {probe.name} of the package {package} {error}") from error
+    if probe.name not in OURS:
+        check_measurement(found, probe)
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
         metrics[name] = finite_or_null(value)
@@ -86,20 +92,26 @@ def check_measurement(found: object, probe: Probe) -> None:
     """See that what a probe of another package returned is a measurement of what it declares.
 
     Raises:
-        TypeError, ValueError: it is not; the message goes on from the name of the probe.
+        TypeError: it is something else.
+        ValueError: it has what is not declared.
     """
     if not isinstance(found, Measurement):
-        raise TypeError(f"returned a {type(found).__name__}, not a revbench.probes.Measurement")
+        raise TypeError(f"it returned a {type(found).__name__}, not a revbench.probes.Measurement")
     for name, value in found.metrics.items():
         if not probe.declares(name):
-            raise ValueError(f"returned a metric {name!r} that it does not declare")
+            raise ValueError(f"it returned a metric {name!r} that it does not declare")
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, str))):
-            raise TypeError(f"returned {name}={str(value)[:60]}, which is no number and no word")
+            raise TypeError(f"it returned {name}={str(value)[:60]}, which is no number and no word")
     for name, values in found.samples.items():
         if not (probe.declares(name) or name in probe.samples):
-            raise ValueError(f"returned samples of {name!r}, which it does not declare")
+            raise ValueError(f"it returned samples of {name!r}, which it does not declare")
         if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-            raise TypeError(f"returned samples of {name} that are no numbers")
+            raise TypeError(f"it returned samples of {name} that are no numbers")
+    if found.series:
+        try:
+            decode_columns(json.dumps({name: list(column) for name, column in found.series.items()}).encode())
+        except UserError as error:
+            raise ValueError(f"it returned a series that is none: {error}") from error
 
 
 # The fields of a case that `apply_settings` sets for the whole process.

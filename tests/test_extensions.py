@@ -1,0 +1,127 @@
+"""The how-to of probes and sections of one's own, followed word for word in a package that is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import revbench
+from revbench.report import write_report
+from revbench.results.runs import read_run
+from tests.conftest import ROOT, run_command
+
+HOW_TO = (ROOT / "docs" / "how-to.md").read_text()
+
+
+def files_of(*headings: str) -> dict[str, str]:
+    """The files that these parts of the how-to show, by the names that stand before them."""
+    parts = re.split(r"^## ", HOW_TO, flags=re.MULTILINE)
+    found = {}
+    for heading in headings:
+        (part,) = (part for part in parts if part.startswith(f"{heading}\n"))
+        found |= dict.fromkeys(re.findall(r"empty `([\w/.]+)`", part), "")
+        found |= dict(re.findall(r"`([\w/.]+\.(?:toml|py))`:\n\n```\w+\n(.*?)```", part, re.DOTALL))
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package of the how-to installed."""
+    source, target = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("site")
+    files = files_of("Add a probe", "Add a section to the report")
+    names = ("__init__", "declaration", "measure", "section")
+    assert sorted(files) == [*(f"gradient_sparsity/{name}.py" for name in names), "pyproject.toml"]
+    for name, content in files.items():
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(content)
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
+        "--target", str(target), str(source),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=120)
+    return target
+
+
+@pytest.fixture(scope="module")
+def ran(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder and what the terminal showed."""
+    folder = tmp_path_factory.mktemp("runs")
+    (command,) = re.findall(r"^revbench (run .* --probe sparsity)$", HOW_TO, re.MULTILINE)
+    path = os.pathsep.join([str(site), str(ROOT)])
+    done = run_command(
+        *command.split(),
+        "--strategy",
+        "stored",
+        "--batch-size",
+        "2",
+        "--output",
+        "run",
+        cwd=folder,
+        module="revbench",
+        PYTHONPATH=path,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_it_is_measured_like_any_other(ran: tuple[Path, str]) -> None:
+    folder, shown = ran
+    rows = read_run(folder).rows
+    assert {row.metrics["gradient_numbers"] for row in rows} == {464_890}
+    assert all(0 <= row.number("zero_share") < 0.5 for row in rows)  # type: ignore[operator]
+    assert re.search(r"sparsity +revnet-38 stored .* \d+\.\d% of 464,890 numbers are zero", shown)
+    frame = revbench.load_runs(folder)
+    assert list(frame.zero_share) == [row.metrics["zero_share"] for row in rows]
+
+
+def test_the_report_has_its_table_and_its_section(ran: tuple[Path, str]) -> None:
+    text = (ran[0] / "report.md").read_text()
+    assert "## Other measurements" in text
+    assert (
+        "The probe sparsity of the package gradient-sparsity: the share of the gradient's numbers that are zero."
+        in text
+    )
+    assert re.search(r"\| RevNet-38 \| stored \| .* \| \d+\.\d% \| 464,890 \|", text)
+    assert re.search(r"## Sparsity\n\nOf the gradient of revnet-38, \d+\.\d% is zero\.", text)
+
+
+def test_where_it_is_not_installed_its_rows_are_shown_as_they_are(ran: tuple[Path, str], tmp_path: Path) -> None:
+    write_report([ran[0]], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "The package of the probe sparsity is not installed here" in text
+    assert "464890" in text or "4.65e+05" in text
+    assert "## Sparsity" not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("def section(evidence):\n    raise KeyError('x')", "KeyError"),
+        ("def section(evidence):\n    return 'words'", "returned a str, not a revbench.report.Section"),
+        (
+            "def section(evidence):\n    from revbench.report import Section\n    return Section('A', ['words'])",
+            "a block is a str, not a Paragraph, Table or Figure",
+        ),
+    ],
+)
+def test_a_section_that_can_not_be_had_is_one_line(
+    ran: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, word: str
+) -> None:
+    info = tmp_path / "site" / "broken-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[revbench.report_sections]\nbroken = broken_section:section\n")
+    (tmp_path / "site" / "broken_section.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "broken_section", raising=False)
+    written = write_report([ran[0]], tmp_path / "report")
+    (note,) = (note for note in written.notes if "broken" in note)
+    assert note.startswith("package broken brings a report section that can't be had: ")
+    assert word in note
+    assert "Where it was measured" in (tmp_path / "report" / "report.md").read_text()
