@@ -143,8 +143,7 @@ def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
     if not chains and case.strategy != "stored":
         raise UserError(f"model {case.model!r} has no revbench.reversible inside; only strategy stored is possible")
     for chain in chains:
-        chain.set_strategy(case.strategy, case.nonreversible)  # type: ignore[arg-type]
-        chain.kept_half_blocks, chain.certify = case.kept_half_blocks, case.certify
+        chain.backpropagation = case.backpropagation
     return chains
 
 

@@ -81,7 +81,7 @@ class Witness(Protocol):
     def note_value(self, name: str, value: Tensor) -> None:
         """Forward: what the half step's function gave."""
 
-    def weigh(self, value: Tensor) -> Any:
+    def digest_residual(self, value: Tensor) -> Any:
         """Backward: what the half step's function gave when run again, before it may be written over."""
 
     def compare(self, name: str, half: Tensor, weighed: Any, call_again: Callable[[], Tensor]) -> None:
@@ -90,7 +90,7 @@ class Witness(Protocol):
         Args:
             name: of the half step, as in `note`.
             half: the activation.
-            weighed: what `weigh` returned.
+            weighed: what `digest_residual` returned.
             call_again: calls the half step's function on the same input.
         """
 
@@ -113,7 +113,7 @@ class Notary:
         """Forward: as `Witness.note_value`."""
         self._values[name] = checksum(value)
 
-    def weigh(self, value: Tensor) -> Tensor:
+    def digest_residual(self, value: Tensor) -> Tensor:
         """Backward: the checksum of what the function gave."""
         return checksum(value)
 

@@ -16,8 +16,9 @@ from revbench.backprop.inputs import dense, transformed
 from revbench.backprop.plain import plain_container
 from revbench.backprop.strategy_module import StrategyModule
 from revbench.backprop.stream import FloatStream
-from revbench.backprop.torch_strategies import run_alternative
-from revbench.choices import STRATEGIES, TORCH_STRATEGIES, Nonreversible, Strategy
+from revbench.backprop.torch_strategies import BudgetedUnits, run_torch_strategy
+from revbench.case.views import Backpropagation
+from revbench.choices import STRATEGIES, TORCH_STRATEGIES, Strategy
 from revbench.errors import UserError
 
 State = tuple[Tensor, ...]
@@ -99,25 +100,19 @@ def propagate(
     state: State,
     *,
     owner: nn.Module,
-    strategy: Strategy,
-    nonreversible: Nonreversible = "kept",
-    kept_half_blocks: int = 0,
+    way: Backpropagation,
     witness: Witness | None = None,
     arguments: ChainArguments | None = None,
     tripwire: bool = True,
 ) -> State:
-    """Run units one after the other so that backward works by the given strategy.
+    """Run units one after the other so that backward works in the given way.
 
     Args:
         units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` is
             reconstructed from the state after it, and the other units follow `nonreversible`.
         state: the tensors that enter the first unit (two halves if any unit is reversible).
         owner: the module whose units they are.
-        strategy: see `revbench.backprop.strategy_module`.
-        nonreversible: under `reconstructed`, whether units that can't be inverted keep their activations
-            or are recomputed from their input.
-        kept_half_blocks: under `reconstructed`, half blocks at the end of each run of reversible blocks that keep
-            their activations.
+        way: the strategy, and what goes with it. Whether it certifies is its owner's affair, by the witness.
         witness: under `reconstructed`, sees the activations.
         arguments: what each F and G is called with beside its half, if all units are `ReversibleBlock`.
         tripwire: under the strategies that run functions again, compare what they give with what they gave.
@@ -128,10 +123,12 @@ def propagate(
     stream = FloatStream()
     if any(is_reversible(unit) for unit in units):
         state = tuple(stream.enter(half) for half in state)
+    strategy = way.strategy
     if strategy == "stored" or not torch.is_grad_enabled() or transformed(state):
         return _run(units, state, arguments)
     if strategy in TORCH_STRATEGIES:
-        return run_alternative(strategy, units, state, owner, arguments)
+        budgeted = owner._budgeted if isinstance(owner, StrategyModule) else BudgetedUnits()
+        return run_torch_strategy(strategy, units, state, budgeted, arguments)
     structures = owner._structures if isinstance(owner, StrategyModule) else None
     own = [Arguments((), arguments.of_block(i)) for i in range(len(units))] if arguments else None
     state = tuple(map(dense, state))
@@ -147,15 +144,14 @@ def propagate(
         if stop > start:
             pairs = _pairs(units[start:stop], start)
             halves = reconstructed(
-                pairs, *state, stream=stream, first_block=start, kept_half_blocks=kept_half_blocks, witness=witness,
+                pairs, *state, stream=stream, first_block=start, kept_half_blocks=way.kept_half_blocks, witness=witness,
                 arguments=arguments, tripwire=tripwire, structures=structures,
             )  # fmt: skip
             state = tuple(halves)
         else:
             stop += 1
             unit = units[start]
-            recompute = nonreversible == "recomputed"
-            if recompute:
+            if way.nonreversible == "recomputed":
                 state = segments.segment([unit], state, first_unit=start, tripwire=tripwire, structures=structures)
             else:
                 state = _run([unit], state, None)
@@ -216,8 +212,8 @@ class ReversibleChain(StrategyModule):
             assert isinstance(joined, Tensor)
             return joined
         y1, y2 = propagate(
-            list(self.blocks), (x1, x2), owner=self, strategy=self.strategy, kept_half_blocks=self.kept_half_blocks,
-            witness=self._next_witness(), arguments=arguments, tripwire=self.tripwire,
+            list(self.blocks), (x1, x2), owner=self, way=self.backpropagation, witness=self._next_witness(),
+            arguments=arguments, tripwire=self.tripwire,
         )  # fmt: skip
         return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
 

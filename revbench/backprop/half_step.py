@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, ChainArguments
 from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
+from revbench.backprop.finite import all_finite, refuse_what_is_not_finite
 from revbench.backprop.ownership import memory_is_ours
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
-from revbench.backprop.strangers import refuse_strangers
+from revbench.backprop.second_call import SecondCall, Wanted
 from revbench.backprop.stream import FloatStream
 from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
@@ -75,57 +75,45 @@ class _HalfStep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Half a block of Algorithm 1: ``m(a)`` once more; its value undoes the addition, its graph gives the gradient."""
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="reconstructed"))
         tape: Tape = ctx.tape
         recording: Recording = ctx.recording
-        _, _, needs_a, needs_b, *needs_others = ctx.needs_input_grad
-        needs_parameters = needs_others[: len(recording.parameters)]
-        needs = (needs_a, *needs_others[len(recording.parameters) :])
-        differentiate = grad_out is not None and (needs_a or any(needs_others))
+        wanted = Wanted.of(ctx.needs_input_grad, len(recording.parameters), grad_out)
         last = ctx.index == tape.first_with_gradient
         # No name for `out` where `undo` must be able to free it.
         a, last_out = tape.end() if last else (tape.pair()[0], None)
         if a.stride() != ctx.strides[0]:  # a layout that this function was not shown
             a = torch.empty_strided(a.shape, ctx.strides[0], dtype=a.dtype, device=a.device).copy_(a)
-        of_inputs: list[Tensor | None] = [None] * len(needs)
-        of_parameters: list[Tensor | None] = [None] * len(needs_parameters)
-        if differentiate or not last:
-            value, leaves, aliases = recording.run_again((a, *ctx.saved_tensors), differentiate=differentiate)
-            # An edge instead of the value: the value is not needed once the half step is undone.
-            edge = get_gradient_edge(value) if value.requires_grad else None
-            value = value.detach()
-            dtype = value.dtype
-            if dtype is torch.bool:  # which can be added, but not subtracted
-                value = value.to(a.dtype)
-            if tape.tripwire is not None:
-                for suspicion in tape.tripwire.look(ctx.index, value):
-                    suspicion.settle(a, functools.partial(call_again, recording))
-            weighed = tape.witness.weigh(value) if tape.witness is not None else None
-            if not last:
-                tape.undo(value, spare=edge is not None and value.stride() == ctx.strides[1])
-            del value
-            if edge is not None and differentiate:
+        of_inputs, of_parameters = wanted.nothing()
+        if wanted.any or not last:
+            second = SecondCall(recording, (a, *ctx.saved_tensors), differentiate=wanted.any, alone=tape.alone)
+            residual = second.take_value(a.dtype)
+            weighed = _look_at(residual, tape, ctx.index, recording, a)
+            if not last:  # b = out - m(a)
+                tape.undo(residual, spare=second.edge is not None and residual.stride() == ctx.strides[1])
+            del residual  # before its graph is gone through
+            if second.edge is not None and wanted.any:
                 assert grad_out is not None
-                if not recording.plain:
-                    refuse_strangers([edge], [*leaves, *aliases.values()], recording)
-                wanted = [leaf for leaf, need in zip(leaves, needs, strict=True) if need]
-                wanted += [
-                    aliases[id(p)] for p, need in zip(recording.parameters, needs_parameters, strict=True) if need
-                ]
-                del leaves, aliases
-                found = iter(torch.autograd.grad([edge], wanted, grad_out.to(dtype), allow_unused=True))
-                of_inputs = [next(found) if need else None for need in needs]
-                of_parameters = [next(found) if need else None for need in needs_parameters]
+                of_inputs, of_parameters = second.gradients(grad_out, wanted)
             if ctx.index == 1 and not last:
                 tape.put_zeros_back()
             if tape.witness is not None and not last:
-                again = functools.partial(recording.once_more, (a, *ctx.saved_tensors), differentiate=differentiate)
+                again = functools.partial(recording.once_more, (a, *ctx.saved_tensors), differentiate=wanted.any)
                 tape.witness.compare(recording.name, tape.pair()[0], weighed, again)
         if last:
             tape.settle(ctx.index, a, last_out)
         of_a, *of_arguments = of_inputs
-        return None, None, of_a, grad_out if needs_b else None, *of_parameters, *of_arguments
+        return None, None, of_a, grad_out if wanted.of_b else None, *of_parameters, *of_arguments
+
+
+def _look_at(residual: Tensor, tape: Tape, index: int, recording: Recording, a: Tensor) -> Any:
+    """Show the value of a second call to tripwire and witness; what the latter says of it."""
+    if tape.tripwire is not None:
+        for suspicion in tape.tripwire.look(index, residual):
+            suspicion.settle(a, functools.partial(call_again, recording))
+    return tape.witness.digest_residual(residual) if tape.witness is not None else None
 
 
 def _refuse_another_shape(name: str, b: Tensor, value: Any) -> None:
@@ -147,31 +135,6 @@ def _add(stream: FloatStream, name: str, b: Tensor, value: Tensor, *, spare: boo
     if out.dtype != b.dtype:
         raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
     return out
-
-
-def _all_finite(*halves: Tensor) -> bool:
-    """One sum each at first: it is finite if all is, but for a sum that overflows."""
-    return all(bool(half.sum().isfinite()) or bool(half.isfinite().all()) for half in halves)
-
-
-def _refuse_what_is_not_finite(recordings: Sequence[Recording], a: Tensor, b: Tensor, stream: FloatStream) -> None:
-    """Raise for the first half step that has to do with NaN or infinity.
-
-    Once in the stream, they stay: looking at its end is enough to know, and running again finds where they came from.
-    """
-    for recording in recordings:
-        finite = {"is given": _all_finite(a), "is added to": _all_finite(b)}
-        if all(finite.values()):
-            a, b = stream.add(b, call_again(recording, a)), a
-            finite["returned"] = _all_finite(a)
-        for what, well in finite.items():
-            if not well:
-                raise FloatingPointError(
-                    f"{recording.name} {what} values that are NaN or infinite, so activations before it can't be"
-                    " reconstructed; look at the input, the weights and the learning rate, or go on with strategy 'stored'"
-                )
-    names = f"{recordings[0].name} to {recordings[-1].name}"
-    raise FloatingPointError(f"from {names} an activation became NaN or infinite, but not when run again")
 
 
 class _End(torch.autograd.Function):
@@ -290,8 +253,8 @@ def reconstructed(
     if tape.tripwire is not None and recordings:
         tape.tripwire.leave(b.detach(), a.detach())
     look = (a.device.type == "cpu" or witness is not None) and not isinstance(a, FakeTensor)
-    if look and recordings and not _all_finite(a.detach(), b.detach()):
-        _refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
+    if look and recordings and not all_finite(a.detach(), b.detach()):
+        refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
     if join_dim is not None and not kept:
         joined: Tensor = _EndJoined.apply(tape, b, a, join_dim)
         return joined

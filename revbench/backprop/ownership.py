@@ -32,19 +32,21 @@ def _memory_holders(tensor: Tensor) -> int:
     return torch._C._storage_Use_Count(storage._cdata)
 
 
-def _holders(gradient: Tensor) -> tuple[int, ...]:
-    """Names in Python, names in C++ where PyTorch tells them, tensors on the same memory."""
+Holders = tuple[int, ...]  # names in Python, names in C++ where PyTorch tells them, tensors on the same memory
+
+
+def _holders(gradient: Tensor) -> Holders:
     in_cpp = gradient._use_count() if hasattr(gradient, "_use_count") else 0
     return sys.getrefcount(gradient), in_cpp, _memory_holders(gradient)
 
 
-def _look(gradient: Tensor, seen: list[tuple[int, ...]]) -> None:  # as deep below `backward` as `gradient_is_ours`
+def _look(gradient: Tensor, seen: list[Holders]) -> None:  # as deep below `backward` as `gradient_is_ours`
     seen.append(_holders(gradient))
 
 
 class _Look(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, seen: list[tuple[int, ...]]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, seen: list[Holders]) -> Tensor:
         ctx.seen = seen
         return x.clone()
 
@@ -54,38 +56,43 @@ class _Look(torch.autograd.Function):
         return gradient, None
 
 
-def try_out_gradients() -> bool:
+def try_out_gradients() -> Holders | None:
     """Find out what `gradient_is_ours` should see, in this thread and under what surrounds this call.
 
     Returns:
-        Whether a gradient with one holder can be told from one with two.
+        The holders of a gradient that nobody else holds; None if one holder can't be told from two.
     """
     if _MEMORY_ALONE is None:
-        return False
+        return None
     # What changes the counts: who looks at every call, and modes that wrap tensors.
     surroundings = sys.gettrace(), sys.getprofile(), torch._C._len_torch_dispatch_stack(), torch.compiler.is_compiling()
     if getattr(_thread, "surroundings", None) == surroundings:
-        return _thread.alone is not None
+        known: Holders | None = _thread.alone
+        return known
     _thread.alone, _thread.surroundings = None, surroundings
-    seen: list[tuple[int, ...]] = []
+    seen: list[Holders] = []
     with torch.inference_mode(False), torch.enable_grad():
         x = torch.ones(2, requires_grad=True)
         torch.autograd.grad(_Look.apply(x, seen).sin().sum(), x)
         # Addition hands one tensor to both of its inputs: the first of them must see that the second waits for it.
         torch.autograd.grad((_Look.apply(x, seen) + _Look.apply(x, seen)).sin().sum(), x)
     alone, shared, _ = seen
-    _thread.alone = alone if alone != shared else None
-    return alone != shared
+    found = alone if alone != shared else None
+    _thread.alone = found
+    return found
 
 
-def gradient_is_ours(gradient: Tensor) -> bool:
+def gradient_is_ours(gradient: Tensor, alone: Holders | None) -> bool:
     """Inside the `backward` of an autograd function: whether its caller alone holds the gradient that it was given.
 
-    To be called by that `backward` itself, with its own argument: each name in between counts. Never before
-    `try_out_gradients` in the same pass.
+    To be called by that `backward` itself, with its own argument: each name in between counts.
+
+    Args:
+        gradient: the argument.
+        alone: what `try_out_gradients` said in the same pass.
     """
     found = _holders(gradient)
-    return found == getattr(_thread, "alone", None) and _UNCOUNTABLE not in found
+    return found == alone and _UNCOUNTABLE not in found
 
 
 def _try_out_memory() -> int | None:

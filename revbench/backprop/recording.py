@@ -29,6 +29,7 @@ from torch.nn.modules import module as every_module
 
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
 from revbench.backprop.module_state import ModuleState
+from revbench.backprop.ownership import Holders
 from revbench.backprop.random_states import Draws
 from revbench.backprop.replay import Savings
 from revbench.backprop.strangers import refuse_left, refuse_strangers
@@ -39,7 +40,7 @@ _thread = threading.local()
 _NOTHING = nullcontext()
 
 
-class Run:
+class Call:
     """One call of a recorded module, the first or a later one.
 
     Attributes:
@@ -52,9 +53,9 @@ class Run:
         self.again = again
 
 
-def runs_now() -> Sequence[Run]:
+def calls_now() -> Sequence[Call]:
     """The recorded calls that this thread is inside of, the outermost first: what an observer tells calls apart by."""
-    return getattr(_thread, "runs", ())
+    return getattr(_thread, "calls", ())
 
 
 def is_recomputing() -> bool:
@@ -63,7 +64,7 @@ def is_recomputing() -> bool:
     Module hooks fire in both passes, as under ``torch.utils.checkpoint``; a hook that counts or logs
     can ask this first.
     """
-    return any(run.again for run in runs_now())
+    return any(call.again for call in calls_now())
 
 
 class Ready(NamedTuple):
@@ -142,7 +143,7 @@ class Recording:
         return ModuleState(self._structure, plain=self.plain, untouched=self._savings.untouched(), name=self.name)
 
     def first(self, *inputs: Tensor, needs: Sequence[bool]) -> Any:
-        """Run the module and record the circumstances. Call it without gradient.
+        """Call the module and record the circumstances. Call it without gradient.
 
         Args:
             inputs: what it is called with, then the tensors of its `arguments`.
@@ -163,8 +164,8 @@ class Recording:
             if self._structure.may_draw or not self.plain
             else None
         )
-        outer = runs_now()
-        _thread.runs = (*outer, Run(self, again=False))
+        outer = calls_now()
+        _thread.calls = (*outer, Call(self, again=False))
         layers = self._savings.first() if self.plain and len(inputs) == 1 else None
         if layers is None:
             self._savings.begin_noting()
@@ -177,7 +178,7 @@ class Recording:
         finally:
             if layers is None:
                 self._savings.end()
-            _thread.runs = outer
+            _thread.calls = outer
         self._draws = draws if draws is not None and draws.may_be_needed() else None
         self.state.settle()
         if versions != [x._version for x in inputs]:
@@ -235,14 +236,15 @@ class Recording:
         return Ready(*self.state.shadows())
 
     def run_again(
-        self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0
+        self, inputs: Sequence[Tensor], *, differentiate: bool, linked: int = 0, alone: Holders | None = None
     ) -> tuple[Any, list[Tensor], dict[int, Tensor]]:
-        """Run the module once more, in the circumstances of the first call.
+        """Call the module once more, in the circumstances of the first call.
 
         Args:
             inputs: as those of `first`.
             differentiate: build a graph. A function that may look at grad mode finds that of `first` either way.
             linked: so many of the inputs are taken with their history; the others become leaves.
+            alone: what the holders of a gradient are that ReLUs may write over (`revbench.backprop.ownership`).
 
         Returns:
             What it returned, the leaves, and what stands in for each parameter, by the parameter's ``id``: what to
@@ -258,15 +260,15 @@ class Recording:
         self._ready = None
         if ready.shadows is None and not self.state.parameters_are_there():  # changed since, while backward ran
             ready = Ready(*self.state.shadows())
-        layers = self._savings.again() if self.plain and ready.shadows is None and len(inputs) == 1 else None
+        layers = self._savings.again(alone) if self.plain and ready.shadows is None and len(inputs) == 1 else None
         there = [(type(module), module.__dict__) for module in self.modules] if ready.shadows is not None else ()
         versions = self.state.versions()
-        outer = runs_now()
-        _thread.runs = (*outer, Run(self, again=True))
+        outer = calls_now()
+        _thread.calls = (*outer, Call(self, again=True))
         try:
             _exchange(self.modules, ready.shadows or ())
             if layers is None:
-                self._savings.begin_replaying()
+                self._savings.begin_replaying(alone)
             draws = _NOTHING if self._draws is None else self._draws.again(self.name)
             with self._surroundings.again(), draws, torch.set_grad_enabled(differentiate or not self.plain):
                 # Views, because some observers (FlopCounterMode) want tensors that have a history.
@@ -276,7 +278,7 @@ class Recording:
             if layers is None:
                 self._savings.end()
             _exchange(self.modules, there)
-            _thread.runs = outer
+            _thread.calls = outer
         self.state.check_left_alone(versions)
         if ready.shadows is not None:
             for alias in ready.aliases.values():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from revbench.backprop.ownership import gradient_is_ours
+from revbench.backprop.ownership import Holders, gradient_is_ours
 
 Forward = Callable[[Tensor], Tensor]
 # As PyTorch made them: a class whose forward somebody replaced is somebody's own.
@@ -39,18 +40,17 @@ _FEWEST_VALUES = 64
 _SMALL = 1 << 15  # numbers in an activation below which a function of autograd's in Python costs more than it saves
 
 
-_relus_are_watched = False
+_RELUS_ARE_WATCHED: ContextVar[bool] = ContextVar("relus_are_watched", default=False)
 
 
 @contextmanager
 def watched_relus() -> Iterator[None]:
     """Inside, modules that will run again call PyTorch's own ReLU then, too: for somebody who follows its calls."""
-    global _relus_are_watched
-    before, _relus_are_watched = _relus_are_watched, True
+    token = _RELUS_ARE_WATCHED.set(True)
     try:
         yield
     finally:
-        _relus_are_watched = before
+        _RELUS_ARE_WATCHED.reset(token)
 
 
 class _StandIn:
@@ -143,6 +143,31 @@ class Norm:
         return out
 
 
+class Relu:
+    """A ReLU, and what is called in place of its `forward` in a later call.
+
+    Attributes:
+        alone: what the holders of a gradient are that may be written over.
+    """
+
+    def __init__(self, relu: nn.ReLU) -> None:
+        self.relu = relu
+        self.alone: Holders | None = None
+        self.replaying = _StandIn(relu, self.replay)
+        self._plain: Forward = nn.ReLU.forward.__get__(relu)
+
+    def replay(self, x: Tensor) -> Tensor:
+        """What it gives in a later call: its backward writes over the gradient that enters it, where nobody else holds that."""
+        if (
+            x.numel() < _SMALL
+            or not (x.requires_grad and torch.is_grad_enabled() and _is_ordinary(x))
+            or (self.relu.inplace and x._is_view())
+        ):
+            return self._plain(x)
+        out: Tensor = _ThriftyRelu.apply(x, self.relu.inplace, self.alone)
+        return out
+
+
 class StandIns:
     """The batch norms and ReLUs of a module, and what stands in for them; not those that somebody else replaced already.
 
@@ -157,11 +182,12 @@ class StandIns:
     def __init__(self, modules: Sequence[nn.Module], layers: Sequence[nn.Module] | None) -> None:
         known = [m for m in modules if "forward" not in m.__dict__]
         self.norms = [Norm(m) for m in known if type(m).forward is _BATCH_NORMS.get(type(m))]
-        self.relus = [(m, _thrifty(m)) for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
+        self.relus = [Relu(m) for m in known if type(m) is nn.ReLU and nn.ReLU.forward is _RELU]
         self.first = self.again = None
         if layers is not None:
             noting = {stand_in.norm: stand_in.note for stand_in in self.norms}
-            replaying = {stand_in.norm: stand_in.replay for stand_in in self.norms} | dict(self.relus)
+            replaying: dict[nn.Module, Forward] = {stand_in.norm: stand_in.replay for stand_in in self.norms}
+            replaying |= {stand_in.relu: stand_in.replay for stand_in in self.relus}
             self.first = [noting.get(layer, layer.forward) for layer in layers]
             self.again = [replaying.get(layer, layer.forward) for layer in layers]
 
@@ -177,7 +203,7 @@ class Savings:
     def __init__(self, stand_ins: StandIns, *, private: bool) -> None:
         self._stand_ins = stand_ins
         self._private = private
-        self._watched = _relus_are_watched
+        self._watched = _RELUS_ARE_WATCHED.get()
         self._untouched: frozenset[nn.Module] = frozenset()
         self._noted: list[list[BatchStatistics | None]] = [[] for _ in stand_ins.norms]
 
@@ -195,12 +221,14 @@ class Savings:
         self._begin(anew=True)
         return self._stand_ins.first
 
-    def again(self) -> Sequence[Forward] | None:
-        """For a later call, likewise."""
-        self._begin(anew=False)
+    def again(self, alone: Holders | None) -> Sequence[Forward] | None:
+        """For a later call, likewise; `alone` as of `Relu`."""
+        self._begin(anew=False, alone=alone)
         return self._stand_ins.again if not self._watched else None
 
-    def _begin(self, *, anew: bool) -> None:
+    def _begin(self, *, anew: bool, alone: Holders | None = None) -> None:
+        for relu in self._stand_ins.relus:
+            relu.alone = alone
         for known, noted in zip(self._stand_ins.norms, self._noted, strict=True):
             if anew:
                 noted.clear()
@@ -212,21 +240,21 @@ class Savings:
         for known in self._stand_ins.norms:
             known.norm.__dict__["forward"] = known.noting
 
-    def begin_replaying(self) -> None:
+    def begin_replaying(self, alone: Holders | None) -> None:
         """Before a later call: batch norms take the statistics that they noted, ReLUs back-propagate in place, until `end`."""
-        self._begin(anew=False)
+        self._begin(anew=False, alone=alone)
         for known in self._stand_ins.norms:
             known.norm.__dict__["forward"] = known.replaying
         if not self._watched:
-            for relu, forward in self._stand_ins.relus:
-                relu.__dict__["forward"] = forward
+            for known_relu in self._stand_ins.relus:
+                known_relu.relu.__dict__["forward"] = known_relu.replaying
 
     def end(self) -> None:
         """After either."""
         for known in self._stand_ins.norms:
             known.norm.__dict__.pop("forward", None)
-        for relu, _ in self._stand_ins.relus:
-            relu.__dict__.pop("forward", None)
+        for known_relu in self._stand_ins.relus:
+            known_relu.relu.__dict__.pop("forward", None)
 
 
 def _is_ordinary(x: Tensor) -> bool:
@@ -285,25 +313,10 @@ class _KnownStatistics(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def _thrifty(relu: nn.ReLU) -> _StandIn:
-    plain: Forward = nn.ReLU.forward.__get__(relu)
-
-    def forward(x: Tensor) -> Tensor:
-        if (
-            x.numel() < _SMALL
-            or not (x.requires_grad and torch.is_grad_enabled() and _is_ordinary(x))
-            or (relu.inplace and x._is_view())
-        ):
-            return plain(x)
-        out: Tensor = _Relu.apply(x, relu.inplace)
-        return out
-
-    return _StandIn(relu, forward)
-
-
-class _Relu(torch.autograd.Function):
+class _ThriftyRelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, in_place: bool, alone: Holders | None) -> Tensor:
+        ctx.alone = alone
         if in_place:
             ctx.mark_dirty(x)
         out = x.relu_() if in_place else x.relu()
@@ -311,10 +324,10 @@ class _Relu(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (out,) = ctx.saved_tensors
         same_layout = grad.stride() == out.stride() and grad.dtype == out.dtype
-        if same_layout and gradient_is_ours(grad) and not torch.is_grad_enabled():
+        if same_layout and gradient_is_ours(grad, ctx.alone) and not torch.is_grad_enabled():
             torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
-            return grad, None
-        return torch.ops.aten.threshold_backward(grad, out, 0), None
+            return grad, None, None
+        return torch.ops.aten.threshold_backward(grad, out, 0), None, None

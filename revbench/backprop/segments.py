@@ -22,7 +22,7 @@ from torch.autograd.graph import get_gradient_edge
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
 from revbench.backprop.compiling import outside_graphs
 from revbench.backprop.half_step import NO_SECOND_DERIVATIVE
-from revbench.backprop.ownership import try_out_gradients
+from revbench.backprop.ownership import Holders, try_out_gradients
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
@@ -132,10 +132,10 @@ class _Segment(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy=sequence.strategy))
         state = ctx.saved_tensors[: sequence.width]
-        try_out_gradients()
+        alone = try_out_gradients()
         collected: dict[_Key, Tensor] = {}
         needs = ctx.needs_input_grad[1 : 1 + sequence.width]
-        of_state = _differentiate(sequence, sequence.recordings, state, needs, grads, collected)
+        of_state = _differentiate(sequence, sequence.recordings, state, needs, grads, collected, alone)
         sequence.judge(sequence.recordings, state)
         of_parameters = [collected.get((_PARAMETER, id(p))) for p in sequence.parameters]
         return None, *of_state, *of_parameters, *(collected.get((_ARGUMENT, id(t))) for t in sequence.tensors)
@@ -148,25 +148,31 @@ def _differentiate(
     needs: Sequence[bool],
     grads: Sequence[Tensor | None],
     collected: dict[_Key, Tensor],
+    alone: Holders | None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`."""
+    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`.
+
+    `alone`: what the holders of a gradient are that may be written over.
+    """
     if sequence.halve and len(recordings) > 1:
         middle = len(recordings) // 2
         inner = state
         for recording in recordings[:middle]:
             inner = _as_state(recording.once_more((*inner, *recording.arguments.tensors)))
         grads = _differentiate(
-            sequence, recordings[middle:], inner, recordings[middle].needs[: len(inner)], grads, collected
+            sequence, recordings[middle:], inner, recordings[middle].needs[: len(inner)], grads, collected, alone
         )
         del inner
-        return _differentiate(sequence, recordings[:middle], state, needs, grads, collected)
+        return _differentiate(sequence, recordings[:middle], state, needs, grads, collected, alone)
 
     leaves = tuple(x.detach().requires_grad_(need) for x, need in zip(state, needs, strict=True))
     outputs: State = leaves
     wanted: list[tuple[_Key, Tensor]] = []
     for recording in recordings:
         given = recording.arguments.tensors
-        result, extra, aliases = recording.run_again((*outputs, *given), differentiate=True, linked=len(outputs))
+        result, extra, aliases = recording.run_again(
+            (*outputs, *given), differentiate=True, linked=len(outputs), alone=alone
+        )
         outputs = _as_state(result)
         sequence.look(recording, outputs)
         # Each once: what stands in for a parameter of two units can be the parameter itself.

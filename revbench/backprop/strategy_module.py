@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import nn
 from revbench.backprop.certificate import Certificate, Notary, Witness
 from revbench.backprop.compiling import compile_pieces
 from revbench.backprop.structure import Structures
-from revbench.choices import ALL_STRATEGIES, NONREVERSIBLE, TORCH_STRATEGIES, Nonreversible, Strategy
-from revbench.errors import UserError, unknown
+from revbench.backprop.torch_strategies import BudgetedUnits
+from revbench.case.views import Backpropagation
+from revbench.choices import TORCH_STRATEGIES, Nonreversible, Strategy
+from revbench.errors import UserError
 
 
 class StrategyModule(nn.Module):
@@ -35,11 +38,11 @@ class StrategyModule(nn.Module):
     def __init__(self, strategies: Iterable[Strategy], strategy: Strategy, nonreversible: Nonreversible) -> None:
         super().__init__()
         self.strategies = tuple(strategies)
-        self._strategy: Strategy = "stored"
-        self._nonreversible: Nonreversible = "kept"
+        self._chosen = Backpropagation("stored")  # but for what only `reconstructed` has
         self._kept_half_blocks = 0
         self._notary: Notary | None = None
         self._structures = Structures()
+        self._budgeted = BudgetedUnits()
         self.certify = False
         self.tripwire = True
         self.witness: Witness | None = None
@@ -48,20 +51,32 @@ class StrategyModule(nn.Module):
     @property
     def strategy(self) -> Strategy:
         """The strategy of the next call."""
-        return self._strategy
+        return self._chosen.strategy
 
     @strategy.setter
     def strategy(self, value: Strategy) -> None:
-        self.set_strategy(value, self._nonreversible if value != "stored" else "kept")
+        self.set_strategy(value, self.nonreversible if value != "stored" else "kept")
 
     @property
     def nonreversible(self) -> Nonreversible:
         """What the next call does with activations that can't be reconstructed."""
-        return self._nonreversible
+        return self._chosen.nonreversible
 
     @nonreversible.setter
     def nonreversible(self, value: Nonreversible) -> None:
-        self.set_strategy(self._strategy, value)
+        self.set_strategy(self.strategy, value)
+
+    @property
+    def backpropagation(self) -> Backpropagation:
+        """All that the next call goes by; setting it sets strategy, nonreversible, kept half blocks and certify at once."""
+        if self.strategy != "reconstructed" or not (self._kept_half_blocks or self.certify):
+            return self._chosen
+        return replace(self._chosen, kept_half_blocks=self._kept_half_blocks, certify=self.certify)
+
+    @backpropagation.setter
+    def backpropagation(self, value: Backpropagation) -> None:
+        self.set_strategy(value.strategy, value.nonreversible)
+        self.kept_half_blocks, self.certify = value.kept_half_blocks, value.certify
 
     @property
     def kept_half_blocks(self) -> int:
@@ -103,17 +118,11 @@ class StrategyModule(nn.Module):
             UserError: an unknown name, a strategy that this module does not support, or ``stored``
                 together with ``recomputed``.
         """
-        name = getattr(self, "name", type(self).__name__)
-        if strategy not in ALL_STRATEGIES:
-            raise unknown("strategy", strategy, ALL_STRATEGIES)
+        chosen = Backpropagation(strategy, nonreversible)
         if strategy not in (*self.strategies, *TORCH_STRATEGIES):
+            name = getattr(self, "name", type(self).__name__)
             raise UserError(
                 f"{name} has no reversible block, so strategy {strategy!r} is not possible;"
                 f" use one of {', '.join(self.strategies)}"
             )
-        if nonreversible not in NONREVERSIBLE:
-            raise unknown("choice for nonreversible", nonreversible, NONREVERSIBLE)
-        if strategy == "stored" and nonreversible == "recomputed":
-            raise UserError(f"{name}: strategy 'stored' keeps every activation; nonreversible must be 'kept'")
-        self._strategy = strategy
-        self._nonreversible = nonreversible
+        self._chosen = chosen

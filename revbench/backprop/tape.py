@@ -7,7 +7,7 @@ import functools
 from torch import Tensor
 
 from revbench.backprop.certificate import Witness
-from revbench.backprop.ownership import memory_is_ours, try_out_gradients
+from revbench.backprop.ownership import Holders, memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording
 from revbench.backprop.stream import FloatStream
 from revbench.backprop.tripwire import Tripwire
@@ -22,6 +22,11 @@ class Tape:
         witness: sees the activations.
         tripwire: compares what the functions give in backward with what they gave in forward.
         zeros: of the half that the first half step's function is given; None if that is not reconstructed.
+
+    Attributes:
+        recordings: of the half steps, in forward's order.
+        first_with_gradient: the index of the first that needs gradient: the last on the way back.
+        alone: in backward, what the holders of a gradient are that may be written over.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class Tape:
         self.first_with_gradient: int | None = None
         self._pair: tuple[Tensor, Tensor] | None = None
         self._owned = (False, False)
+        self.alone: Holders | None = None
 
     def begin(self, a: Tensor, out: Tensor) -> None:
         """Start backward from the chain's outputs, which the caller may hold: they are not written to.
@@ -43,7 +49,7 @@ class Tape:
         """
         self._pair = (a.detach(), out.detach())
         self._owned = (False, False)
-        try_out_gradients()
+        self.alone = try_out_gradients()
         for recording in self.recordings[self.first_with_gradient or 0 :]:
             recording.prepare_again()
         if self.tripwire is not None:

@@ -26,11 +26,11 @@ _Given = Sequence[Mapping[str, Any]]  # the keyword arguments of each unit
 ACTIVATION_MEMORY_BUDGET = 0.5
 
 
-def run_alternative(
+def run_torch_strategy(
     strategy: Strategy,
     units: Sequence[nn.Module],
     state: State,
-    owner: nn.Module,
+    budgeted: BudgetedUnits,
     arguments: ChainArguments | None = None,
 ) -> State:
     """Run units one after the other under one of PyTorch's own ways.
@@ -43,7 +43,7 @@ def run_alternative(
             the activations are kept, chosen by the compiler.
         units: from a state to a state.
         state: the tensors that enter the first unit.
-        owner: what the compiled graph is kept with.
+        budgeted: keeps the compiled graph of ``torch_budget`` from call to call.
         arguments: what each F and G of a chain is called with beside its half.
 
     Raises:
@@ -58,11 +58,8 @@ def run_alternative(
         with torch.autograd.graph.save_on_cpu(pin_memory=True):
             return _run(units, state, own)
     if strategy == "torch_budget":
-        compiled = owner.__dict__.get("_budgeted")
-        if compiled is None or compiled.units != tuple(units):
-            compiled = owner.__dict__["_budgeted"] = _Budgeted(units)
         before = random_states(state[0].device)
-        result: State = compiled(state, own)
+        result = budgeted(units, state, own)
         if differ(before, random_states(state[0].device)):
             raise NotImplementedError(
                 "torch_budget draws random numbers anew in backward (an open fault of PyTorch's activation memory budget), so the"
@@ -90,24 +87,28 @@ def _holds_rrelu(state: State) -> bool:
     return any(node.name().startswith("RreluWithNoise") for node in nodes)
 
 
-class _Budgeted:
-    """Units compiled as one graph under `ACTIVATION_MEMORY_BUDGET`; not copied and not pickled with its owner."""
+class BudgetedUnits:
+    """Units compiled as one graph under `ACTIVATION_MEMORY_BUDGET`, once; a copy of it, or one from a file, compiles anew."""
 
-    def __init__(self, units: Sequence[nn.Module]) -> None:
-        self.units = tuple(units)
-        self._run: Callable[[State, _Given], State] = torch.compile(functools.partial(_run, self.units))
+    def __init__(self) -> None:
+        self._units: tuple[nn.Module, ...] = ()
+        self._compiled: Callable[[State, _Given], State] | None = None
 
-    def __call__(self, state: State, given: _Given) -> State:
+    def __call__(self, units: Sequence[nn.Module], state: State, given: _Given) -> State:
+        """What leaves the last of the units."""
         import torch._functorch.config as settings
 
+        if self._compiled is None or self._units != tuple(units):
+            self._units = tuple(units)
+            self._compiled = torch.compile(functools.partial(_run, self._units))
         with settings.patch(activation_memory_budget=ACTIVATION_MEMORY_BUDGET):
-            return self._run(state, given)
+            return self._compiled(state, given)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        return None
+    def __deepcopy__(self, memo: dict[int, Any]) -> BudgetedUnits:
+        return BudgetedUnits()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(None), ())
+        return BudgetedUnits, ()
 
 
 def _selective_contexts() -> Any:

@@ -125,8 +125,8 @@ class ResidualNetwork(StrategyModule):
         x = self._recomputed_or_kept(self.stem, images)
         state = x.chunk(2, 1) if self.architecture.reversible else (x,)
         state = propagate(
-            list(self.trunk), state, owner=self, strategy=self.strategy, nonreversible=self.nonreversible,
-            kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), tripwire=self.tripwire,
+            list(self.trunk), state, owner=self, way=self.backpropagation, witness=self._next_witness(),
+            tripwire=self.tripwire,
         )  # fmt: skip
         return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
 

@@ -44,7 +44,7 @@ class Reconstructions:
     def note_value(self, name: str, value: Tensor) -> None:
         """Forward: what the function gave is not looked at."""
 
-    def weigh(self, value: Tensor) -> None:
+    def digest_residual(self, value: Tensor) -> None:
         """Backward: what the function gave is not looked at."""
 
     def compare(self, name: str, half: Tensor, weighed: Any, call_again: Callable[[], Tensor]) -> None:

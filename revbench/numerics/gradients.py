@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from revbench.backprop import Certificate, StrategyModule
+from revbench.case import Backpropagation
 from revbench.errors import UserError
 from revbench.nested import map_tensors
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
@@ -99,9 +100,10 @@ def set_strategies(model: nn.Module, strategy: str) -> None:
             " your own give set_strategy, a function of (model, strategy)"
         )
     for chain in chains:
-        chain.set_strategy(strategy, chain.nonreversible if strategy != "stored" else "kept")  # type: ignore[arg-type]
         if strategy == "stored":
-            chain.kept_half_blocks, chain.certify = 0, False
+            chain.backpropagation = Backpropagation("stored")
+        else:
+            chain.strategy = strategy  # type: ignore[assignment]
 
 
 def compare_gradients(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from revbench.backprop.recording import Run, runs_now
+from revbench.backprop.recording import Call, calls_now
 from revbench.backprop.replay import watched_relus
 from revbench.module_calls import around_module_calls, unless_entered
 
@@ -66,7 +66,7 @@ class Switches:
         self._stack: list[_Call] = []
         self._starts: dict[str, list[int]] = {}
         self._recorded: dict[Any, int] = {}  # where the calls of a recorded function begin
-        self._again: Counter[Run] = Counter()
+        self._again: Counter[Call] = Counter()
         self._mode = _Mode(self)
 
     @contextmanager
@@ -93,19 +93,19 @@ class Switches:
         Raises:
             NotImplementedError: backward runs something again that can't be told which call of forward it repeats.
         """
-        runs = runs_now()
-        for run in reversed(runs):
-            if run.again:
-                if run.recording not in self._recorded:
+        calls = calls_now()
+        for call in reversed(calls):
+            if call.again:
+                if call.recording not in self._recorded:
                     raise NotImplementedError("a function runs again whose first call was not watched")
-                found = self._recorded[run.recording] + self._again[run]
-                self._again[run] += 1
+                found = self._recorded[call.recording] + self._again[call]
+                self._again[call] += 1
                 break
         else:
             found = self._found_by_module() if _in_backward() else self._next()
-        for run in runs:
-            if not run.again:
-                self._recorded.setdefault(run.recording, found)
+        for call in calls:
+            if not call.again:
+                self._recorded.setdefault(call.recording, found)
         return found
 
     def _next(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from revbench import reversible
 from revbench.backprop.ownership import gradient_is_ours, memory_is_ours, try_out_gradients
 from revbench.backprop.recording import Recording
-from revbench.backprop.replay import _KnownStatistics, _Relu
+from revbench.backprop.replay import _KnownStatistics, _ThriftyRelu
 from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
 from revbench.choices import STRATEGIES
@@ -149,9 +149,12 @@ def test_one_value_a_channel_is_still_an_error() -> None:
     ],
 )
 def test_relu_never_writes_over_a_gradient_that_somebody_holds(body: object, in_place: bool) -> None:
-    try_out_gradients()
+    alone = try_out_gradients()
     found = []
-    for relu in (_Relu.apply, lambda y, in_place: F.relu(y, inplace=in_place)):
+    for relu in (
+        lambda y, in_place: _ThriftyRelu.apply(y, in_place, alone),
+        lambda y, in_place: F.relu(y, inplace=in_place),
+    ):
         torch.manual_seed(3)
         x = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
         kept: list[Tensor] = []
@@ -207,7 +210,7 @@ def test_under_autocast_batch_norm_is_the_one_of_stored(dtype: torch.dtype) -> N
 
 def test_relu_differentiates_twice() -> None:
     x = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x: _Relu.apply(x * 1.0, False).square(), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: _ThriftyRelu.apply(x * 1.0, False, None).square(), (x,))
 
 
 @pytest.mark.skipif(not try_out_gradients(), reason="this PyTorch does not tell who holds a gradient")
@@ -221,10 +224,10 @@ def test_holders_are_told_apart() -> None:
 
         @staticmethod
         def backward(ctx: object, grad: Tensor) -> Tensor:
-            seen.append(gradient_is_ours(grad))
+            seen.append(gradient_is_ours(grad, alone))
             return grad
 
-    try_out_gradients()
+    alone = try_out_gradients()
     x = torch.randn(3, 3, requires_grad=True)
     (Ask.apply(x) @ torch.ones(3, 3)).sum().backward()
     y = torch.randn(3, 3)

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import revbench
 from revbench import UserError, build_model, reversible
 from revbench.backprop import ReversibleBlock, propagate
+from revbench.case import Backpropagation
 from revbench.choices import STRATEGIES
 from tests.backprop.chains import relative_difference
 
@@ -162,7 +163,7 @@ def test_a_block_with_a_forward_of_its_own_is_not_reconstructed() -> None:
 
     block = Doubled(nn.Linear(3, 3), nn.Linear(3, 3))
     x = torch.randn(2, 3), torch.randn(2, 3)
-    for a, b in zip(propagate([block], x, owner=block, strategy="reconstructed"), block(*x), strict=True):
+    for a, b in zip(propagate([block], x, owner=block, way=Backpropagation("reconstructed")), block(*x), strict=True):
         assert torch.equal(a, b)
 
 

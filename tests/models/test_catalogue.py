@@ -113,7 +113,7 @@ def test_initialisation_is_he_et_al_fan_out() -> None:
         ("resnet-32", {"bottleneck": "yes"}, "bottleneck"),
         ("resnet-32", {"strategy": "reconstructed"}, "no reversible block"),
         ("revnet-38", {"strategy": "restored"}, "unknown strategy"),
-        ("revnet-38", {"strategy": "stored", "nonreversible": "recomputed"}, "must be 'kept'"),
+        ("revnet-38", {"strategy": "stored", "nonreversible": "recomputed"}, "must be kept"),
         ("revnet-38", {"nonreversible": "lost"}, "nonreversible"),
     ],
 )
