@@ -11,13 +11,12 @@ import torch
 from torch import nn
 
 from revbench.backprop import Certificate, StrategyModule
-from revbench.case import Backpropagation
-from revbench.errors import UserError
 from revbench.nested import map_tensors
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
 from revbench.numerics.components import Components, compare_components
 from revbench.numerics.derivative import norm_of
 from revbench.numerics.gradient_errors import ErrorTable, PartError, blocks
+from revbench.numerics.networks import Networks, SetStrategy, set_strategies
 from revbench.numerics.passes import Loss, Pass, Step, autocast_to, device_of, random_states_kept
 from revbench.numerics.reference import (
     check_measurable,
@@ -32,7 +31,6 @@ from revbench.numerics.switches import Switches
 from revbench.numerics.twins import check_twins
 
 _SAME_BATCH = 1e-5  # a noise below this is that of one batch, drawn again
-SetStrategy = Callable[[nn.Module, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +85,6 @@ class GradientDrift:
     blocks_left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def set_strategies(model: nn.Module, strategy: str) -> None:
-    """Set a strategy on every `revbench.reversible` inside a model.
-
-    Raises:
-        UserError: there is none.
-    """
-    chains = [module for module in model.modules() if isinstance(module, StrategyModule)]
-    if not chains:
-        raise UserError(
-            f"{type(model).__name__} has no reversible block that revbench knows (no revbench.reversible inside); for blocks of"
-            " your own give set_strategy, a function of (model, strategy)"
-        )
-    for chain in chains:
-        if strategy == "stored":
-            chain.backpropagation = Backpropagation("stored")
-        else:
-            chain.strategy = strategy  # type: ignore[assignment]
-
-
 def compare_gradients(
     model: nn.Module,
     loss: Loss,
@@ -148,64 +127,33 @@ def compare_gradients(
     """
     check_measurable(model)
     with random_states_kept(), own_gradients_aside(model):
-        exact, plain, ours = (copied(model) for _ in range(3))
-        chains = [module for module in ours.modules() if isinstance(module, StrategyModule)]
-        if strategy is not None:
-            set_strategy(ours, strategy)
-        elif set_strategy is not set_strategies:
-            raise UserError("set_strategy is given, but no strategy to set")
-        name = strategy or next((c.strategy for c in chains if c.strategy != "stored"), "stored")
-        if chains or strategy is not None:
-            set_strategy(exact, "stored")
-            set_strategy(plain, "stored")
-        exact.double()
-        wide = map_tensors(lambda x: x.double() if x.is_floating_point() else x, (inputs, targets))
+        networks = Networks.of(model, strategy, set_strategy)
+        batch = inputs, targets
+        wide = map_tensors(lambda x: x.double() if x.is_floating_point() else x, batch)
         # What follows switches would also break up what is compiled, and another gradient would be judged.
-        follow_switches = follow_switches and name != "torch_budget" and not any(map(is_compiled, model.modules()))
-
-        def follow(which: nn.Module, imposed: Switches | None = None) -> Switches | None:
-            return Switches(which, frozen_to=imposed) if follow_switches else None
-
-        step = Step(loss, seed, autocast).with_loss_scale(plain, inputs, targets)
-        twin = set_strategy is not set_strategies and strategy is not None and strategy != "stored"
-        if twin and closer:
-            check_twins(loss, seed, copied(plain), copied(ours), wide, str(strategy))
-        reference = run_reference(loss, seed, exact, wide, follow(exact))
-        alone = reference.own_functions if not chains and not twin else ()
-        wrong = reference_derivative_error(loss, seed, exact, wide, reference.gradient) if alone else None
-        same = autocast == "none" and all(p.dtype == torch.float64 for p in plain.parameters())
-        stored = reference if same else step.run(plain, inputs, targets, "stored", follow(plain))
-        witnesses = _place_witnesses(ours)
-        own = stored if name == "stored" else step.run(ours, inputs, targets, name, follow(ours))
-        activations = _activation_errors(witnesses)
+        compiled = networks.name == "torch_budget" or any(map(is_compiled, model.modules()))
+        follow = _follow if follow_switches and not compiled else _do_not_follow
+        step = Step(loss, seed, autocast).with_loss_scale(networks.plain, *batch)
+        if networks.are_twins and closer:
+            check_twins(loss, seed, copied(networks.plain), copied(networks.ours), wide, networks.name)
+        reference = run_reference(loss, seed, networks.exact, wide, follow(networks.exact))
+        alone = reference.own_functions if not networks.chains and not networks.are_twins else ()
+        wrong = reference_derivative_error(loss, seed, networks.exact, wide, reference.gradient) if alone else None
+        same = autocast == "none" and all(p.dtype == torch.float64 for p in networks.plain.parameters())
+        stored = reference if same else step.run(networks.plain, *batch, "stored", follow(networks.plain))
+        own, activations = _own_pass(step, networks, batch, stored, follow)
         left_out: dict[str, str] = {}
-        if not chains and name != "stored":
+        if not networks.chains and networks.name != "stored":
             with autocast_to(autocast, device_of(model)):
-                activations, left_out = round_trips(copied(plain), inputs)
-        certificates = tuple(chain.certificate for chain in chains if chain.certificate is not None)
-        for chain in chains:
-            chain.witness = None
-
-        reason = "compiled code can't be followed" if not follow_switches else None
-        reason = reason or reference.unfollowed or own.unfollowed or stored.unfollowed
-        smooth: tuple[Pass, Pass] | None = None
-        if reason is None:
-            try:
-                smooth_stored = _smoothed(step, stored, reference, plain, (inputs, targets), "stored")
-                smooth_own = smooth_stored
-                if name != "stored":
-                    smooth_own = _smoothed(step, own, reference, ours, (inputs, targets), name)
-                reason = smooth_stored.unfollowed or smooth_own.unfollowed
-                smooth = (smooth_stored, smooth_own) if reason is None else None
-            except NotImplementedError as error:  # the passes called unlike functions
-                reason = str(error)
+                activations, left_out = round_trips(copied(networks.plain), inputs)
+        smooth, reason = _smooth_passes(step, networks, batch, (reference, stored, own))
         expected = _expected_flips(own, reference), _expected_flips(stored, reference)
-        noise = _noise(step, plain, stored, other_batches, reference)
+        noise = _noise(step, networks.plain, stored, other_batches, reference)
         condition = None
         if closer:
-            frozen = follow(exact, reference.switches) if reason is None else None
-            condition = reference_condition(loss, seed, exact, wide, reference.gradient, frozen)
-    errors = ErrorTable(reference, stored, own, *(smooth or (None, None)), followed=reason is None)
+            frozen = follow(networks.exact, reference.switches) if reason is None else None
+            condition = reference_condition(loss, seed, networks.exact, wide, reference.gradient, frozen)
+    errors = ErrorTable(reference, stored, own, *smooth, followed=reason is None)
     worst = max(activations.values(), key=lambda error: math.inf if math.isnan(error.rms) else error.rms, default=None)
     return GradientDrift(
         whole=errors.of(list(reference.gradient), worst, at=errors.switch_modules),
@@ -214,12 +162,12 @@ def compare_gradients(
         units=reference.switches.units() if reference.switches is not None and reason is None else None,
         blocks=blocks(model, errors, activations),
         tensors={key: errors.of([key]) for key, value in reference.gradient.items() if value.numel() > 1},
-        activation_reason=None if activations else _why_no_activations(name, chains),
+        activation_reason=None if activations else _why_no_activations(networks),
         trace=_trace(stored, own),
         casts=reference.switches.casts if reference.switches is not None else {},
         loss=reference.loss,
         loss_scale=step.loss_scale,
-        certificates=certificates,
+        certificates=tuple(chain.certificate for chain in networks.chains if chain.certificate is not None),
         own_functions=alone,
         expected_flips=expected[0] if reason is None else None,
         expected_stored_flips=expected[1] if reason is None else None,
@@ -229,6 +177,56 @@ def compare_gradients(
         derivative_error=wrong,
         blocks_left_out=left_out,
     )
+
+
+Follow = Callable[..., "Switches | None"]
+
+
+def _follow(model: nn.Module, imposed: Switches | None = None) -> Switches | None:
+    return Switches(model, frozen_to=imposed)
+
+
+def _do_not_follow(model: nn.Module, imposed: Switches | None = None) -> Switches | None:
+    return None
+
+
+def _own_pass(
+    step: Step, networks: Networks, batch: tuple[Any, Any], stored: Pass, follow: Follow
+) -> tuple[Pass, dict[str, ActivationError]]:
+    """The pass under the strategy that is measured, and how far its reconstructed activations were off, by block."""
+    witnesses = _place_witnesses(networks.ours)
+    own = stored
+    if networks.name != "stored":
+        own = step.run(networks.ours, *batch, networks.name, follow(networks.ours))
+    for chain in networks.chains:
+        chain.witness = None
+    return own, _activation_errors(witnesses)
+
+
+def _smooth_passes(
+    step: Step, networks: Networks, batch: tuple[Any, Any], passes: tuple[Pass, Pass, Pass]
+) -> tuple[tuple[Pass | None, Pass | None], str | None]:
+    """The passes of stored and of the strategy with every switch as in the reference; or why that can't be had.
+
+    Args:
+        step, networks, batch: how they are run.
+        passes: reference, stored, and the strategy's own.
+    """
+    reference, stored, own = passes
+    if reference.switches is None and reference.unfollowed is None:
+        return (None, None), "compiled code can't be followed"
+    reason = reference.unfollowed or own.unfollowed or stored.unfollowed
+    if reason is not None:
+        return (None, None), reason
+    try:
+        smooth_stored = _smoothed(step, stored, reference, networks.plain, batch, "stored")
+        smooth_own = smooth_stored
+        if networks.name != "stored":
+            smooth_own = _smoothed(step, own, reference, networks.ours, batch, networks.name)
+    except NotImplementedError as error:  # the passes called unlike functions
+        return (None, None), str(error)
+    reason = smooth_stored.unfollowed or smooth_own.unfollowed
+    return ((smooth_stored, smooth_own), None) if reason is None else ((None, None), reason)
 
 
 def _smoothed(step: Step, found: Pass, reference: Pass, model: nn.Module, batch: tuple[Any, Any], called: str) -> Pass:
@@ -281,12 +279,12 @@ def _activation_errors(witnesses: Mapping[str, Reconstructions]) -> dict[str, Ac
     }
 
 
-def _why_no_activations(strategy: str, chains: Sequence[StrategyModule]) -> str:
-    if strategy != "reconstructed":
-        return f"{strategy} reconstructs no activation"
-    if any(chain.certify for chain in chains):
+def _why_no_activations(networks: Networks) -> str:
+    if networks.name != "reconstructed":
+        return f"{networks.name} reconstructs no activation"
+    if any(chain.certify for chain in networks.chains):
         return "the certificate's checksums take the place of the activations"
-    if chains:
+    if networks.chains:
         return "no activation was reconstructed"
     return "no module inside has forward(x1, x2) and inverse(y1, y2)"
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from revbench.errors import UserError, first_line
 from revbench.nested import map_tensors
-from revbench.numerics.gradients import GradientDrift, SetStrategy, compare_gradients, set_strategies
+from revbench.numerics.gradients import GradientDrift, compare_gradients
+from revbench.numerics.networks import SetStrategy, set_strategies
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,20 +15,13 @@ from revbench.case import DEFAULT_IMAGE_SIZE
 from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
 from revbench.probes.measurement import Measurement, Progress, Value, finite_or_null
-from revbench.results.files import own_folder
-from revbench.results.runs import CHECKPOINTS, SERIES
-from revbench.training.batches import Facts, open_supply
-from revbench.training.checkpoint import (
-    Checkpoints,
-    largest_checkpoint_bytes,
-    random_states,
-    restore,
-    state_of,
-    weights_sha256,
-)
+from revbench.training.batches import Batch, Facts, open_supply
+from revbench.training.checkpoint import weights_sha256
+from revbench.training.declared import TRAINING
 from revbench.training.loaders import named_failures
 from revbench.training.meter import Meter
 from revbench.training.ranks import Ranks, joined
+from revbench.training.record import TrainingRecord
 from revbench.training.series_file import SeriesFile
 from revbench.training.sources import DIGITS
 from revbench.training.steps import Training
@@ -96,44 +88,25 @@ def measure_training(
     with joined(place, case.device) as ranks:
         if case.world_size != ranks.share.world_size:
             raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
-        size = getattr(getattr(workload.model, "architecture", None), "image_size", None)
-        size = size or case.image_size or DEFAULT_IMAGE_SIZE
         alive(UNPACKING_SECONDS)
         supply = open_supply(
-            case, data_path, image_size=size, validation_limit=validation_images, loaders=loaders, share=ranks.share
-        )
+            case, data_path, image_size=_image_size(workload), validation_limit=validation_images, loaders=loaders,
+            share=ranks.share,
+        )  # fmt: skip
         _check_same_images(ranks, supply.facts)
-        save_every = checkpoint_every if folder or not ranks.first else 0  # only the first of several has a folder
-        most_bytes = largest_checkpoint_bytes(workload.model)
-        checkpoints = None
-        if folder and checkpoint_every and ranks.first:
-            checkpoints = Checkpoints(own_folder(Path(folder), CHECKPOINTS), stem, most_bytes=most_bytes)
-        found = checkpoints.newest() if checkpoints is not None else (None, None)
-        state, note = ranks.from_first(found, most_bytes=most_bytes)
-        training, first = Training(workload, supply, ranks), 0
+        training = Training(workload, supply, ranks)
         options = {"validation_images": validation_images, "evaluations": evaluations, "drift_every": drift_every}
-        if state is not None:
-            first = restore(
-                state, workload, scaler=training.scaler, rank=ranks.share.rank, data=supply.facts.identity,
-                options=options,
-            )  # fmt: skip
+        record = TrainingRecord(folder, stem, training, options, every=checkpoint_every)
         watch = None
         if drift_every and ranks.first:
             watch = DriftMonitor(
                 workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
             )
-        path = own_folder(Path(folder), SERIES) / f"{stem}.jsonl" if folder and ranks.first else None
-        with SeriesFile(path, keep=first) as series, Meter(case.device) as meter, named_failures():
-            shares = _run(
-                training, series, meter, first=first, evaluations=evaluations, watch=watch, checkpoints=checkpoints,
-                save_every=save_every, options=options,
-                progress=progress if ranks.first else lambda _: alive(0.0), alive=alive,
-            )  # fmt: skip
+        with record.series() as series, Meter(case.device) as meter, named_failures():
+            loop = _Loop(training, record, series, meter, watch, evaluations)
+            shares = loop.run(progress if ranks.first else lambda _: alive(0.0), alive)
             columns = series.columns()
-            if path is not None and series.lost:
-                note = f"{note}; " if note else ""
-                note += f"{series.lost} of the series' first {first} lines are lost"
-            own = {name: columns[name][first - case.training_steps :] for name in ("step_seconds", "peak_bytes")}
+            own = {name: columns[name][record.first - case.training_steps :] for name in ("step_seconds", "peak_bytes")}
             of_ranks = ranks.of_all((statistics.median(own["step_seconds"]), max(own["peak_bytes"])))
             high_water = meter.high_water()
     metrics = {
@@ -142,81 +115,96 @@ def measure_training(
         **shares,
         **_of_data(supply.facts),
         "weights_sha256": weights_sha256(workload.model),
-        "resumed_at_step": first,
-        "resume_note": note,
+        "resumed_at_step": record.first,
+        "resume_note": record.note(series),
     }
     if watch is not None and (problems := [moment.problem for moment in watch.moments if moment.problem]):
         metrics["drift_problem"] = problems[0]
-    names: tuple[str, ...] = () if ranks.alone else ("rank_step_seconds", "rank_peak_bytes")
-    samples = {name: [figures[i] for figures in of_ranks] for i, name in enumerate(names)}
+    names = () if ranks.alone else TRAINING.samples
+    samples = {name: [values[i] for values in of_ranks] for i, name in enumerate(names)}
     metrics |= {f"{name}_{how}": f(values) for name, values in samples.items() for how, f in _SUMMARIES.items()}
-    return Measurement(metrics, samples, series=columns if path is None else {})
+    return Measurement(metrics, samples, series={} if record.is_on_disk else columns)
 
 
 _SUMMARIES: Mapping[str, Callable[[Any], Any]] = {"min": min, "median": statistics.median, "max": max}
 
 
-def _run(
-    training: Training,
-    series: SeriesFile,
-    meter: Meter,
-    *,
-    first: int,
-    evaluations: int,
-    watch: DriftMonitor | None,
-    checkpoints: Checkpoints | None,
-    save_every: int,
-    options: Mapping[str, Any],
-    progress: Progress,
-    alive: Callable[[float], None],
-) -> dict[str, Value]:
-    """All steps from `first` on. The figures of a step are read when the next one is under way, so that a GPU never waits
-    for them.
+def _image_size(workload: Workload) -> int:
+    size: int | None = getattr(getattr(workload.model, "architecture", None), "image_size", None)
+    return size or workload.case.image_size or DEFAULT_IMAGE_SIZE
 
-    Returns:
-        ``training_seconds``, ``waiting_share`` and ``series_share``.
+
+class _Loop:
+    """Steps, evaluations and checkpoints, one after the other. The metrics of a step are read when the next one is under way,
+    so that a GPU never waits for them.
     """
-    workload, ranks, steps = training.workload, training.ranks, training.workload.case.training_steps
-    evaluate_at = {round((i + 1) * steps / evaluations) for i in range(evaluations)}
-    under_way: deque[Callable[[], Line]] = deque()
-    waited = wrote = 0.0
-    began = time.perf_counter()
-    source = training.supply.batches(first, steps)
-    for done in range(first + 1, steps + 1):
+
+    def __init__(
+        self,
+        training: Training,
+        record: TrainingRecord,
+        series: SeriesFile,
+        meter: Meter,
+        watch: DriftMonitor | None,
+        evaluations: int,
+    ) -> None:
+        self._training, self._record, self._series, self._meter, self._watch = training, record, series, meter, watch
+        self._steps = training.workload.case.training_steps
+        self._evaluate_at = {round((i + 1) * self._steps / evaluations) for i in range(evaluations)}
+        self._under_way: deque[Callable[[], Line]] = deque()
+        self._waited = self._wrote = 0.0
+
+    def run(self, progress: Progress, alive: Callable[[float], None]) -> dict[str, Value]:
+        """All steps from where the record says on.
+
+        Returns:
+            ``training_seconds``, ``waiting_share`` and ``series_share``.
+        """
+        began = time.perf_counter()
+        source = self._training.supply.batches(self._record.first, self._steps)
+        for done in range(self._record.first + 1, self._steps + 1):
+            inputs, targets = self._next_batch(source)
+            line = self._step(done, inputs, targets)
+            if done in self._evaluate_at:
+                line["validation_loss"], line["validation_error"] = self._training.evaluate(lambda: alive(0.0))
+            save = self._record.saves_at(done)
+            self._write(progress, keep=0 if save or done == self._steps else 1)
+            if save:
+                self._record.save(done, self._series)
+        elapsed = time.perf_counter() - began
+        return {
+            "training_seconds": elapsed, "waiting_share": self._waited / elapsed, "series_share": self._wrote / elapsed
+        }  # fmt: skip
+
+    def _next_batch(self, source: Iterator[Batch]) -> tuple[Any, Tensor]:
         start = time.perf_counter()
         raw, targets = next(source)
-        inputs = training.normalise(raw)
-        waited += time.perf_counter() - start
-        moment = watch(done - 1, inputs, targets) if watch is not None else None
-        meter.begin()
-        totals = training.step(done - 1, inputs, targets)
-        line: Line = {"step": done, "learning_rate": training.learning_rate_at(done - 1)}
-        under_way.append(_reader(line, totals, workload.case.batch_size, meter.end()))
+        inputs = self._training.normalise(raw)
+        self._waited += time.perf_counter() - start
+        return inputs, targets
+
+    def _step(self, done: int, inputs: Any, targets: Tensor) -> Line:
+        """One step, measured; what can't be read yet is added to its line later."""
+        moment = self._watch(done - 1, inputs, targets) if self._watch is not None else None
+        self._meter.begin()
+        totals = self._training.step(done - 1, inputs, targets)
+        line: Line = {"step": done, "learning_rate": self._training.learning_rate_at(done - 1)}
+        batch_size = self._training.workload.case.batch_size
+        self._under_way.append(_reader(line, totals, batch_size, self._meter.end()))
         if moment is not None and moment.drift is not None:
             whole = moment.drift.whole
             line |= {"angle_degrees": whole.angle_degrees, "smooth_relative_error": whole.smooth_relative_error}
-        if done in evaluate_at:
-            line["validation_loss"], line["validation_error"] = training.evaluate(lambda: alive(0.0))
-        save = save_every > 0 and done % save_every == 0 and done < steps
-        while len(under_way) > (0 if save or done == steps else 1):
-            whole_line = under_way.popleft()()
-            now = time.perf_counter()
-            series.add(whole_line)
-            wrote += time.perf_counter() - now
-            shown = {name: finite_or_null(whole_line.get(name)) for name in SHOWN}
-            progress({"done": whole_line["step"], "of": steps, **shown})
-        if save:
-            random = ranks.of_all(random_states(workload.case.device))
-            if checkpoints is not None:
-                series.sync()
-                checkpoints.save(
-                    state_of(
-                        workload, done, scaler=training.scaler.state_dict(), random=random,
-                        data=training.supply.facts.identity, options=options,
-                    )
-                )  # fmt: skip
-    elapsed = time.perf_counter() - began
-    return {"training_seconds": elapsed, "waiting_share": waited / elapsed, "series_share": wrote / elapsed}
+        return line
+
+    def _write(self, progress: Progress, *, keep: int) -> None:
+        """Read and write the lines of the steps before the last so many."""
+        while len(self._under_way) > keep:
+            line = self._under_way.popleft()()
+            start = time.perf_counter()
+            self._series.add(line)
+            self._wrote += time.perf_counter() - start
+            shown = {name: finite_or_null(line.get(name)) for name in SHOWN}
+            progress({"done": line["step"], "of": self._steps, **shown})
 
 
 def _ends(columns: Mapping[str, Sequence[Any]], steps: int) -> Line:
@@ -237,12 +225,14 @@ def _of_data(facts: Facts) -> Line:
     }  # fmt: skip
 
 
-def _reader(line: Line, totals: Tensor, batch_size: int, figures: Callable[[], dict[str, Value]]) -> Callable[[], Line]:
-    """Gives the line with all its figures; it waits for the device."""
+def _reader(
+    line: Line, totals: Tensor, batch_size: int, measured: Callable[[], dict[str, Value]]
+) -> Callable[[], Line]:
+    """Gives the line with all its metrics; it waits for the device."""
 
     def read() -> Line:
         loss, wrong = totals.tolist()
-        line.update(loss=loss, error=wrong / batch_size, **figures())
+        line.update(loss=loss, error=wrong / batch_size, **measured())
         return line
 
     return read

@@ -17,7 +17,8 @@ import revbench
 from revbench.errors import UserError
 from revbench.numerics import passes
 from revbench.numerics.gradient_errors import block_names
-from revbench.numerics.gradients import compare_gradients, set_strategies
+from revbench.numerics.gradients import compare_gradients
+from revbench.numerics.networks import set_strategies
 
 
 def chain() -> nn.Module:
