@@ -17,7 +17,7 @@ class UserError(ValueError):
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
-    """A `UserError` for a name that is not among the known ones, with the nearest one suggested."""
+    """Returns a `UserError` for a name that is not among the known ones, with the nearest one suggested."""
     names = sorted(known)
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -25,7 +25,7 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; the name of its class if it says nothing."""
+    """Returns the first line of what an exception says; the name of its class if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

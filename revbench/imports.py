@@ -27,7 +27,8 @@ def forget_current_folder() -> None:
 
 
 def path_for(models: Iterable[str]) -> list[str]:
-    """The path on which the factories of these models are looked for: this process's, and last the current folder, so that
+    """Returns the path on which the factories of these models are looked for: this process's, and last the current folder, so
+    that
     nothing there shadows a library. Empty if no model needs one: then nothing is imported from anywhere but the libraries.
 
     Args:
@@ -52,7 +53,7 @@ def factories_of(models: Iterable[str]) -> Iterator[None]:
 
 
 def _here() -> str | None:
-    """The current folder; None if it is gone."""
+    """Returns the current folder; None if it is gone."""
     try:
         return os.path.realpath(os.getcwd())
     except OSError:

@@ -39,7 +39,7 @@ def around_module_calls(
 
 
 def unless_entered(mode: TorchFunctionMode) -> AbstractContextManager[Any]:
-    """The mode, or nothing where it is entered already.
+    """Returns the mode, or nothing where it is entered already.
 
     Autograd's engine goes on without the modes of torch functions that surround it, so modules that backward runs
     again must enter them anew.

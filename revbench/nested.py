@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same structure with each tensor in it changed; what holds none is handed on.
+    """Returns the same structure with each tensor in it changed; what holds none is handed on.
 
     Args:
         change: from a tensor to what stands in its place.
@@ -24,7 +24,7 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of such a structure, in its order."""
+    """Returns the tensors of such a structure, in its order."""
     found: list[Tensor] = []
 
     def note(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """The tensor, with all its numbers if it is sparse."""
+    """Returns the tensor, with all its numbers if it is sparse."""
     return tensor.to_dense() if tensor.is_sparse else tensor
 
 

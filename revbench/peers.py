@@ -46,7 +46,7 @@ class ChainNetwork(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, 10)`` of images ``(N, 3, H, W)``."""
+        """Returns logits ``(N, 10)`` of images ``(N, 3, H, W)``."""
         x = self.stem(images)
         if isinstance(self.chain, PeerChain):
             pooled = self.chain(x).mean((2, 3))
@@ -72,7 +72,7 @@ class PeerChain(StrategyModule):
         self._core = [_core(library, pairs)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """One tensor in, one out, as the libraries want it; the halves are those of dimension 1."""
+        """Maps one tensor to one, as the libraries want it; the halves are those of dimension 1."""
         if self.strategy == "stored" or not torch.is_grad_enabled():
             halves = x.chunk(2, 1)
             for block in self.blocks:
@@ -119,7 +119,7 @@ def _core(library: str, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> nn.Modu
 
 
 def chain(library: str = "revbench", kind: str = "basic", blocks: int = 9, tripwire: bool = True) -> ChainNetwork:
-    """The network of a case.
+    """Returns the network of a case.
 
     Args:
         library: ``revbench``, ``revtorch``, ``revlib`` or ``memcnn``.

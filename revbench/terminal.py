@@ -9,12 +9,13 @@ from typing import IO, Any
 
 
 def printable(text: object) -> str:
-    """One line: white space becomes spaces, as many, and any other character that is not printable its escape, ``\\x1b``."""
+    """Returns one line: white space becomes spaces, as many, and any other character that is not printable its escape,
+    ``\\x1b``."""
     return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in str(text))
 
 
 def plain(text: object) -> str:
-    """The same with single spaces: for running text."""
+    """Returns the same with single spaces: for running text."""
     return printable(" ".join(str(text).split()))
 
 

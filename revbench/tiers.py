@@ -142,7 +142,7 @@ Cases = Callable[[Plan], list[Case]]
 
 
 def step_cases(plan: Plan) -> list[Case]:
-    """Each pair of the tier under every strategy that its networks support."""
+    """Returns each pair of the tier under every strategy that its networks support."""
     cases = []
     for resnet in plan.size.pairs:
         batch_size = plan.size.batch_sizes[resnet][plan.on_gpu]
@@ -157,18 +157,18 @@ def step_cases(plan: Plan) -> list[Case]:
 
 
 def leak_cases(plan: Plan) -> list[Case]:
-    """The RevNets of the first pair: stored and reconstructed."""
+    """Returns the RevNets of the first pair: stored and reconstructed."""
     revnet = CATALOGUE[plan.size.pairs[0]].pair
     return [case for case in revnet_cases(plan) if case.model == revnet]
 
 
 def gpu_cases(plan: Plan) -> list[Case]:
-    """Each RevNet of the tier, stored and reconstructed, on a GPU; none on the CPU."""
+    """Returns each RevNet of the tier, stored and reconstructed, on a GPU; none on the CPU."""
     return revnet_cases(plan) if plan.on_gpu else []
 
 
 def revnet_cases(plan: Plan) -> list[Case]:
-    """Each RevNet of the tier, stored and reconstructed."""
+    """Returns each RevNet of the tier, stored and reconstructed."""
     return [
         case
         for case in step_cases(plan)
@@ -179,7 +179,7 @@ def revnet_cases(plan: Plan) -> list[Case]:
 
 
 def catalogue_cases(plan: Plan) -> list[Case]:
-    """Every network of the catalogue, those for CIFAR with 10 and with 100 classes; no step of them is run."""
+    """Returns every network of the catalogue, those for CIFAR with 10 and with 100 classes; no step of them is run."""
     cases = []
     for name, architecture in CATALOGUE.items():
         case = Case(model=name, batch_size=1)
@@ -190,7 +190,7 @@ def catalogue_cases(plan: Plan) -> list[Case]:
 
 
 def drift_cases(plan: Plan) -> list[Case]:
-    """Each RevNet of the tier, reconstructed (`stored` is measured beside it): float32 and float64; the first in all
+    """Returns each RevNet of the tier, reconstructed (`stored` is measured beside it): float32 and float64; the first in all
     arithmetics of the tier, with TF32 on a GPU.
     """
     cases = []
@@ -208,7 +208,7 @@ def drift_cases(plan: Plan) -> list[Case]:
 
 
 def drift_depth_cases(plan: Plan) -> list[Case]:
-    """Chains of growing depth, small enough that hundreds of blocks can be measured in float64."""
+    """Returns chains of growing depth, small enough that hundreds of blocks can be measured in float64."""
     return [
         Case(
             model=chain_model("basic", blocks), strategy="reconstructed", dtype=dtype,
@@ -220,20 +220,20 @@ def drift_depth_cases(plan: Plan) -> list[Case]:
 
 
 def lipschitz_cases(plan: Plan) -> list[Case]:
-    """The first RevNet of the tier in float32, and the chains of drift in each dtype, as deep as the tier says."""
+    """Returns the first RevNet of the tier in float32, and the chains of drift in each dtype, as deep as the tier says."""
     depth = plan.size.lipschitz_blocks
     chains = [case for case in drift_depth_cases(plan) if (_chain(case).blocks or 0) <= depth]
     return [drift_cases(plan)[0], *chains]
 
 
 def determinism_cases(plan: Plan) -> list[Case]:
-    """The RevNet of the first pair under every strategy."""
+    """Returns the RevNet of the first pair under every strategy."""
     revnet = CATALOGUE[plan.size.pairs[0]].pair
     return [case for case in step_cases(plan) if case.model == revnet]
 
 
 def training_cases(plan: Plan) -> list[Case]:
-    """Each training pair: ResNet stored, RevNet stored, RevNet reconstructed, and the nulls of the RevNet."""
+    """Returns each training pair: ResNet stored, RevNet stored, RevNet reconstructed, and the nulls of the RevNet."""
     cases = []
     limit = plan.size.training_images
     for resnet in plan.size.training_pairs:
@@ -247,7 +247,7 @@ def training_cases(plan: Plan) -> list[Case]:
 
 
 def limit_leads(plan: Plan) -> list[Case]:
-    """A pair and a memory limit: what a group of `limit_cases` is named by."""
+    """Returns a pair and a memory limit: what a group of `limit_cases` is named by."""
     return [
         Case(model=resnet, batch_size=1, device=plan.device, memory_limit_bytes=limit)
         for resnet in plan.size.limit_pairs
@@ -269,7 +269,7 @@ def limit_cases(lead: Case) -> list[Case]:
 
 
 def depth_cases(plan: Plan) -> list[Case]:
-    """Chains of growing depth under every strategy of Table 1 of the paper."""
+    """Returns chains of growing depth under every strategy of Table 1 of the paper."""
     return [
         Case(
             model=chain_model("basic", blocks), strategy=strategy,
@@ -281,13 +281,13 @@ def depth_cases(plan: Plan) -> list[Case]:
 
 
 def chain_case(plan: Plan, kind: str, library: str = "revbench", *, tripwire: bool = True) -> Case:
-    """The chain by which libraries are compared, stored by plain autograd."""
+    """Returns the chain by which libraries are compared, stored by plain autograd."""
     model = chain_model(kind, plan.size.chain_blocks, library=library, tripwire=tripwire)
     return Case(model=model, batch_size=plan.size.chain_batch_size, device=plan.device)
 
 
 def chain_cases(plan: Plan) -> list[Case]:
-    """Our strategies and PyTorch's own ways on both kinds of chain; `recursive` is of another order, see Table 1."""
+    """Returns our strategies and PyTorch's own ways on both kinds of chain; `recursive` is of another order, see Table 1."""
     cases = []
     for kind in CHAIN_KINDS:
         stored = chain_case(plan, kind)
@@ -304,12 +304,12 @@ def chain_cases(plan: Plan) -> list[Case]:
 
 
 def chain_leads(plan: Plan) -> list[Case]:
-    """One case for each kind of chain: what a group of contenders is named by."""
+    """Returns one case for each kind of chain: what a group of contenders is named by."""
     return [chain_case(plan, kind) for kind in CHAIN_KINDS]
 
 
 def contenders(plan: Plan, lead: Case) -> list[Case]:
-    """All that are timed together with this lead: our strategies, PyTorch's ways, and the libraries that are installed.
+    """Returns all that are timed together with this lead: our strategies, PyTorch's ways, and the libraries that are installed.
 
     Ours once more without its tripwire, whose cost that is.
     """

@@ -18,7 +18,7 @@ _FACTORS = {
 
 
 def human_bytes(value: float) -> str:
-    """Bytes in the largest binary unit that leaves at least 1: ``36.0 MiB``."""
+    """Returns bytes in the largest binary unit that leaves at least 1: ``36.0 MiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024 or unit == "GiB":
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
@@ -27,7 +27,7 @@ def human_bytes(value: float) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of a size as a person writes it: ``24GiB``, ``500 MB``, ``1.5TiB``, ``1073741824B``.
+    """Returns bytes of a size as a person writes it: ``24GiB``, ``500 MB``, ``1.5TiB``, ``1073741824B``.
 
     Raises:
         UserError: another form, a number without its unit, or nothing.
@@ -44,7 +44,7 @@ def parse_bytes(text: str) -> int:
 
 
 def human_seconds(value: float) -> str:
-    """Seconds in s, ms or µs with three digits: ``133 ms``."""
+    """Returns seconds in s, ms or µs with three digits: ``133 ms``."""
     for factor, unit in ((1.0, "s"), (1e3, "ms")):
         if abs(value) * factor >= 1:
             return f"{_three_digits(value * factor)} {unit}"
@@ -52,26 +52,26 @@ def human_seconds(value: float) -> str:
 
 
 def human_flops(value: float) -> str:
-    """Floating-point operations in GFLOP or TFLOP with three digits."""
+    """Returns floating-point operations in GFLOP or TFLOP with three digits."""
     return f"{_three_digits(value / 1e12)} TFLOP" if value >= 1e12 else f"{_three_digits(value / 1e9)} GFLOP"
 
 
 def human_count(value: float) -> str:
-    """A mean of counts: whole where it is large, ``none`` where it is less than one in a hundred."""
+    """Returns a mean of counts: whole where it is large, ``none`` where it is less than one in a hundred."""
     if value < 0.005:
         return "none"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def human_share(value: float) -> str:
-    """A share in per cent with three digits, small ones as a power of ten."""
+    """Returns a share in per cent with three digits, small ones as a power of ten."""
     if value == 0 or not math.isfinite(value):
         return "nothing" if value == 0 else "not defined"
     return f"{100 * value:.3g} %" if value >= 1e-3 else f"{value:.1e}"
 
 
 def human_degrees(value: float) -> str:
-    """Degrees with three digits; small ones in scientific notation."""
+    """Returns degrees with three digits; small ones in scientific notation."""
     if math.isnan(value):
         return "not defined"
     if value == 0:

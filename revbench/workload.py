@@ -52,7 +52,7 @@ class Workload:
     optimizer: torch.optim.Optimizer
 
     def batch(self, draw: int = 0) -> tuple[Any, Any]:
-        """The batch of this number: the same on every device and in every dtype."""
+        """Returns the batch of this number: the same on every device and in every dtype."""
         generator = torch.Generator().manual_seed(self.case.seed * 1_000_003 + draw)
         inputs, targets = self.make_batch(self.case.batch_size, generator)
         return self.place(inputs), self.place(targets)
@@ -74,24 +74,24 @@ class Workload:
         return value
 
     def forward(self, inputs: Any, targets: Any) -> Tensor:
-        """Zero the gradients (to None) and compute the loss under the case's autocast."""
+        """Returns zero the gradients (to None) and compute the loss under the case's autocast."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             return self.loss(self.model(inputs), targets)
 
     def autocast(self) -> torch.autocast:
-        """A context of the case's autocast."""
+        """Returns a context of the case's autocast."""
         autocast = self.case.autocast
         dtype = None if autocast == "none" else getattr(torch, autocast)
         return torch.autocast(self.case.device_type, dtype=dtype, enabled=autocast != "none")
 
     def step(self, inputs: Any, targets: Any) -> None:
-        """One whole training step."""
+        """Take one whole training step."""
         self.forward(inputs, targets).backward()
         self.optimizer.step()
 
     def gradient(self, inputs: Any, targets: Any) -> dict[str, Tensor]:
-        """The gradient of every trainable parameter by its name, before weight decay."""
+        """Returns the gradient of every trainable parameter by its name, before weight decay."""
         self.forward(inputs, targets).backward()
         return {n: p.grad.detach() for n, p in self.model.named_parameters() if p.grad is not None}
 
@@ -148,7 +148,7 @@ def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
 
 
 def supported_strategies(model: nn.Module) -> tuple[str, ...]:
-    """Of our own strategies those that everything inside a model supports; ``stored`` alone where nothing has one."""
+    """Returns those of our own strategies that everything inside a model supports; ``stored`` alone where nothing has one."""
     chains = [module.strategies for module in model.modules() if isinstance(module, StrategyModule)]
     return tuple(s for s in STRATEGIES if s == "stored" or (chains and all(s in chain for chain in chains)))
 
@@ -244,14 +244,14 @@ def make_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def sparse_weights(model: nn.Module) -> set[int]:
-    """The ``id`` of each weight whose gradient is sparse: of embeddings that were asked for that."""
+    """Returns the ``id`` of each weight whose gradient is sparse: of embeddings that were asked for that."""
     kinds = (nn.Embedding, nn.EmbeddingBag)
     return {id(module.weight) for module in model.modules() if isinstance(module, kinds) and module.sparse}
 
 
 @torch.no_grad()
 def move_by_one_ulp(model: nn.Module, number: int) -> None:
-    """Move one element of the first weight up by one unit in the last place (rule 9: the null of a comparison)."""
+    """Move one element of the first weight up by one unit in the last place, the null of a comparison."""
     weight = next(p for p in model.parameters() if p.dim() >= 2).view(-1)
     i = number % weight.numel()
     weight[i] = torch.nextafter(weight[i], torch.full_like(weight[i], torch.inf))

@@ -76,16 +76,16 @@ class Witness(Protocol):
     """Sees each activation that enters a half step, and again when it has been reconstructed."""
 
     def note(self, name: str, half: Tensor) -> None:
-        """Forward: the activation that enters a half step, any shape."""
+        """Is shown in forward the activation that enters a half step, of any shape."""
 
     def note_value(self, name: str, value: Tensor) -> None:
-        """Forward: what the half step's function gave."""
+        """Is shown in forward what the half step's function gave."""
 
     def digest_residual(self, value: Tensor) -> Any:
-        """Backward: what the half step's function gave when run again, before it may be written over."""
+        """Is shown in backward what the function gave when it ran again, before that may be written over."""
 
     def compare(self, name: str, half: Tensor, weighed: Any, call_again: Callable[[], Tensor]) -> None:
-        """Backward: the same activation as in `note`, reconstructed.
+        """Is shown in backward the activation of `note`, reconstructed.
 
         Args:
             name: of the half step, as in `note`.
@@ -106,19 +106,19 @@ class Notary:
         self._not_deterministic: dict[str, None] = {}
 
     def note(self, name: str, half: Tensor) -> None:
-        """Forward: as `Witness.note`."""
+        """Takes the checksum of what `Witness.note` is shown."""
         self._sums[name] = checksum(half)
 
     def note_value(self, name: str, value: Tensor) -> None:
-        """Forward: as `Witness.note_value`."""
+        """Takes the checksum of what `Witness.note_value` is shown."""
         self._values[name] = checksum(value)
 
     def digest_residual(self, value: Tensor) -> Tensor:
-        """Backward: the checksum of what the function gave."""
+        """Returns the checksum of what the function gave when it ran again."""
         return checksum(value)
 
     def compare(self, name: str, half: Tensor, weighed: Tensor, call_again: Callable[[], Tensor]) -> None:
-        """Backward: as `Witness.compare`."""
+        """Compares the checksums of what `Witness.compare` is shown."""
         before, now = int(self._sums[name]), int(checksum(half))
         self._equal[name] = before == now
         if before == now:
@@ -132,7 +132,7 @@ class Notary:
             self._difference = Difference(name, net, half.numel(), value_changed)
 
     def certificate(self) -> Certificate | None:
-        """What was found; None before a backward pass."""
+        """Returns what was found; None before a backward pass."""
         if not self._equal:
             return None
         equal = sum(self._equal.values())
@@ -141,7 +141,7 @@ class Notary:
 
 @torch.no_grad()
 def checksum(tensor: Tensor) -> Tensor:
-    """A checksum of a tensor's bits that does not depend on the order in which a device adds.
+    """Returns a checksum of a tensor's bits that does not depend on the order in which a device adds.
 
     The lower 32 bits are the sum of the elements' bit patterns modulo 2 to the 32nd; their difference between two
     tensors is, signs being equal, the net change of magnitude in units in the last place. The upper 32 bits are

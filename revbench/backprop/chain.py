@@ -46,7 +46,7 @@ class ReversibleBlock(nn.Module):
     def forward(
         self, x1: Tensor, x2: Tensor, *, f_arguments: _Call = ((), {}), g_arguments: _Call = ((), {})
     ) -> tuple[Tensor, Tensor]:
-        """``(y1, y2)``, of the halves' shape.
+        """Returns ``(y1, y2)``, of the halves' shape.
 
         Args:
             x1, x2: the halves.
@@ -59,19 +59,19 @@ class ReversibleBlock(nn.Module):
     def inverse(
         self, y1: Tensor, y2: Tensor, *, f_arguments: _Call = ((), {}), g_arguments: _Call = ((), {})
     ) -> tuple[Tensor, Tensor]:
-        """``x2 = y2 - G(y1)``, ``x1 = y1 - F(x2)`` (equation 7), without gradient; arguments as of `forward`."""
+        """Returns ``x2 = y2 - G(y1)``, ``x1 = y1 - F(x2)`` (equation 7), without gradient; arguments as of `forward`."""
         x2 = y2 - self.g(y1, *g_arguments[0], **g_arguments[1])
         return y1 - self.f(x2, *f_arguments[0], **f_arguments[1]), x2
 
 
 def is_reversible(unit: nn.Module) -> bool:
-    """Whether a unit is an additive coupling that can be reconstructed; a subclass with a forward of its own is not."""
+    """Tells whether a unit is an additive coupling that can be reconstructed; a subclass with a forward of its own is not."""
     own = isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
     return own and "forward" not in unit.__dict__
 
 
 def pieces_of(units: Iterable[nn.Module]) -> list[nn.Module]:
-    """What a strategy calls of these units: F and G of an additive coupling, the others whole."""
+    """Returns what a strategy calls of these units: F and G of an additive coupling, the others whole."""
     pieces: list[nn.Module] = []
     for unit in units:
         pieces += [unit.f, unit.g] if isinstance(unit, ReversibleBlock) and is_reversible(unit) else [unit]
@@ -253,7 +253,7 @@ class ReversibleChain(StrategyModule):
         g_kwargs: OfEachBlock = None,
         **kwargs: Any,
     ) -> Halves:
-        """The input that gives `y`, to rounding, without gradient; in `eval()` for blocks with batch norm.
+        """Returns the input that gives `y`, to rounding, without gradient; in `eval()` for blocks with batch norm.
 
         Arguments and errors as of `forward`.
         """
@@ -274,7 +274,7 @@ def reversible(
     certify: bool = False,
     tripwire: bool = True,
 ) -> ReversibleChain:
-    """A chain of additive coupling blocks over anybody's F and G.
+    """Returns a chain of additive coupling blocks over anybody's F and G.
 
     Args:
         pairs: ``(F, G)`` of each block: modules that map a half to a tensor of the same shape.

@@ -20,7 +20,7 @@ _Called = TypeVar("_Called", bound=Callable[..., Any])
 
 
 def outside_graphs(function: _Called) -> _Called:
-    """A function that `torch.compile` steps over, with all that it calls, instead of tracing into it.
+    """Returns a function that `torch.compile` steps over, with all that it calls, instead of tracing into it.
 
     As `torch.compiler.disable`, which would import the compiler at once: a second and a half that most never need.
     """
@@ -57,7 +57,7 @@ def compile_pieces(pieces: Iterable[nn.Module], *, backend: str | Callable[..., 
 
 
 def _of_its_own(piece: nn.Module) -> Callable[..., Any]:
-    """A function that calls the module, with a code object of its own.
+    """Returns a function that calls the module, with a code object of its own.
 
     PyTorch limits how often one code object is compiled (8 times), and `nn.Module.compile` takes the same one for
     every module: the ninth F of a network would run eagerly, or fail.

@@ -40,7 +40,7 @@ COPIED: Mapping[type, Callable[[Any], Any]] = {
 
 
 def with_stand_ins(container: Any, stand_ins: Mapping[int, Any]) -> Any:
-    """A further copy of a copied attribute, its tensors exchanged."""
+    """Returns a further copy of a copied attribute, its tensors exchanged."""
     kind = type(container)
     twin = (CONTAINERS.get(kind) or COPIED[kind])(container)
     if isinstance(twin, dict):
@@ -55,7 +55,7 @@ def with_stand_ins(container: Any, stand_ins: Mapping[int, Any]) -> Any:
 
 
 def alias(parameter: nn.Parameter, value: Tensor, need: bool) -> Tensor:
-    """A leaf on the memory of `value` that passes for the parameter: of its class, with its attributes."""
+    """Returns a leaf on the memory of `value` that passes for the parameter: of its class, with its attributes."""
     kind: Any = type(parameter)
     if issubclass(kind, nn.Parameter) and kind.__torch_dispatch__ is nn.Parameter.__torch_dispatch__:
         twin: Tensor = Tensor._make_subclass(kind, value.detach(), need)
@@ -71,17 +71,17 @@ def with_attributes(tensor: Tensor, twin: Tensor) -> Tensor:
 
 
 def value_of(tensor: Tensor) -> Tensor:
-    """A copy without history."""
+    """Returns a copy without history."""
     return tensor.detach().clone()
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often PyTorch has seen it change; 0 for tensors of inference, of which it does not keep count."""
+    """Returns how often PyTorch has seen it change; 0 for tensors of inference, of which it does not keep count."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def address_of(tensor: Tensor) -> int:
-    """Where the data lies, as a number that another place does not share; 0 for a tensor without memory of its own."""
+    """Returns where the data lies, as a number that another place does not share; 0 for a tensor without memory of its own."""
     if isinstance(tensor, FakeTensor):
         return 0
     try:
@@ -95,7 +95,7 @@ def address_of(tensor: Tensor) -> int:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same values, NaN being equal to itself."""
+    """Tells whether two tensors hold the same values, NaN being equal to itself."""
     if a.shape != b.shape or a.dtype != b.dtype or a.layout is not torch.strided:
         return False
     if a.is_complex():

@@ -26,7 +26,7 @@ Order = tuple[int, ...]
 
 
 def fingerprint(value: Tensor, order: Order | None = None, phase: int = 0) -> tuple[Tensor, Order | None]:
-    """Sums of runs of a tensor's numbers. Call it without gradient.
+    """Returns sums of runs of a tensor's numbers. Call it without gradient.
 
     Args:
         value: floating point or complex, any shape, strides and device.
@@ -47,18 +47,18 @@ def fingerprint(value: Tensor, order: Order | None = None, phase: int = 0) -> tu
 
 
 def numbers_read(value: Tensor) -> int:
-    """How many of a tensor's numbers about go into its fingerprint."""
+    """Returns how many of a tensor's numbers about go into its fingerprint."""
     return max(1, value.numel() // _every(value.numel()))
 
 
 def _every(count: int) -> int:
-    """Of so many numbers each how manyth run is read: all below 65,536."""
+    """Says which run of so many numbers is read: every so manyth: all below 65,536."""
     return max(1, min(PHASES - 1, count // _READ))
 
 
 @functools.lru_cache(1024)
 def _run(shape: tuple[int, ...]) -> int:
-    """The length of the runs of a tensor of this shape."""
+    """Returns the length of the runs of a tensor of this shape."""
     count = math.prod(shape)
     return next((run for run in _RUNS if run * _SUMS <= count and all(size % run for size in shape)), 1)
 

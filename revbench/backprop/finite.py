@@ -12,7 +12,7 @@ from revbench.backprop.tape import call_again
 
 
 def all_finite(*halves: Tensor) -> bool:
-    """Whether all of these are; one sum each at first: it is finite if all is, but for a sum that overflows."""
+    """Tells whether all of these are; one sum each at first: it is finite if all is, but for a sum that overflows."""
     return all(bool(half.sum().isfinite()) or bool(half.isfinite().all()) for half in halves)
 
 

@@ -46,7 +46,7 @@ NO_SECOND_DERIVATIVE = (
 class _HalfStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tape: Tape, recording: Recording, a: Tensor, b: Tensor, *others: Tensor) -> Tensor:
-        """``b + m(a)``; `others` are the parameters of m, then the tensors of its arguments."""
+        """Returns ``b + m(a)``; `others` are the parameters of m, then the tensors of its arguments."""
         ctx.set_materialize_grads(False)
         if tape.witness is not None:
             tape.witness.note(recording.name, b)
@@ -126,7 +126,7 @@ def _refuse_another_shape(name: str, b: Tensor, value: Any) -> None:
 
 
 def _add(stream: FloatStream, name: str, b: Tensor, value: Tensor, *, spare: bool = False) -> Tensor:
-    """``b + value``, if that has the dtype of the stream; written over `value` if that is `spare`.
+    """Returns ``b + value``, if that has the dtype of the stream; written over `value` if that is `spare`.
 
     Raises:
         ValueError: `value` has a dtype that would change the stream's.
@@ -161,7 +161,7 @@ class _End(torch.autograd.Function):
 
 
 class _EndJoined(torch.autograd.Function):
-    """As `_End`, for a caller that wants one tensor: that tensor is what is kept."""
+    """Does what `_End` does for a caller that wants one tensor: that tensor is what is kept."""
 
     @staticmethod
     def forward(ctx: Any, tape: Tape, y1: Tensor, y2: Tensor, dim: int) -> Tensor:

@@ -11,7 +11,8 @@ from torch.autograd import forward_ad
 
 
 def dense(half: Tensor) -> Tensor:
-    """A tensor none of whose elements share memory (an expanded one, overlapping windows), which can be laid out again."""
+    """Returns a tensor none of whose elements share memory (an expanded one, overlapping windows), which can be laid out
+    again."""
     return half.clone(memory_format=torch.contiguous_format) if torch._debug_has_internal_overlap(half) == 1 else half
 
 
@@ -20,7 +21,7 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lamb
 
 
 def transformed(halves: Iterable[Tensor]) -> bool:
-    """Whether a transform surrounds this call that needs plain autograd.
+    """Tells whether a transform surrounds this call that needs plain autograd.
 
     That is one of `torch.func`, forward-mode differentiation, `torch.jit.trace` or `torch.export`. The call then runs under
     `stored`, and a warning says so.

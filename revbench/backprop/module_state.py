@@ -173,7 +173,7 @@ class ModuleState:
             )
 
     def settle(self) -> None:
-        """Right after the call: see what it wrote, and drop the copies of what it did not."""
+        """See right after the call what it wrote, and drop the copies of what it did not."""
         for held in self._tensors.values():
             version = version_of(held.tensor)
             moved = version != held.version
@@ -192,7 +192,7 @@ class ModuleState:
             held.version = version
 
     def refuse_new(self) -> None:
-        """Right after the call: raise if it made a parameter that needs gradient, of which no node knows.
+        """Raise right after the call if it made a parameter that needs gradient, of which no node knows.
 
         Raises:
             RuntimeError: it did, or a layer with one.
@@ -211,11 +211,11 @@ class ModuleState:
             )
 
     def versions(self) -> list[int]:
-        """Of the tensors that are held, now."""
+        """Returns the versions of the tensors that are held, now."""
         return [version_of(held.tensor) for held in self._tensors.values()]
 
     def check_left_alone(self, versions: Sequence[int]) -> None:
-        """After a later call, which wrote into shadows: raise if it reached what is behind them all the same.
+        """Raise after a later call, which wrote into shadows, if it reached what is behind them all the same.
 
         Args:
             versions: before that call.
@@ -252,7 +252,7 @@ class ModuleState:
                 )
 
     def is_there(self) -> bool:
-        """Whether plain modules hold exactly what they held, and a later call would leave no trace in it: then it needs no
+        """Tells whether plain modules hold exactly what they held, and a later call would leave no trace in it: then it needs no
         shadows, and the gradient of a parameter can be had without an alias.
         """
         if not self._plain or self._tensors or not self._structure.holds():
@@ -260,14 +260,14 @@ class ModuleState:
         return self.parameters_are_there()
 
     def parameters_are_there(self) -> bool:
-        """Whether the parameters of plain modules are those of the first call, and nothing acts on their gradients."""
+        """Tells whether the parameters of plain modules are those of the first call, and nothing acts on their gradients."""
         return all(owner._parameters.get(key) is tensor for tensor, _, _, owner, key in self._only_read) and not any(
             parameter._backward_hooks or not parameter.is_leaf or parameter.requires_grad != need
             for parameter, need in zip(self.parameters, self._needs_gradient, strict=True)
         )
 
     def shadows(self) -> tuple[list[tuple[type[nn.Module], dict[str, Any]]], dict[int, Tensor]]:
-        """What the modules' class (parametrizations change it) and ``__dict__`` must be for the later call.
+        """Returns what the modules' class (parametrizations change it) and ``__dict__`` must be for the later call.
 
         Returns:
             Both for each module, and the alias that stands in for each parameter, by the parameter's ``id``: what to
@@ -279,7 +279,7 @@ class ModuleState:
         return list(zip(self._structure.kinds, shadows, strict=True)), aliases
 
     def _stand_ins(self) -> dict[int, Any]:
-        """What the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
+        """Returns what the later call finds in place of tensors and containers, by the ``id`` of the one that was there."""
         found: dict[int, Any] = {}
         for identity, held in self._tensors.items():
             if held.copy is not None:
@@ -332,7 +332,7 @@ class ModuleState:
             )
 
     def attribute_of(self, nodes: set[Any], leaf: Tensor) -> str | None:
-        """The attribute that holds this leaf, or a tensor made by one of these nodes of a graph, if there is one."""
+        """Returns the attribute that holds this leaf, or a tensor made by one of these nodes of a graph, if there is one."""
         for held in self._tensors.values():
             if held.kind == "attribute" and (held.tensor is leaf or held.tensor.grad_fn in nodes):
                 owner = type(held.owner).__name__

@@ -109,5 +109,5 @@ _MEMORY_ALONE = _try_out_memory()
 
 
 def memory_is_ours(tensor: Tensor) -> bool:
-    """Whether no other tensor lies on this one's memory: no view, nothing that a graph has saved, nobody's attribute."""
+    """Tells whether no other tensor lies on this one's memory: no view, nothing that a graph has saved, nobody's attribute."""
     return _MEMORY_ALONE is not None and _memory_holders(tensor) == _MEMORY_ALONE

@@ -46,7 +46,7 @@ _TORCH = Path(torch.__file__).parent
 
 
 def _is_pytorchs(function: Any) -> bool:
-    """Whether a function was written in PyTorch's package, or is none of Python."""
+    """Tells whether a function was written in PyTorch's package, or is none of Python."""
     if not isinstance(function, FunctionType):
         return True
     return Path(inspect.unwrap(function).__code__.co_filename).is_relative_to(_TORCH)
@@ -70,7 +70,7 @@ _WHOLE = all(map(_is_pytorchs, _FUNCTIONS.values()))
 
 
 def functions_are_pytorchs() -> bool:
-    """Whether no function of `torch.nn.functional` and no call of modules was replaced since this was imported."""
+    """Tells whether no function of `torch.nn.functional` and no call of modules was replaced since this was imported."""
     return _WHOLE and nn.Module.__call__ is _CALL and vars(F).items() >= _FUNCTIONS.items()
 
 
@@ -89,7 +89,7 @@ def plain_container(kind: _Container) -> _Container:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether one module is a layer of PyTorch's, or `nn.Sequential`, as PyTorch made it."""
+    """Tells whether one module is a layer of PyTorch's, or `nn.Sequential`, as PyTorch made it."""
     kind: Any = type(module)
     known = kind.forward in (_FORWARDS.get(kind), _CONTAINERS.get(kind))
     if not known and not (isinstance(module, nn.Sequential) and _is_sequence(kind)):
@@ -99,11 +99,11 @@ def is_plain(module: nn.Module) -> bool:
 
 @functools.lru_cache(1024)
 def _replaceable(kind: type) -> frozenset[str]:
-    """What an instance may not hold itself: a method of its own, or a weight from outside (a hypernetwork's, say)."""
+    """Returns what an instance may not hold itself: a method of its own, or a weight from outside (a hypernetwork's, say)."""
     methods = {name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, FunctionType)}
     return frozenset(methods | {"weight", "bias"})
 
 
 def may_draw(module: nn.Module) -> bool:
-    """Whether a plain module may draw random numbers."""
+    """Tells whether a plain module may draw random numbers."""
     return isinstance(module, _DRAW)

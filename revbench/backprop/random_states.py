@@ -27,13 +27,13 @@ States = dict[torch.device, Tensor]
 
 
 def state_of(device: torch.device) -> Tensor:
-    """The state of a device's generator."""
+    """Returns the state of a device's generator."""
     with torch._C._DisableTorchDispatch():
         return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def random_states(device: torch.device) -> States:
-    """The states of the generators that a module on this device may draw from."""
+    """Returns the states of the generators that a module on this device may draw from."""
     devices = {torch.device("cpu")}
     if device.type == "cuda":
         devices.add(device)
@@ -51,13 +51,13 @@ def put_back(states: States) -> None:
 
 
 def differ(before: States, after: States) -> bool:
-    """Whether a generator drew something in between."""
+    """Tells whether a generator drew something in between."""
     with torch._C._DisableTorchDispatch():
         return any(state.numpy().tobytes() != after[device].numpy().tobytes() for device, state in before.items())
 
 
 def others_may_draw(*, but: int) -> bool:
-    """Whether a thread is alive that may draw from the global generators meanwhile.
+    """Tells whether a thread is alive that may draw from the global generators meanwhile.
 
     Args:
         but: the thread that called forward; while another thread back-propagates, it waits for it.
@@ -100,7 +100,7 @@ class Draws:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """Around the first call."""
+        """Surrounds the first call."""
         others = others_may_draw(but=self._thread)
         self._own, self._open = others and not self._compiled, others and self._compiled
         if not self._own:
@@ -124,7 +124,7 @@ class Draws:
                 put_back(self._after)
 
     def may_be_needed(self) -> bool:
-        """Whether a later call must draw from where this one did.
+        """Tells whether a later call must draw from where this one did.
 
         A function of one's own may draw in backward alone (a gradient's dropout), or put the state back itself
         (`torch.random.fork_rng`); so its later calls find the state of the first unless that is dear.
@@ -132,12 +132,12 @@ class Draws:
         return self.drew() or not (self._plain or self._own or self._open)
 
     def drew(self) -> bool:
-        """Whether the first call drew random numbers (or another thread meanwhile)."""
+        """Tells whether the first call drew random numbers (or another thread meanwhile)."""
         return differ(self._before, self._after)
 
     @contextmanager
     def again(self, name: str) -> Iterator[None]:
-        """Around a later call, which draws the same numbers.
+        """Surrounds a later call, which draws the same numbers.
 
         Raises:
             RuntimeError: another thread drew from the global generators while compiled code ran.
@@ -185,7 +185,7 @@ class OwnGenerators(TorchDispatchMode):
                 self._generators[device].set_state(state)
 
     def states(self) -> States:
-        """Where the generators stand."""
+        """Returns where the generators stand."""
         with torch._C._DisableTorchDispatch():
             return {device: generator.get_state() for device, generator in self._generators.items()}
 

@@ -54,7 +54,7 @@ class Call:
 
 
 def calls_now() -> Sequence[Call]:
-    """The recorded calls that this thread is inside of, the outermost first: what an observer tells calls apart by."""
+    """Returns the recorded calls that this thread is inside of, the outermost first: what an observer tells calls apart by."""
     return getattr(_thread, "calls", ())
 
 
@@ -186,7 +186,7 @@ class Recording:
         return outputs
 
     def arithmetic(self, value: Tensor) -> torch.dtype:
-        """The coarsest dtype that the first call computed in, as far as is known: that of its value, or autocast's."""
+        """Returns the coarsest dtype that the first call computed in, as far as is known: that of its value, or autocast's."""
         coarse = self._surroundings.autocast_dtype
         if coarse is None or coarse is value.dtype:
             return value.dtype
@@ -217,19 +217,19 @@ class Recording:
         return self.arguments.first(inputs[count:], call, self.name)
 
     def prepare_first(self) -> None:
-        """Before forward, if all functions of the chain are plain: look at what the module holds, which no call will change.
+        """Look before forward, if all functions of the chain are plain, at what the module holds, which no call will change.
 
         One after the other that is several times as fast as between two convolutions, whose data sweep the caches.
         """
         self._prepared = self._state()
 
     def prepare_again(self) -> None:
-        """Before backward, likewise: make ready for one later call what can be made ready."""
+        """Make ready before backward, likewise, for one later call what can be made ready."""
         if self._prepared is not None:
             self._ready = self._make_ready()
 
     def _make_ready(self) -> Ready:
-        """What a later call needs; nothing in place of what is there, where that is what the first call found."""
+        """Returns what a later call needs; nothing in place of what is there, where that is what the first call found."""
         if self.state.is_there():
             aliases: dict[int, Tensor] = {id(parameter): parameter for parameter in self.parameters}
             return Ready(None, aliases)
@@ -287,13 +287,13 @@ class Recording:
         return outputs, leaves, ready.aliases
 
     def once_more(self, inputs: Sequence[Tensor], *, differentiate: bool = False) -> Any:
-        """What the module gives when called as by `run_again`; the values have no history."""
+        """Returns what the module gives when called as by `run_again`; the values have no history."""
         outputs, _, _ = self.run_again(inputs, differentiate=differentiate)
         return _without_history(outputs)
 
 
 def _hooks_of_all() -> bool:
-    """Whether somebody hooks every module; plain functions are not called through their modules."""
+    """Tells whether somebody hooks every module; plain functions are not called through their modules."""
     return bool(
         every_module._global_forward_hooks
         or every_module._global_forward_pre_hooks

@@ -72,7 +72,7 @@ class _StandIn:
 
 
 class BatchStatistics(NamedTuple):
-    """Of one batch norm in training: what it divided by, and the running values that it left behind.
+    """Holds what one batch norm in training divided by, and the running values that it left behind.
 
     Attributes:
         mean, inverse_deviation: of each channel, ``(C,)``; the latter is ``1 / sqrt(var + eps)``.
@@ -102,11 +102,11 @@ class Norm:
         self._plain: Forward = type(norm).forward.__get__(norm)
 
     def begin(self, noted: list[BatchStatistics | None], *, untouched: bool) -> None:
-        """Before a call."""
+        """Get ready for a call."""
         self.noted, self.untouched, self._next = noted, untouched, 0
 
     def note(self, x: Tensor) -> Tensor:
-        """What the batch norm gives in a first call."""
+        """Returns what the batch norm gives in a first call."""
         norm = self.norm
         few = x.numel() < _SMALL or x.dim() < 2 or x.numel() < _FEWEST_VALUES * x.shape[1]
         if few or not norm.training or not _is_ordinary(x) or not _is_sound(norm, x):
@@ -126,7 +126,7 @@ class Norm:
         return out
 
     def replay(self, x: Tensor) -> Tensor:
-        """What it gives in a later one."""
+        """Returns what it gives in a later one."""
         norm = self.norm
         noted = self.noted[self._next] if self._next < len(self.noted) else None
         self._next += 1
@@ -157,7 +157,8 @@ class Relu:
         self._plain: Forward = nn.ReLU.forward.__get__(relu)
 
     def replay(self, x: Tensor) -> Tensor:
-        """What it gives in a later call: its backward writes over the gradient that enters it, where nobody else holds that."""
+        """Returns what it gives in a later call: its backward writes over the gradient that enters it, where nobody else holds
+        that."""
         if (
             x.numel() < _SMALL
             or not (x.requires_grad and torch.is_grad_enabled() and _is_ordinary(x))
@@ -208,13 +209,13 @@ class Savings:
         self._noted: list[list[BatchStatistics | None]] = [[] for _ in stand_ins.norms]
 
     def untouched(self) -> frozenset[nn.Module]:
-        """Before the first call: batch norms whose buffers no later call will read or change."""
+        """Returns, before the first call, the batch norms whose buffers no later call will read or change."""
         norms = self._stand_ins.norms if self._private else ()
         self._untouched = frozenset(known.norm for known in norms if known.norm.training)
         return self._untouched
 
     def first(self) -> Sequence[Forward] | None:
-        """For a first call, after `untouched`: the functions that it is, if it is nothing but one after the other.
+        """Returns the functions that a first call is, if it is nothing but one after the other.
 
         They are the same as `begin_noting`, the call of the module and `end`, without anything put into the modules.
         """
@@ -222,7 +223,7 @@ class Savings:
         return self._stand_ins.first
 
     def again(self, alone: Holders | None) -> Sequence[Forward] | None:
-        """For a later call, likewise; `alone` as of `Relu`."""
+        """Returns those of a later call, likewise; `alone` as of `Relu`."""
         self._begin(anew=False, alone=alone)
         return self._stand_ins.again if not self._watched else None
 
@@ -235,13 +236,13 @@ class Savings:
             known.begin(noted, untouched=known.norm in self._untouched)
 
     def begin_noting(self) -> None:
-        """Before the first call, after `untouched`: batch norms note their statistics until `end`."""
+        """Have batch norms note, in the first call and after `untouched`, their statistics until `end`."""
         self._begin(anew=True)
         for known in self._stand_ins.norms:
             known.norm.__dict__["forward"] = known.noting
 
     def begin_replaying(self, alone: Holders | None) -> None:
-        """Before a later call: batch norms take the statistics that they noted, ReLUs back-propagate in place, until `end`."""
+        """Have batch norms take the statistics that they noted, and ReLUs back-propagate in place, until `end`."""
         self._begin(anew=False, alone=alone)
         for known in self._stand_ins.norms:
             known.norm.__dict__["forward"] = known.replaying
@@ -250,7 +251,7 @@ class Savings:
                 known_relu.relu.__dict__["forward"] = known_relu.replaying
 
     def end(self) -> None:
-        """After either."""
+        """Puts everything back after either."""
         for known in self._stand_ins.norms:
             known.norm.__dict__.pop("forward", None)
         for known_relu in self._stand_ins.relus:
@@ -258,7 +259,7 @@ class Savings:
 
 
 def _is_ordinary(x: Tensor) -> bool:
-    """Whether nothing that surrounds this call expects PyTorch's own operations and what they save.
+    """Tells whether nothing that surrounds this call expects PyTorch's own operations and what they save.
 
     Not inside a checkpoint or another saver of tensors, whose recomputation comes after ours and must save the same;
     not under a transform of `torch.func`; not for a tensor of another kind.
@@ -272,14 +273,14 @@ def _is_ordinary(x: Tensor) -> bool:
 
 
 def _is_sound(norm: Any, x: Tensor) -> bool:
-    """Whether PyTorch would not refuse this input; else it shall, since the kernel itself does not look."""
+    """Tells whether PyTorch would not refuse this input; else it shall, since the kernel itself does not look."""
     channels = x.shape[1] if x.device.type == "cpu" and x.dim() >= 2 else -1
     given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     return x.numel() > channels >= 0 and all(t is None or t.numel() == channels for t in given)
 
 
 def _fit(noted: BatchStatistics, x: Tensor, weight: Tensor | None) -> bool:
-    """Whether these are the statistics of such an input, in a dtype in which `_KnownStatistics` rounds as PyTorch does."""
+    """Tells whether these are the statistics of such an input, in a dtype in which `_KnownStatistics` rounds as PyTorch does."""
     kinds = {noted.mean.dtype} | ({weight.dtype} if weight is not None else set())
     return noted.mean.numel() == x.shape[1] and kinds in ({torch.float32}, {torch.float64})
 

@@ -33,13 +33,13 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, needs_input_grad: Sequence[bool], parameters: int, grad_out: Tensor | None) -> Wanted:
-        """As autograd says it, of the arguments of the half step's forward."""
+        """Returns what autograd asks for, by the arguments of the half step's forward."""
         _, _, a, b, *others = needs_input_grad
         needed = grad_out is not None and (a or any(others))
         return cls((a, *others[parameters:]), others[:parameters], b, needed)
 
     def nothing(self) -> tuple[Gradients, Gradients]:
-        """No gradient of anything."""
+        """Returns no gradient of anything."""
         return [None] * len(self.of_inputs), [None] * len(self.of_parameters)
 
 
@@ -59,13 +59,14 @@ class SecondCall:
         self._value: Tensor | None = value.detach()
 
     def take_value(self, dtype: torch.dtype) -> Tensor:
-        """The value, of which no name stays here; of truth values numbers of this dtype, since they can't be subtracted."""
+        """Returns the value, of which no name stays here; of truth values numbers of this dtype, since they can't be
+        subtracted."""
         value, self._value = self._value, None
         assert value is not None
         return value.to(dtype) if value.dtype is torch.bool else value
 
     def gradients(self, grad_out: Tensor, wanted: Wanted) -> tuple[Gradients, Gradients]:
-        """Of inputs and parameters; what is not wanted is let go of first."""
+        """Returns those of inputs and parameters; what is not wanted is let go of first."""
         assert self.edge is not None
         leaves, aliases = self._leaves, self._aliases
         self._leaves, self._aliases = [], {}

@@ -58,7 +58,7 @@ class _Sequence:
         self._unread: list[tuple[int, int, Note, Tensor]] = []
 
     def note(self, recording: Recording, state: State) -> None:
-        """Forward: what a unit gave."""
+        """Take note in forward of what a unit gave."""
         if self.tripwire:
             self._notes[id(recording)] = [
                 Note(recording.name, recording.module, y, recording.arithmetic(y), self._phase) if _watched(y) else None
@@ -66,13 +66,13 @@ class _Sequence:
             ]
 
     def look(self, recording: Recording, state: State) -> None:
-        """Backward: what it gave again."""
+        """Take note in backward of what it gave again."""
         for i, (note, y) in enumerate(zip(self._notes.get(id(recording), ()), state, strict=self.tripwire)):
             if note is not None:
                 self._unread.append((id(recording), i, note, note.now(y)))
 
     def judge(self, recordings: Sequence[Recording], state: State) -> None:
-        """Backward: compare all that `look` has seen.
+        """Compare in backward all that `look` has seen.
 
         Args:
             recordings: of the units that it was shown.
@@ -95,7 +95,7 @@ class _Sequence:
 
 
 def _once_more(recording: Recording, others: State, output: int, first: Tensor) -> Tensor:
-    """One output of a unit for another first tensor of the state."""
+    """Returns one output of a unit for another first tensor of the state."""
     found: Tensor = _as_state(recording.once_more((first, *others, *recording.arguments.tensors)))[output]
     return found
 
@@ -150,7 +150,7 @@ def _differentiate(
     collected: dict[_Key, Tensor],
     alone: Holders | None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the state before `recordings`; those of parameters and arguments are added to `collected`.
+    """Returns gradients of the state before `recordings`; those of parameters and arguments are added to `collected`.
 
     `alone`: what the holders of a gradient are that may be written over.
     """
@@ -261,7 +261,7 @@ def checkpointed(
     tripwire: bool = True,
     structures: Structures | None = None,
 ) -> State:
-    """Segments of about sqrt(L) units; only the states between them are kept."""
+    """Runs segments of about sqrt(L) units; only the states between them are kept."""
     length = math.isqrt(max(len(units) - 1, 0)) + 1
     for start in range(0, len(units), length):
         own = arguments[start : start + length] if arguments else None
@@ -284,7 +284,7 @@ def recursive(
     tripwire: bool = True,
     structures: Structures | None = None,
 ) -> State:
-    """One segment, halved again and again in backward; only the first state is kept."""
+    """Runs one segment, halved again and again in backward; only the first state is kept."""
     return (
         segment(units, state, halve=True, arguments=arguments, tripwire=tripwire, structures=structures)
         if units

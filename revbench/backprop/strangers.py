@@ -28,7 +28,7 @@ def refuse_left(leaf: Tensor, name: str) -> None:
 
 
 def nodes_behind(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Nodes of an autograd graph and all that lie behind them, on the way to the leaves; each once."""
+    """Returns nodes of an autograd graph and all that lie behind them, on the way to the leaves; each once."""
     pending = list(nodes)
     seen = set(pending)
     while pending:

@@ -95,7 +95,7 @@ class StrategyModule(nn.Module):
         return self._notary.certificate() if self._notary is not None else None
 
     def pieces(self) -> list[nn.Module]:
-        """What the strategies call: F and G of each additive coupling, and the other units whole."""
+        """Returns what the strategies call: F and G of each additive coupling, and the other units whole."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it calls")
 
     def compile_pieces(self, *, backend: str | Callable[..., Any] = "inductor") -> int:
@@ -103,7 +103,7 @@ class StrategyModule(nn.Module):
         return compile_pieces(self.pieces(), backend=backend)
 
     def _next_witness(self) -> Witness | None:
-        """Of one call: the one that is set, or the one that takes the checksums if this module certifies."""
+        """Returns the witness of one call: the one that is set, or the one that takes the checksums if this module certifies."""
         if not (self.strategy == "reconstructed" and torch.is_grad_enabled()):
             return None
         if self.witness is not None or not self.certify:

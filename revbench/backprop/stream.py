@@ -18,7 +18,7 @@ class FloatStream:
     """
 
     def enter(self, half: Tensor) -> Tensor:
-        """A half in the dtype of the stream: float32 under autocast, whatever the unit before it returned.
+        """Returns a half in the dtype of the stream: float32 under autocast, whatever the unit before it returned.
 
         Reconstruction in bfloat16 would lose the gradient's accuracy, and the strategies would differ.
         """
@@ -26,9 +26,9 @@ class FloatStream:
         return half.float() if low and torch.is_autocast_enabled(half.device.type) else half
 
     def add(self, half: Tensor, residual: Tensor, *, into: Tensor | None = None) -> Tensor:
-        """``half + residual``, written into the residual if nobody else sees it, else into a new tensor."""
+        """Returns ``half + residual``, written into the residual if nobody else sees it, else into a new tensor."""
         return torch.add(half, residual, out=into)
 
     def subtract(self, half: Tensor, residual: Tensor, *, into: Tensor | None) -> Tensor:
-        """``half - residual``, written into one of the two if nobody else sees it, else into a new tensor."""
+        """Returns ``half - residual``, written into one of the two if nobody else sees it, else into a new tensor."""
         return torch.sub(half, residual, out=into)

@@ -73,7 +73,7 @@ class Structure:
         self.stand_ins = StandIns(() if self.compiled else self.modules, layers)
 
     def holds(self) -> bool:
-        """Whether the modules of a plain function are what they were and hold what they held."""
+        """Tells whether the modules of a plain function are what they were and hold what they held."""
         try:
             same = all(
                 type(module) is kind and module.__dict__ == before and not any(map(before.__getitem__, CALLED_HOOKS))
@@ -119,7 +119,7 @@ def _methods_of(kind: Any) -> tuple[Any, ...]:
 
 
 def _layers(module: nn.Module) -> list[nn.Module] | None:
-    """The layers that plain modules call, one after the other; None if a container does more than that."""
+    """Returns the layers that plain modules call, one after the other; None if a container does more than that."""
     if type(module).forward is not nn.Sequential.forward:
         return None if module._modules else [module]
     found: list[nn.Module] = []
@@ -132,7 +132,7 @@ def _layers(module: nn.Module) -> list[nn.Module] | None:
 
 
 def copied(module: nn.Module, keys: Sequence[str]) -> dict[str, Any]:
-    """A module's ``__dict__``, with the dicts at these keys copied."""
+    """Returns a module's ``__dict__``, with the dicts at these keys copied."""
     attributes = dict(module.__dict__)
     for key in keys:
         attributes[key] = attributes[key].copy()
@@ -140,7 +140,7 @@ def copied(module: nn.Module, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _walk(root: nn.Module) -> list[nn.Module]:
-    """As `nn.Module.modules`, without the names that this builds for each."""
+    """Goes through `nn.Module.modules`, without the names that it builds for each."""
     found: dict[nn.Module, None] = {}
     pending = [root]
     while pending:

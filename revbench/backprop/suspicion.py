@@ -34,14 +34,15 @@ _NOTHING = nullcontext()
 
 @dataclass
 class _Steepness:
-    """Of one module whose suspicions were explained: how often, and how many times its input's error is allowed."""
+    """Counts for one module whose suspicions were explained how often they were, and how many times its input's error is
+    allowed."""
 
     explained: int = 0
     allowed: float = _STEEP
     _asked: int = 0
 
     def next(self) -> float:
-        """What is allowed this time."""
+        """Returns what is allowed this time."""
         self._asked += 1
         return self.allowed if self._asked % _LOOKED_AT else _STEEP
 
@@ -81,11 +82,11 @@ class Note:
         return self._size
 
     def now(self, value: Tensor) -> Tensor:
-        """The fingerprint of what it gave again."""
+        """Returns the fingerprint of what it gave again."""
         return fingerprint(value, self._order, self._phase)[0]
 
     def allowed(self, input_error: float) -> float:
-        """What relative change an input's relative error explains without a closer look.
+        """Returns what relative change an input's relative error explains without a closer look.
 
         A module whose steepness is known is looked at all the same, once in a while.
         """
@@ -95,14 +96,14 @@ class Note:
 
 
 def watchable(tensor: Tensor) -> bool:
-    """Whether a tensor has numbers that can be looked at."""
+    """Tells whether a tensor has numbers that can be looked at."""
     return not (isinstance(tensor, FakeTensor) or tensor.is_meta) and (
         tensor.is_floating_point() or tensor.is_complex()
     )
 
 
 def changes(notes: Sequence[Note], now: Sequence[Tensor]) -> list[tuple[float, float]]:
-    """How far values are from those of forward, and the norms of those, in one transfer from the device.
+    """Returns how far values are from those of forward, and the norms of those, in one transfer from the device.
 
     Args:
         notes: of the functions.
@@ -128,7 +129,7 @@ def _is_squarable(size: float, dtype: torch.dtype) -> bool:
 
 
 def norm(x: Tensor) -> float:
-    """The Euclidean norm of a fingerprint, of values of any size."""
+    """Returns the Euclidean norm of a fingerprint, of values of any size."""
     with unseen():
         wide = x.double()
         largest = wide.abs().max().item()
@@ -136,7 +137,7 @@ def norm(x: Tensor) -> float:
 
 
 def distance(a: Tensor, b: Tensor, size: float) -> float:
-    """The Euclidean distance of two fingerprints, of which one is about of the norm `size`."""
+    """Returns the Euclidean distance of two fingerprints, of which one is about of the norm `size`."""
     if not _is_squarable(size, a.dtype):
         return norm(a.double() - b.double())
     with unseen():
@@ -144,7 +145,7 @@ def distance(a: Tensor, b: Tensor, size: float) -> float:
 
 
 def measure_sizes(notes: Sequence[Note]) -> None:
-    """The norms of what functions gave, all at once: between two of them it would take several times as long."""
+    """Takes the norms of what functions gave, all at once: between two of them it would take several times as long."""
     if len({len(note.before) for note in notes}) != 1:
         return
     with unseen():

@@ -56,13 +56,14 @@ class Tape:
             self.tripwire.begin(*self._pair)
 
     def pair(self) -> tuple[Tensor, Tensor]:
-        """The activations that the half step which is next on the way back was given and gave: ``(a, out)``."""
+        """Returns the activations that the half step which is next on the way back was given and gave: ``(a, out)``."""
         if self._pair is None:
             raise RuntimeError("backward reached the middle of a reversible chain without passing its end")
         return self._pair
 
     def put_zeros_back(self) -> None:
-        """Into the activation that the chain's first half step was given, once that is reconstructed and its maker's graph is
+        """Put the zeros back into the activation that the chain's first half step was given, once that is reconstructed and
+        its maker's graph is
         gone: it takes up to half an activation for a moment.
         """
         if self._zeros is not None:
@@ -88,7 +89,7 @@ class Tape:
         self._owned = (True, self._owned[0])
 
     def end(self) -> tuple[Tensor, Tensor | None]:
-        """The last pair on the way back, given up: the second of it only if `settle` will want it."""
+        """Returns the last pair on the way back, given up: the second of it only if `settle` will want it."""
         a, out = self.pair()
         self._pair = None
         late = self.tripwire is not None and not self.tripwire.immediate
@@ -113,6 +114,6 @@ class Tape:
 
 
 def call_again(recording: Recording, a: Tensor) -> Tensor:
-    """What a half step's function gives for an activation, with the arguments of its first call."""
+    """Returns what a half step's function gives for an activation, with the arguments of its first call."""
     value: Tensor = recording.once_more((a, *recording.arguments.tensors))
     return value

@@ -82,7 +82,7 @@ def run_torch_strategy(
 
 
 def _holds_rrelu(state: State) -> bool:
-    """Whether the graph that leads to these tensors has a randomised ReLU in it."""
+    """Tells whether the graph that leads to these tensors has a randomised ReLU in it."""
     nodes = nodes_behind(y.grad_fn for y in state if y.grad_fn is not None)
     return any(node.name().startswith("RreluWithNoise") for node in nodes)
 

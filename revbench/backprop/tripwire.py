@@ -49,7 +49,7 @@ def next_phase() -> int:
 
 
 class Tripwire:
-    """Of the half steps of one call of a chain.
+    """Watches the half steps of one call of a chain.
 
     Args:
         epsilon: of the stream's dtype.
@@ -76,19 +76,19 @@ class Tripwire:
         self._notes.append(Note(name, module, value, arithmetic, self._phase))
 
     def enter(self, a: Tensor, b: Tensor) -> None:
-        """Forward: the pair before the first half step; of zeros nothing can be said to grow."""
+        """Take note in forward of the pair before the first half step; of zeros nothing can be said to grow."""
         with unseen():
             self._some = torch.logical_or(a[:1].any(), b[:1].any())
 
     def leave(self, a: Tensor, out: Tensor) -> None:
-        """Forward: the pair after the last half step."""
+        """Take note in forward of the pair after the last half step."""
         self._left = [fingerprint(a, None, self._phase), fingerprint(out, None, self._phase)]
         self._read = numbers_read(a)
         if self.immediate:
             measure_sizes(self._notes)
 
     def begin(self, a: Tensor, out: Tensor) -> None:
-        """Backward: the same pair.
+        """Take note in backward of the same pair.
 
         Raises:
             RuntimeError: it was changed.
@@ -100,7 +100,7 @@ class Tripwire:
             self._compare_ends()
 
     def look(self, index: int, value: Tensor) -> list[Suspicion]:
-        """Backward: a half step's function ran again.
+        """Take note in backward of what a half step's function gave again.
 
         Args:
             index: of the half step.
@@ -118,7 +118,7 @@ class Tripwire:
         return self.judge() if self.immediate else []
 
     def judge(self) -> list[Suspicion]:
-        """Backward: compare all that `look` has seen and not compared; what it found suspicious, in the order of forward.
+        """Compare in backward what `look` has seen and not compared; returns what is suspicious, in the order of forward.
 
         Raises:
             RuntimeError: the pair that left the chain was changed.
@@ -143,7 +143,7 @@ class Tripwire:
         return found[::-1]
 
     def _input_error(self) -> tuple[float, float]:
-        """Of the input of the half step that is next on the way back: relative, and that of one number of it."""
+        """Returns the error of the input of the half step that is next on the way back: relative, and of one number of it."""
         with unseen():
             if self._pair is None:
                 a, out = (
@@ -186,7 +186,7 @@ class Tripwire:
                 )
 
     def _growth(self) -> float:
-        """The norm of the pair that left over that of the pair that entered, which is it less all that was added."""
+        """Returns the norm of the pair that left over that of the pair that entered, which is it less all that was added."""
         after = [left for left, _ in self._left]
         count = len(self._notes)
         added = [[note.before for note in self._notes[first::2]] for first in (count % 2, (count + 1) % 2)]

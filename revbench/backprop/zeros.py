@@ -16,7 +16,7 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Zeros:
-    """Where a tensor is exactly zero. What is kept does not depend on the values, so that memory does not, either.
+    """Remembers where a tensor is exactly zero. What is kept does not depend on the values, so that memory does not, either.
 
     Args:
         half: any shape and strides, real or complex.
@@ -43,6 +43,6 @@ def _pack(truths: Tensor) -> Tensor:
 
 
 def _unpack(packed: Tensor) -> Tensor:
-    """The inverse: each byte is repeated eight times, and of each copy one bit is made 0 or 1."""
+    """Returns the inverse: each byte is repeated eight times, and of each copy one bit is made 0 or 1."""
     words = packed.to(torch.int64).mul_(0x0101010101010101).bitwise_and_(-0x7FBFDFEFF7FBFDFF)  # 0x8040201008040201
     return words.add_(0x7F7F7F7F7F7F7F7F).bitwise_right_shift_(7).bitwise_and_(0x0101010101010101).view(torch.bool)

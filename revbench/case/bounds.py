@@ -26,7 +26,7 @@ class OneOf:
     words: Sequence[str]
 
     def check(self, name: str, value: Any) -> None:
-        """The nearest word is suggested."""
+        """Suggests the nearest word."""
         if not isinstance(value, str) or value not in self.words:
             raise unknown(name, value, self.words)
 
@@ -46,7 +46,7 @@ class Text:
     forms: Sequence[str] = ()
 
     def check(self, name: str, value: Any) -> None:
-        """Also of the wrong type."""
+        """Refuses other types, too."""
         if not isinstance(value, str):
             raise UserError(f"{name}={value!r} must be a word")
         if len(value) > self.most_letters:
@@ -65,7 +65,7 @@ class Integer:
     optional: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """Truth values are no integers."""
+        """Refuses truth values, too."""
         if value is None and self.optional:
             return
         if not isinstance(value, int) or isinstance(value, bool) or value < self.least:
@@ -81,7 +81,7 @@ class Number:
     least: float
 
     def check(self, name: str, value: Any) -> None:
-        """Neither NaN nor infinity is one."""
+        """Refuses NaN and infinity, too."""
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not self.least <= value < _LARGEST:
             raise UserError(f"{name}={str(value)[:60]!s} must be a number of at least {self.least:g}")
 
@@ -91,6 +91,6 @@ class Flag:
     """True or False."""
 
     def check(self, name: str, value: Any) -> None:
-        """Numbers are none."""
+        """Refuses numbers."""
         if not isinstance(value, bool):
             raise UserError(f"{name}={str(value)[:60]!r} must be true or false")

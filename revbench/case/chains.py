@@ -25,7 +25,7 @@ class Chain:
 
     @classmethod
     def of(cls, case: Case) -> Chain | None:
-        """The chain of a case; None if its network is another, or its name, which may be a stranger's, is none."""
+        """Returns the chain of a case; None if its network is another, or its name, which may be a stranger's, is none."""
         try:
             factory = case.factory
         except UserError:
@@ -65,17 +65,17 @@ class Chain:
         return self.factory.arguments.get("tripwire") is not False
 
     def family(self) -> str:
-        """The same model at any depth."""
+        """Returns the same model at any depth."""
         return str(self.factory.with_arguments(blocks=None))
 
     def ours(self) -> str:
-        """The same blocks in our own implementation, watched."""
+        """Returns the same blocks in our own implementation, watched."""
         factory = self.factory.with_arguments(tripwire=None)
         return str(factory.with_arguments(library="revbench") if self.names_library else factory)
 
 
 def chain_model(kind: str, blocks: int, *, library: str | None = None, tripwire: bool = True) -> str:
-    """The name of a chain.
+    """Returns the name of a chain.
 
     Args:
         kind: ``basic`` or ``bottleneck``.

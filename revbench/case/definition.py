@@ -22,7 +22,8 @@ _MOST_LETTERS = 1000  # of a model or a data set
 
 
 def _field(bound: Bound, about: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field, what it may be, and what it is in words, with which the help of the command line and the class's own begin."""
+    """Returns a field, what it may be, and what it is in words, with which the help of the command line and the class's own
+    begin."""
     return dataclasses.field(default=default, metadata={"bound": bound, "about": about})
 
 
@@ -178,24 +179,24 @@ class Case:
         return is_gpu(self.device)
 
     def replace(self, **changes: Any) -> Case:
-        """A copy with fields changed."""
+        """Returns a copy with fields changed."""
         return dataclasses.replace(self, **changes)
 
     def stored(self) -> Case:
-        """The same case with all activations stored: what its strategy is compared with."""
+        """Returns the same case with all activations stored: what its strategy is compared with."""
         return self.replace(strategy="stored", nonreversible="kept", kept_half_blocks=0, certify=False)
 
     def in_float32(self) -> Case:
-        """The same case in plain float32: what cases that differ in their arithmetic have in common."""
+        """Returns the same case in plain float32: what cases that differ in their arithmetic have in common."""
         return self.replace(dtype="float32", autocast="none", tf32_matmul=False, tf32_convolution=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as a plain dict."""
+        """Returns the fields as a plain dict."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Case:
-        """The case of `to_json`; fields that this version does not know are refused.
+        """Returns the case of `to_json`; fields that this version does not know are refused.
 
         Raises:
             UserError: an unknown field, or a value that a field can't have.
@@ -253,12 +254,12 @@ class Case:
 
 
 def is_gpu(device: str) -> bool:
-    """Whether a device, as a case names it, is a GPU."""
+    """Tells whether a device, as a case names it, is a GPU."""
     return device.startswith("cuda")
 
 
 def about(name: str) -> str:
-    """What a field of a case is, as a sentence for the help of a command."""
+    """Returns what a field of a case is, as a sentence for the help of a command."""
     text: str = next(f.metadata["about"] for f in dataclasses.fields(Case) if f.name == name)
     text = text.replace("`", "")
     return f"{text[:1].upper()}{text[1:]}."

@@ -29,7 +29,7 @@ class Factory:
 
     @classmethod
     def parse(cls, model: str) -> Factory:
-        """The factory of this name.
+        """Returns the factory of this name.
 
         Raises:
             UserError: it has another form, or gives an argument twice.
@@ -42,7 +42,7 @@ class Factory:
         return {name: _value(text) for name, text in self.written}
 
     def with_arguments(self, **changes: Any) -> Factory:
-        """The same factory with other values; an argument that it has stays where it stands, None takes it away."""
+        """Returns the same factory with other values; an argument that it has stays where it stands, None takes it away."""
         written = {**dict(self.written), **{name: str(value) for name, value in changes.items()}}
         kept = ((name, text) for name, text in written.items() if name not in changes or changes[name] is not None)
         return Factory(self.module, self.attribute, tuple(kept))

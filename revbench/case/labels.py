@@ -19,7 +19,8 @@ _UNNAMED = (
 
 
 def title_of(model: str) -> str:
-    """A model's name as the paper writes it: ``RevNet-38``; our chains in words; a factory as it is, cut if it is very long."""
+    """Returns a model's name as the paper writes it: ``RevNet-38``; our chains in words; a factory as it is, cut if it is very
+    long."""
     if model in CATALOGUE:
         return model.replace("resnet", "ResNet").replace("revnet", "RevNet")
     chain = Chain.of(Case(model=model))
@@ -29,7 +30,7 @@ def title_of(model: str) -> str:
 
 
 def strategy_of(case: Case) -> str:
-    """A strategy in words, with what else is chosen about the activations."""
+    """Returns a strategy in words, with what else is chosen about the activations."""
     words = [case.strategy]
     if case.nonreversible == "recomputed":
         words.append("rest recomputed")
@@ -41,7 +42,7 @@ def strategy_of(case: Case) -> str:
 
 
 def way_of(case: Case) -> str:
-    """How a chain is back-propagated: by which strategy of ours, or by which library."""
+    """Returns how a chain is back-propagated: by which strategy of ours, or by which library."""
     chain = Chain.of(case)
     foreign = chain is not None and chain.library != "revbench"
     way = chain.library if chain is not None and foreign else strategy_of(case)
@@ -51,7 +52,7 @@ def way_of(case: Case) -> str:
 
 
 def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
-    """What a group of cases has in common, in words.
+    """Returns what a group of cases has in common, in words.
 
     Args:
         case: one of them.
@@ -79,7 +80,7 @@ def full_title(case: Case) -> str:
 
 
 def member_of(case: Case) -> str:
-    """What a training is called beside the others of its pair: network, strategy, null, seed."""
+    """Returns what a training is called beside the others of its pair: network, strategy, null, seed."""
     words = [title_of(case.model), strategy_of(case)]
     if case.ulp:
         words.append(f"null {case.ulp}")
@@ -87,7 +88,7 @@ def member_of(case: Case) -> str:
 
 
 def trained_label(case: Case, others: Sequence[Case]) -> str:
-    """On what and how a network was trained, with whatever else the others differ in."""
+    """Says on what and how a network was trained, with whatever else the others differ in."""
     words = [case.data, strategy_of(case), f"{case.training_steps:,} steps"]
     if case.data_images:
         words.append(f"{case.data_images:,} images")
@@ -101,7 +102,7 @@ def trained_label(case: Case, others: Sequence[Case]) -> str:
 
 
 def describe(case: Case) -> str:
-    """A case in a few words, for a line of the terminal: model, strategy, batch, and what else is unusual about it."""
+    """Returns a case in a few words, for a line of the terminal: model, strategy, batch, and what else is unusual about it."""
     if case == Case(model=case.model, batch_size=1, num_classes=case.num_classes):
         return case.model if case.num_classes is None else f"{case.model} {case.num_classes} classes"
     words = [case.model.removeprefix("revbench.peers:"), case.strategy]

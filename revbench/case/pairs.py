@@ -27,7 +27,8 @@ def pair_of(number: str) -> tuple[str, str]:
 
 
 def recipe_of(models: Sequence[str]) -> str:
-    """By which recipe the paper trains these networks; a network that is not in the catalogue takes that of CIFAR.
+    """Returns the name of the recipe by which the paper trains these networks; a network that is not in the catalogue takes
+    that of CIFAR.
 
     Raises:
         UserError: by more than one.
@@ -53,7 +54,7 @@ def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence
 
 
 def model_cases(models: Sequence[str], strategies: Sequence[str], base: Case, *, seeds: Sequence[int]) -> list[Case]:
-    """Each model under each strategy; by default ``reconstructed`` for a RevNet, ``stored`` for a ResNet."""
+    """Returns each model under each strategy; by default ``reconstructed`` for a RevNet, ``stored`` for a ResNet."""
     cases = []
     for model in models:
         known = CATALOGUE.get(model)
@@ -66,7 +67,7 @@ def model_cases(models: Sequence[str], strategies: Sequence[str], base: Case, *,
 
 
 def paired(cases: Iterable[Case]) -> list[list[Case]]:
-    """Cases in groups: those that differ in strategy only, a ResNet together with the RevNet it is paired with."""
+    """Returns cases in groups: those that differ in strategy only, a ResNet together with the RevNet it is paired with."""
     groups: dict[Case, list[Case]] = {}
     for case in cases:
         twin = case.stored().replace(model=resnet_of(case))
@@ -75,11 +76,11 @@ def paired(cases: Iterable[Case]) -> list[list[Case]]:
 
 
 def resnet_of(case: Case) -> str:
-    """The model itself; of a RevNet of the catalogue the ResNet that it is paired with."""
+    """Returns the model itself; of a RevNet of the catalogue the ResNet that it is paired with."""
     known = case.architecture
     return known.pair if known is not None and known.reversible else case.model
 
 
 def is_resnet(case: Case) -> bool:
-    """Whether a case is of a network of the catalogue that has no reversible block."""
+    """Tells whether a case is of a network of the catalogue that has no reversible block."""
     return case.architecture is not None and not case.architecture.reversible

@@ -19,7 +19,7 @@ _ADAMW_LEARNING_RATE = 1e-3  # PyTorch's
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """In which numbers a step is computed.
+    """Says in which numbers a step is computed.
 
     Attributes:
         dtype: of weights and activations: ``float32``, ``float64`` or ``bfloat16``.
@@ -33,7 +33,7 @@ class Arithmetic:
 
     @property
     def name(self) -> str:
-        """In words: ``float32``, ``autocast bfloat16``, ``TF32``."""
+        """Its name in words: ``float32``, ``autocast bfloat16``, ``TF32``."""
         if self.autocast != "none":
             return f"autocast {self.autocast}"
         return "TF32" if self.tf32 and self.dtype == "float32" else self.dtype
@@ -59,7 +59,7 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Backpropagation:
-    """How backward has the activations that it needs; what can't be together can't be made.
+    """Says how backward has the activations that it needs; what can't be together can't be made.
 
     Attributes:
         strategy: ``stored``, ``reconstructed``, ``checkpointed``, ``recursive``, or one of PyTorch's own.
@@ -89,7 +89,7 @@ class Backpropagation:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a case is trained, step by step.
+    """Says how a case is trained, step by step.
 
     Attributes:
         recipe: of the paper.
@@ -112,5 +112,5 @@ class Schedule:
         return _ADAMW_LEARNING_RATE if self.optimizer == "adamw" else self.recipe.learning_rate
 
     def learning_rate_at(self, step: int) -> float:
-        """Of a step, from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         return self.recipe.learning_rate_at(step, self.steps, self.first_learning_rate)

@@ -50,7 +50,7 @@ def main() -> NoReturn:
 
 
 def _run() -> tuple[str, int]:
-    """What is to be said at the end, and the exit code."""
+    """Returns what is to be said at the end, and the exit code."""
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -82,7 +82,7 @@ def _run() -> tuple[str, int]:
 
 
 def _open_missing_streams() -> None:
-    """Where a shell closed standard input, output or error: else the next file that is opened would be taken for it."""
+    """Open what a shell closed of standard input, output and error: else the next file that is opened would be taken for it."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -98,7 +98,7 @@ def _show_if_asked() -> None:
 
 
 def _output_is_lost() -> bool:
-    """Whether standard output can't take what is left for it: the interpreter would complain of it when it ends."""
+    """Tells whether standard output can't take what is left for it: the interpreter would complain of it when it ends."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ DEFAULT_BATCH_SIZE = 16  # of a command that only measures or predicts
 
 
 def field_option(name: str, *declarations: str, **settings: Any) -> Any:
-    """An option that sets a field of every case."""
+    """Returns an option that sets a field of every case."""
     return typer.Option(*declarations, help=about(name), **settings)
 
 

@@ -143,7 +143,7 @@ def _cases(
     nonreversible: str,
     reconstructed: dict[str, Any],
 ) -> list[Case]:
-    """Each model under each strategy that is asked for, or that it supports; a factory that can't be built is found here.
+    """Returns each model under each strategy that is asked for, or that it supports; a factory that can't be built is found here.
 
     Raises:
         UserError: what a worker finds wrong with a network.

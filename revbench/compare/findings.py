@@ -72,7 +72,7 @@ class Comparison:
         return all(finding.outcome in ("shown", "unclear") for finding in self.findings)
 
     def lines(self) -> list[str]:
-        """What a person should read, the verdict last."""
+        """Returns what a person should read, the verdict last."""
         gated = [finding for finding in self.findings if finding.outcome != "shown"]
         cases = len({finding.case_id for finding in gated})
         worse = sum(finding.outcome == "worse" for finding in gated)
@@ -90,7 +90,7 @@ class Comparison:
         return [*map(str, self.findings), last]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Returns all of it as plain values."""
         return {**asdict(self), "failed": self.failed, "blind": self.blind}
 
 

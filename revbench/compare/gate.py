@@ -46,11 +46,11 @@ class CaseRows:
         self.ok = list(seen.values())
 
     def samples(self, name: str) -> list[float]:
-        """Every draw of a quantity."""
+        """Returns every draw of a quantity."""
         return [float(value) for row in self.ok for value in row.samples.get(name, ())]
 
     def blocks(self, *names: str) -> dict[str, list[tuple[float, ...]]]:
-        """Columns of the series, by block, a tuple a launch; only where all of them are numbers."""
+        """Returns columns of the series, by block, a tuple a launch; only where all of them are numbers."""
         found: dict[str, list[tuple[float, ...]]] = {}
         for row in self.ok:
             for block, *values in PartTable(self._run.series(row)).blocks(*names):
@@ -60,7 +60,7 @@ class CaseRows:
 
 
 def gate(case_id: str, title: str, figure: str, before: CaseRows, now: CaseRows) -> Finding:
-    """One figure of one case that both runs have."""
+    """Judges one metric of one case that both runs have."""
     old, new = before.samples(figure), now.samples(figure)
     a, b = statistics.median(old), statistics.median(new)
     factor = b / a if a > 0 else (1.0 if b == a else None)
@@ -93,7 +93,7 @@ def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
 
 
 def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str | None:
-    """A block that grew though the worst block, which the figure is of, did not.
+    """Returns a block that grew though the worst block, which the figure is of, did not.
 
     By Welch's t as in `revbench.compare.growth`, from the mean and the deviation of the logarithms that the series has of each
     block, at a significance that is shared by the blocks; in place of ranks all draws must lie above all of the baseline's.
@@ -120,14 +120,14 @@ def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str
 
 
 def _blocks_apart(before: CaseRows, now: CaseRows) -> set[str]:
-    """The blocks whose least error of now is above the largest of before."""
+    """Returns the blocks whose least error of now is above the largest of before."""
     highest = {name: max(v for (v,) in vs) for name, vs in before.blocks("activation_error_high").items()}
     lowest = {name: min(v for (v,) in vs) for name, vs in now.blocks("activation_error_low").items()}
     return {name for name, value in lowest.items() if name in highest and value > highest[name]}
 
 
 def _pooled(rows: CaseRows, mean: str, deviation: str) -> dict[str, tuple[int, float, float]]:
-    """By block: draws, mean and variance of the logarithms, launches joined."""
+    """Returns draws, mean and variance of the logarithms by block, launches joined."""
     draws = [len(row.samples.get("activation_error", ())) for row in rows.ok]
     found: dict[str, tuple[int, float, float]] = {}
     for name, launches in rows.blocks(mean, deviation).items():

@@ -26,7 +26,7 @@ _EXACT = 10_000  # up to so many pairs the rank sum test is exact
 
 
 def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
-    """Whether values grew by more than chance.
+    """Tells whether values grew by more than chance.
 
     Args:
         old, new: positive numbers; those that are 0 count as a tenth of the smallest that is not.
@@ -47,14 +47,15 @@ def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
 
 
 def can_tell(n: int, m: int, significance: float = SIGNIFICANCE) -> bool:
-    """Whether so many draws a side could tell anything: complete separation by chance is rarer than `significance`."""
+    """Tells whether so many draws a side could tell anything: complete separation by chance is rarer than `significance`."""
     return min(n, m) > 1 and 1 / math.comb(n + m, n) <= significance
 
 
 def told_by_moments(
     difference: float, n: int, variance_n: float, m: int, variance_m: float, significance: float
 ) -> tuple[bool, float]:
-    """Of two means of logarithms: whether the second is larger beyond chance, by Welch's t with the smaller sample's freedom.
+    """Tells of two means of logarithms whether the second is larger beyond chance, by Welch's t with the smaller sample's
+    freedom.
 
     Args:
         difference: of the means.
@@ -71,7 +72,7 @@ def told_by_moments(
 
 
 def _rank_sum(a: np.ndarray, b: np.ndarray) -> float:
-    """The probability that chance puts b as high above a."""
+    """Returns the probability that chance puts b as high above a."""
     if b.min() > a.max():
         return 1 / math.comb(len(a) + len(b), len(a))
     ties = len(np.unique(np.concatenate((a, b)))) < len(a) + len(b)
@@ -81,7 +82,7 @@ def _rank_sum(a: np.ndarray, b: np.ndarray) -> float:
 
 @functools.cache
 def _bounds(freedom: int, significance: float) -> tuple[float, float]:
-    """In standard errors: what a difference must exceed, and which difference does so in `POWER` of cases."""
+    """Returns in standard errors what a difference must exceed, and which difference does so in `POWER` of cases."""
     critical = float(stats.t.isf(significance, freedom))
 
     def missing(shift: float) -> float:

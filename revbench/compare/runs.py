@@ -71,7 +71,7 @@ def compare_runs(baseline: Run, current: Run) -> Comparison:
 
 
 def _match(before: Measured, case: Case, hardware: Hardware) -> tuple[Case, Hardware] | None:
-    """The baseline's rows that a case is compared with: the most alike."""
+    """Returns the baseline's rows that a case is compared with: the most alike."""
     if (case, hardware) in before:
         return case, hardware
     others = [key for key in before if key[0] == case]
@@ -114,7 +114,7 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
 
 
 def _times(baseline: Run, current: Run) -> Iterator[Finding]:
-    """Of cases that were timed on like hardware."""
+    """Compares the times of cases that were timed on like hardware."""
     before, now = _measured(baseline, "time"), _measured(current, "time")
     for key, rows in now.items():
         old, new = (
@@ -128,7 +128,7 @@ def _times(baseline: Run, current: Run) -> Iterator[Finding]:
 
 
 def _measured(run: Run, probe: str) -> Measured:
-    """The rows of a probe by case (a GPU's number aside) and the processor that it ran on."""
+    """Returns the rows of a probe by case (a GPU's number aside) and the processor that it ran on."""
     found: Measured = {}
     for row in run.rows:
         if row.probe == probe:
@@ -138,7 +138,7 @@ def _measured(run: Run, probe: str) -> Measured:
 
 
 def _hardware(run: Run, row: Row) -> Hardware:
-    """The processor that a row was measured on: the accelerator if one was used, else the CPU."""
+    """Returns the processor that a row was measured on: the accelerator if one was used, else the CPU."""
     environment = run.environments.get(row.environment_id)
     if environment is None:
         raise UserError(

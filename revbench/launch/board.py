@@ -65,11 +65,11 @@ class Board:
         return take
 
     def ended(self, case: Case, row: Row) -> None:
-        """A training is over."""
+        """Take note that a training is over."""
         self._rows[case] = row
 
     def table(self) -> Table:
-        """All members side by side; what a narrow console has no room for is left out, the least important first."""
+        """Returns all members side by side; what a narrow console has no room for is left out, the least important first."""
         names = list(COLUMNS)
         for dispensable in (*DISPENSABLE, None):
             table = Table(box=None, pad_edge=False)

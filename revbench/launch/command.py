@@ -116,7 +116,7 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
 
 
 def _tasks(request: Request, rank: Rank, device: str) -> list[Task]:
-    """The trainings of this command line for several processes, as each of them knows them."""
+    """Returns the trainings of this command line for several processes, as each of them knows them."""
     options = request.worker_options()
     cases = [case.replace(device=device) for case in request.cases(rank.world_size)]
     return [Task(case, options, SILENCE_SECONDS) for case in cases]

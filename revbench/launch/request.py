@@ -50,7 +50,7 @@ class Request:
     options: Mapping[str, Any]
 
     def cases(self, world_size: int) -> list[Case]:
-        """The trainings, checked, for so many processes; their device is still the default.
+        """Returns the trainings, checked, for so many processes; their device is still the default.
 
         Raises:
             UserError: settings that can't be.
@@ -88,7 +88,7 @@ class Request:
         ]
 
     def worker_options(self) -> dict[str, Any]:
-        """The options as a worker takes them, with where the images are."""
+        """Returns the options as a worker takes them, with where the images are."""
         loaders = self.options["loaders"]
         return {
             **self.options, "loaders": _free_cores() if loaders is None else loaders,
@@ -107,13 +107,13 @@ class Request:
             if value is not None and value < least:
                 raise UserError(f"--{name.replace('_', '-')}={value} must be at least {least}")
         if world_size > 1 and self.fields["sync_batch_norm"] and self.options["drift_every"]:
-            raise UserError("--drift-every measures in one process alone; leave it or --sync-batch-norm away")
+            raise UserError("--drift-every measures in one process alone; omit it or --sync-batch-norm")
         if self.recipe is not None and self.recipe not in RECIPES:
             raise unknown("recipe", self.recipe, RECIPES)
 
 
 def count_steps(recipe: Recipe, steps: int | None, epochs: float | None, images: int, batch_size: int) -> int:
-    """As many as are asked for, or as so many epochs take, or the recipe's.
+    """Returns as many as are asked for, or as so many epochs take, or the recipe's.
 
     Raises:
         UserError: both are given, or no positive number of epochs.
@@ -132,6 +132,6 @@ def _classes_of(model: str) -> int:
 
 
 def _free_cores() -> int:
-    """One a core that the processes of this machine leave free, at most 8 for each."""
+    """Returns one a core that the processes of this machine leave free, at most 8 for each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0), 8)

@@ -29,13 +29,13 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Equal in all processes that were started alike."""
+        """A digest that is equal in all processes that were started alike."""
         shared = {name: value for name, value in self.options.items() if name not in _OWN}
         return sha256(json.dumps([self.case.to_json(), shared], sort_keys=True).encode()).hexdigest()
 
 
 def own_task(asked: Mapping[str, Any], tasks: Sequence[Task], rank: int) -> Task:
-    """The training of this process's own command line that has this index and digest."""
+    """Returns the training of this process's own command line that has this index and digest."""
     index = asked.get("index")
     if type(index) is not int or not 0 <= index < len(tasks) or tasks[index].digest != asked.get("digest"):
         raise RunEnded(f"process {rank} was called to a training that its command line does not name; start all alike")
@@ -43,7 +43,7 @@ def own_task(asked: Mapping[str, Any], tasks: Sequence[Task], rank: int) -> Task
 
 
 def read_words(text: bytes) -> dict[str, Any]:
-    """What the store holds under a name, which anybody may have written."""
+    """Returns what the store holds under a name, which anybody may have written."""
     try:
         found = json.loads(text) if len(text) <= _MOST_BYTES else None
     except (ValueError, RecursionError):
@@ -56,7 +56,7 @@ def read_words(text: bytes) -> dict[str, Any]:
 
 
 def read_outcome(text: bytes) -> dict[str, Any]:
-    """How a task ended in a process: ``status``, ``message`` and ``log_tail``."""
+    """Returns how a task ended in a process: ``status``, ``message`` and ``log_tail``."""
     found = read_words(text)
     status = found.get("status")
     words = {name: str(found.get(name) or "")[:4000] for name in ("message", "log_tail")}

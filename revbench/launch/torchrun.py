@@ -128,7 +128,7 @@ class Leader(Participant):
         self._digests: Sequence[str] = ()
 
     def environment(self) -> dict[str, Any]:
-        """The fingerprint of this machine; those of all processes go to `environments`.
+        """Returns the fingerprint of this machine; those of all processes go to `environments`.
 
         Raises:
             UserError: PyTorch can't be used on the machine of one of them.
@@ -173,7 +173,7 @@ class Leader(Participant):
         silence_seconds: float | None = None,
         progress: Progress = lambda _: None,
     ) -> dict[str, Any]:
-        """As in one process; each process does its part. It is always one of the trainings of the command line.
+        """Measures as in one process; each process does its part. It is always one of the trainings of the command line.
 
         Raises:
             UserError: what a worker found wrong, with the process that said so.
@@ -219,7 +219,7 @@ class Leader(Participant):
         return value
 
     def _cause(self, number: int) -> tuple[int, dict[str, Any]]:
-        """The process in which a task failed first, as far as can be told, and how."""
+        """Returns the process in which a task failed first, as far as can be told, and how."""
         outcomes: dict[int, dict[str, Any]] = {}
         for rank in range(self.rank.world_size):
             try:
@@ -282,7 +282,7 @@ def check_command(command: str | None) -> None:
 
 
 def _lost_another(message: str) -> bool:
-    """Whether an error says that the other end of a connection is gone."""
+    """Tells whether an error says that the other end of a connection is gone."""
     return (
         re.search(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|DistNetworkError|DistStoreError", message)
         is not None

@@ -27,7 +27,7 @@ class ResidualUnit(nn.Module):
         self.s = s
 
     def forward(self, x: Tensor) -> Tensor:
-        """``S(x) + F(x)``."""
+        """Returns ``S(x) + F(x)``."""
         out: Tensor = self.s(x) + self.f(x)
         return out
 
@@ -44,7 +44,7 @@ class NonreversibleUnit(nn.Module):
         self.f, self.g, self.s1, self.s2 = f, g, s1, s2
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """``(y1, y2)``, in the new shape."""
+        """Returns ``(y1, y2)``, in the new shape."""
         y1 = self.s1(x1) + self.f(x2)
         return y1, self.s2(x2) + self.g(y1)
 
@@ -69,7 +69,7 @@ def _head(a: Architecture) -> nn.Sequential:
 
 
 def _unit(a: Architecture, inputs: int, outputs: int, *, stride: int, first: bool) -> nn.Module:
-    """One unit; `inputs` and `outputs` count the channels of all streams."""
+    """Builds one unit; `inputs` and `outputs` count the channels of all streams."""
     inputs, outputs = inputs // a.streams, outputs // a.streams
     f = ResidualFunction(inputs, outputs, stride=stride, bottleneck=a.bottleneck, preactivate=not first)
 
@@ -121,7 +121,7 @@ class ResidualNetwork(StrategyModule):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)`` of images ``(N, 3, H, W)``."""
+        """Returns logits ``(N, num_classes)`` of images ``(N, 3, H, W)``."""
         x = self._recomputed_or_kept(self.stem, images)
         state = x.chunk(2, 1) if self.architecture.reversible else (x,)
         state = propagate(

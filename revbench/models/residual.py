@@ -70,7 +70,7 @@ class PaddedPool(nn.Module):
 
 
 def shortcut(in_channels: int, out_channels: int, *, stride: int, bottleneck: bool) -> nn.Module:
-    """The identity where the shape stays; else a 1x1 projection (bottleneck) or `PaddedPool` (basic)."""
+    """Returns the identity where the shape stays; else a 1x1 projection (bottleneck) or `PaddedPool` (basic)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if bottleneck:
@@ -79,7 +79,7 @@ def shortcut(in_channels: int, out_channels: int, *, stride: int, bottleneck: bo
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size at stride 1."""
+    """Returns a convolution without bias that keeps the size at stride 1."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 

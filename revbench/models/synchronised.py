@@ -26,7 +26,7 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"expected an input of at least 2 dimensions, got {input.dim()}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """``(B, C, ...)`` to the same shape."""
+        """Maps ``(B, C, ...)`` to the same shape."""
         if not self.training or not dist.is_initialized():
             return super().forward(input)
         axes = [0, *range(2, input.dim())]
@@ -73,7 +73,7 @@ class _Sum(torch.autograd.Function):
 
 
 def summed(x: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; its gradient is that of the sum of all processes' losses."""
+    """Returns the sum of a tensor over all processes; its gradient is that of the sum of all processes' losses."""
     out: Tensor = _Sum.apply(x)
     return out
 

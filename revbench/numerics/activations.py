@@ -16,7 +16,7 @@ from revbench.errors import first_line
 
 @dataclass(frozen=True)
 class ActivationError:
-    """Of the activations that enter one block, both halves where both were reconstructed.
+    """Says how far the activations that enter one block were off, both halves where both were reconstructed.
 
     Attributes:
         rms: ``|found - stored| / |stored|`` in the Euclidean norm.
@@ -38,28 +38,29 @@ class Reconstructions:
         self._found: dict[int, list[tuple[float, float, float, float]]] = {}
 
     def note(self, name: str, half: Tensor) -> None:
-        """Forward: keep a copy."""
+        """Keep a copy in forward."""
         self._kept.setdefault(name, []).append(half.detach().clone())
 
     def note_value(self, name: str, value: Tensor) -> None:
-        """Forward: what the function gave is not looked at."""
+        """Does not look at what the function gave in forward."""
 
     def digest_residual(self, value: Tensor) -> None:
-        """Backward: what the function gave is not looked at."""
+        """Does not look at what the function gave in backward."""
 
     def compare(self, name: str, half: Tensor, weighed: Any, call_again: Callable[[], Tensor]) -> None:
-        """Backward: take the norms of the difference."""
+        """Take the norms of the difference in backward."""
         block = re.fullmatch(r"block (\d+)'s [FG]", name)
         assert block is not None
         self._found.setdefault(int(block[1]), []).append(_norms(half, self._kept[name].pop()))
 
     def errors(self) -> dict[int, ActivationError]:
-        """By the number of the block, in order; blocks none of whose activations were reconstructed are not there."""
+        """Returns the errors by the number of the block, in order; blocks none of whose activations were reconstructed are not
+        there."""
         return {block: _joined(self._found[block]) for block in sorted(self._found)}
 
 
 def _norms(found: Tensor, stored: Tensor) -> tuple[float, float, float, float]:
-    """Sums of squares, and largest magnitudes, of the difference and of what was stored."""
+    """Returns sums of squares, and largest magnitudes, of the difference and of what was stored."""
     stored = stored.double()
     difference = found.detach().double() - stored
     return (

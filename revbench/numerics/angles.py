@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def angle_degrees(u: Tensor, v: Tensor) -> float:
-    """The angle between two vectors, in degrees, exact near 0 and near 180.
+    """Returns the angle between two vectors, in degrees, exact near 0 and near 180.
 
     ``2 atan2(|u' - v'|, |u' + v'|)`` of the unit vectors u', v' in float64 (Kahan 2006, "How Futile are Mindless
     Assessments of Roundoff", section 12). The arc cosine of the inner product would round every angle under
@@ -31,7 +31,7 @@ def angle_degrees(u: Tensor, v: Tensor) -> float:
 
 
 def relative_error(found: Tensor, reference: Tensor) -> float:
-    """``|found - reference| / |reference|`` in the Euclidean norm, in float64; NaN if the reference is zero."""
+    """Returns ``|found - reference| / |reference|`` in the Euclidean norm, in float64; NaN if the reference is zero."""
     found, reference = found.detach().double().flatten(), reference.detach().double().flatten()
     norm = torch.linalg.vector_norm(reference).item()
     return torch.linalg.vector_norm(found - reference).item() / norm if norm > 0 else math.nan

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Components:
-    """Of the numbers of a gradient whose reference is not zero.
+    """Summarises the errors of those numbers of a gradient whose reference is not zero.
 
     Attributes:
         median, q99: of ``|found - reference|`` in units of the power of two below ``|reference|``; over the arithmetic's

@@ -25,7 +25,7 @@ _SMALL_MOVE = 1e-8  # for differences of the gradient
 
 
 def derivative_error(step: Step, model: nn.Module, inputs: Any, targets: Any, gradient: Mapping[str, Tensor]) -> float:
-    """``|∇L - g| / |g|``, estimated along `DIRECTIONS` directions.
+    """Returns ``|∇L - g| / |g|``, estimated along `DIRECTIONS` directions.
 
     Args:
         step: how the loss is computed.
@@ -57,7 +57,7 @@ def derivative_error(step: Step, model: nn.Module, inputs: Any, targets: Any, gr
 def gradient_condition(
     step: Step, model: nn.Module, inputs: Any, targets: Any, gradient: Mapping[str, Tensor], switches: Switches | None
 ) -> float | None:
-    """The condition number of a gradient with respect to the weights, in a random direction.
+    """Returns the condition number of a gradient with respect to the weights, in a random direction.
 
     ``(|g(w + d) - g(w)| / |g(w)|) / (|d| / |w|)`` with ``|d| = 1e-8 |w|`` (Higham 2002, section 1.6: how much an output changes
     by a change of the input).
@@ -83,7 +83,7 @@ def gradient_condition(
 
 
 def norm_of(tensors: Mapping[str, Tensor]) -> float:
-    """The Euclidean norm of all of them together, in float64."""
+    """Returns the Euclidean norm of all of them together, in float64."""
     return math.sqrt(sum(x.detach().double().square().sum().item() for x in tensors.values()))
 
 

@@ -95,7 +95,7 @@ def drift(
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """On a GPU PyTorch's convolutions take TF32 for float32 unless they are told not to."""
+    """Tells PyTorch's convolutions on a GPU not to take TF32 for float32."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -40,7 +40,7 @@ class DriftRecord:
     strategy: str
 
     def samples(self) -> dict[str, list[float]]:
-        """Each quantity draw by draw; those that could not be had are left out."""
+        """Returns each quantity draw by draw; those that could not be had are left out."""
         exact = self.arithmetic.is_reference  # it has no error to divide by
         epsilon = self.arithmetic.epsilon
         found: dict[str, list[float]] = {}
@@ -89,7 +89,7 @@ class DriftRecord:
         return found
 
     def trace(self) -> Sequence[str]:
-        """What any draw left behind otherwise than `stored` does, counted where it is much."""
+        """Returns what any draw left behind otherwise than `stored` does, counted where it is much."""
         found = list(dict.fromkeys(name for draw in self.draws for name in draw.trace))
         return found if len(found) <= 3 else [*found[:2], f"{len(found) - 2} others"]
 
@@ -103,11 +103,11 @@ class DriftRecord:
         )
 
     def own_functions(self) -> str | None:
-        """By which the network back-propagates where there is no stored twin, in words."""
+        """Names the functions by which the network back-propagates where there is no stored twin."""
         return ", ".join(dict.fromkeys(name for draw in self.draws for name in draw.own_functions)) or None
 
     def casts(self, *, coarser: bool) -> str | None:
-        """Where the network casts to a narrower dtype in the float64 reference, in words.
+        """Returns where the network casts to a narrower dtype in the float64 reference, in words.
 
         Args:
             coarser: only dtypes that are coarser than the arithmetic that is measured: a fault in the network. Others
@@ -123,7 +123,7 @@ class DriftRecord:
         return ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"]) or None
 
     def metrics(self) -> dict[str, float | int | str | None]:
-        """Medians by quantity, with ``_q05``, ``_q95``, ``_low``, ``_high``; why some are missing; the verdict."""
+        """Returns medians by quantity, with ``_q05``, ``_q95``, ``_low``, ``_high``; why some are missing; the verdict."""
         first = self.draws[0]
         found: dict[str, float | int | str | None] = {"draws": len(self.draws), "loss_scale": first.loss_scale}
         samples = self.samples()
@@ -171,7 +171,7 @@ class DriftRecord:
         return found
 
     def parts(self) -> PartTable:
-        """A line for each block and each tensor: medians over draws, and the largest activation error of any."""
+        """Returns a line for each block and each tensor: medians over draws, and the largest activation error of any."""
         lines: list[list[Any]] = []
         for level in ("block", "tensor"):
             by_draw = [draw.blocks if level == "block" else draw.tensors for draw in self.draws]
@@ -188,7 +188,7 @@ class DriftRecord:
         return PartTable.of_lines(DRIFT_COLUMNS, lines)
 
     def verdict(self) -> Verdict:
-        """Whether the gradient can be trusted, in words."""
+        """Tells whether the gradient can be trusted, in words."""
         return judge(
             self.samples(), self.parts(), self.strategy, self.arithmetic, self.trace(), self.casts(coarser=True),
             self.own_functions(),
@@ -247,7 +247,7 @@ class DriftRecord:
             )
 
     def _where(self, name: str) -> str:
-        """The block to look at first."""
+        """Returns the block to look at first."""
         key = {"activation_error": "activation_error", "smooth_amplification": "smooth_relative_error"}.get(
             name, "relative_error"
         )
@@ -260,7 +260,7 @@ class DriftRecord:
 
 
 def _along(parts: PartTable) -> dict[str, float | int | str | None]:
-    """How the activations' error grows on the way back, and where it breaks down.
+    """Returns how the activations' error grows on the way back, and where it breaks down.
 
     ``activation_growth_per_block``: the slope of its logarithm over the longest run of reconstructed blocks, by least
     squares, as a factor a block. ``breakdown_block``: the first block on the way back whose activations are off by
@@ -286,14 +286,14 @@ def _along(parts: PartTable) -> dict[str, float | int | str | None]:
 
 
 def ratio(error: float | None, stored: float | None) -> float | None:
-    """An amplification: 1 of two exact gradients, infinite where only `stored` is exact; None where there is no error."""
+    """Returns an amplification: 1 of two exact gradients, infinite where only `stored` is exact; None where there is no error."""
     if error is None or stored is None:
         return None
     return error / stored if stored else (math.inf if error else 1.0)
 
 
 def _logarithms(errors: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of the natural logarithms over draws: what a comparison tells noise by."""
+    """Returns the mean and the standard deviation of the natural logarithms over draws: what a comparison tells noise by."""
     if not errors or min(errors) <= 0:
         return None, None
     logarithms = [math.log(error) for error in errors]

@@ -66,7 +66,7 @@ class ErrorTable:
     def of(
         self, names: Sequence[str], activation: ActivationError | None = None, *, at: Sequence[str] | None = None
     ) -> PartError:
-        """What was found of these parameters (none: NaN), and of the switches `at` these modules."""
+        """Returns what was found of these parameters (none: NaN), and of the switches `at` these modules."""
         truth = self._vector(self._truth, names)
 
         def error(found: Pass) -> float:
@@ -93,7 +93,7 @@ class ErrorTable:
         return torch.cat([part.to(parts[0].device) for part in parts])
 
     def stored_angle_degrees(self) -> float:
-        """Of the whole gradient."""
+        """Returns the angle of the whole gradient."""
         names = list(self._truth)
         return angle_degrees(self._vector(self._stored.gradient, names), self._vector(self._truth, names))
 
@@ -104,7 +104,8 @@ class ErrorTable:
 
 
 def block_names(model: nn.Module) -> Callable[[str], str]:
-    """From the name of a module or parameter to that of its block: the outermost member of a `ModuleList`, else the
+    """Returns what leads from the name of a module or parameter to that of its block: the outermost member of a `ModuleList`,
+    else the
     outermost module (``stem``).
     """
     lists = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
@@ -120,7 +121,7 @@ def block_names(model: nn.Module) -> Callable[[str], str]:
 
 
 def blocks(model: nn.Module, errors: ErrorTable, activations: Mapping[str, ActivationError]) -> dict[str, PartError]:
-    """What was found of each block, in the network's order: its parameters, its switches, its activations."""
+    """Returns what was found of each block, in the network's order: its parameters, its switches, its activations."""
     block_of = block_names(model)
     parameters: dict[str, list[str]] = {}
     for name in errors.parameters:

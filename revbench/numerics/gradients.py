@@ -193,7 +193,7 @@ def _do_not_follow(model: nn.Module, imposed: Switches | None = None) -> Switche
 def _own_pass(
     step: Step, networks: Networks, batch: tuple[Any, Any], stored: Pass, follow: Follow
 ) -> tuple[Pass, dict[str, ActivationError]]:
-    """The pass under the strategy that is measured, and how far its reconstructed activations were off, by block."""
+    """Returns the pass under the strategy that is measured, and how far its reconstructed activations were off, by block."""
     witnesses = _place_witnesses(networks.ours)
     own = stored
     if networks.name != "stored":
@@ -206,7 +206,7 @@ def _own_pass(
 def _smooth_passes(
     step: Step, networks: Networks, batch: tuple[Any, Any], passes: tuple[Pass, Pass, Pass]
 ) -> tuple[tuple[Pass | None, Pass | None], str | None]:
-    """The passes of stored and of the strategy with every switch as in the reference; or why that can't be had.
+    """Returns the passes of stored and of the strategy with every switch as in the reference; or why that can't be had.
 
     Args:
         step, networks, batch: how they are run.
@@ -230,7 +230,7 @@ def _smooth_passes(
 
 
 def _smoothed(step: Step, found: Pass, reference: Pass, model: nn.Module, batch: tuple[Any, Any], called: str) -> Pass:
-    """A pass with every switch as in the reference; the same one, if that is so already."""
+    """Returns a pass with every switch as in the reference; the same one, if that is so already."""
     imposed = reference.switches
     if found.switches is None or imposed is None or not any(found.switches.flips(imposed).values()):
         return found
@@ -246,7 +246,7 @@ def _expected_flips(found: Pass, reference: Pass) -> float | None:
 def _noise(
     step: Step, model: nn.Module, stored: Pass, other_batches: Sequence[tuple[Any, Any]], reference: Pass
 ) -> float | None:
-    """The standard deviation of the gradient over batches, relative to the reference's norm."""
+    """Returns the standard deviation of the gradient over batches, relative to the reference's norm."""
     norm = norm_of(reference.gradient)
     if not other_batches or not norm > 0:
         return None
@@ -290,7 +290,7 @@ def _why_no_activations(networks: Networks) -> str:
 
 
 def _trace(stored: Pass, own: Pass) -> tuple[str, ...]:
-    """What differs after the two passes, bit for bit."""
+    """Returns what differs after the two passes, bit for bit."""
     found = [
         name
         for name, value in stored.buffers.items()

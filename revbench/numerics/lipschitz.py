@@ -35,7 +35,7 @@ ROUNDING = math.sqrt(math.log(2) / 18)
 
 @dataclass(frozen=True)
 class Stretch:
-    """Of one function at one point.
+    """Says how one function stretches errors at one point.
 
     Attributes:
         lipschitz: estimate of the largest singular value of the Jacobian, from below.
@@ -48,7 +48,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class BlockStability:
-    """Of one block, at the activations of one batch.
+    """Says how stable one block is, at the activations of one batch.
 
     Attributes:
         f, g, inverse: their stretches; `inverse` of the map from (y1, y2) to (x1, x2).
@@ -68,7 +68,7 @@ class BlockStability:
 
 
 def stretch(function: Function, x: Tensor, *, iterations: int = 20, tolerance: float = 0.01) -> Stretch:
-    """The stretch of a function at a point.
+    """Returns the stretch of a function at a point.
 
     Args:
         function: differentiable, of one tensor; called with the same random numbers each time.
@@ -104,7 +104,7 @@ def stretch(function: Function, x: Tensor, *, iterations: int = 20, tolerance: f
 
 
 def _push(function: Function, x: Tensor, v: Tensor) -> Tensor:
-    """``J v``."""
+    """Returns ``J v``."""
     with torch.no_grad(), forward_ad.dual_level(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's own, of how it differentiates some functions
         seed_generators(0)
@@ -126,7 +126,7 @@ def _by_definition(block: nn.Module) -> Iterator[None]:
 
 
 def _pull(function: Function, x: Tensor, u: Tensor) -> Tensor:
-    """``J^T u``."""
+    """Returns ``J^T u``."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         seed_generators(0)
@@ -135,7 +135,7 @@ def _pull(function: Function, x: Tensor, u: Tensor) -> Tensor:
 
 
 def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: float) -> dict[str, BlockStability]:
-    """Of every reversible block of a model, by name, in the order of the network.
+    """Returns the stability of every reversible block of a model, by name, in the order of the network.
 
     Args:
         model: in training mode, on its device and in its dtype, under `stored`. It is not changed: what runs are copies.
@@ -185,7 +185,8 @@ def _stability(
     block: ReversibleBlock, entered: Sequence[Tensor], left: Sequence[Tensor], errors: Errors, bounds: Errors, *,
     autocast: str, epsilon: float,
 ) -> tuple[BlockStability, Errors, Errors]:  # fmt: skip
-    """One block, and the errors (RMS over the whole tensor, absolute) of x1 and x2 from those of y1 and y2.
+    """Returns the stability of one block, and the errors (RMS over the whole tensor, absolute) of x1 and x2 from those of y1
+    and y2.
 
     Going back by one half step, ``b = out - m(a)``: the error of ``out`` stays, that of ``a`` is stretched, m rounds
     differently at a point that differs (twice its own rounding error, as variances add), and so do the addition of
@@ -218,14 +219,14 @@ def _stability(
 
 
 def _inverse(block: ReversibleBlock, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-    """As `ReversibleBlock.inverse`, but differentiable."""
+    """Computes `ReversibleBlock.inverse`, but differentiable."""
     x2 = y2 - block.g(y1)
     return y1 - block.f(x2), x2
 
 
 @torch.no_grad()
 def _evaluation_error(m: nn.Module, exact: nn.Module, a: Tensor, autocast: str) -> float:
-    """``|m(a) - m64(a)|``: what one evaluation in the case's arithmetic is off.
+    """Returns ``|m(a) - m64(a)|``: what one evaluation in the case's arithmetic is off.
 
     Of float64, which nothing here is more exact than, float32's on the same point, scaled by the ratio of the epsilons.
     """

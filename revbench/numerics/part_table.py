@@ -30,19 +30,20 @@ class PartTable:
 
     @classmethod
     def of_lines(cls, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> PartTable:
-        """A table of lines, each with a value for every name."""
+        """Returns a table of lines, each with a value for every name."""
         found = list(lines)
         return cls({name: [line[i] for line in found] for i, name in enumerate(names)})
 
     @classmethod
     def joined(cls, tables: Sequence[PartTable], names: Sequence[str]) -> PartTable:
-        """The lines of several, with these columns; a table that lacks one of them, or has words in it, is passed over."""
+        """Returns the lines of several, with these columns; a table that lacks one of them, or has words in it, is passed
+        over."""
         whole = [table for table in tables if table._has_numbers(names)]
         return cls({name: [v for table in whole for v in table._columns[name]] for name in ("level", "name", *names)})
 
     @property
     def columns(self) -> Columns:
-        """As a series has them."""
+        """The columns, as a series has them."""
         return {name: list(column) for name, column in self._columns.items()}
 
     def lines(self, level: str, *names: str) -> list[tuple[Any, ...]]:
@@ -57,7 +58,7 @@ class PartTable:
         return self.lines("block", *names)
 
     def numbers_of_blocks(self, name: str) -> list[float]:
-        """One column, a number for each block: NaN where there is none, or where the table has no such column."""
+        """Returns one column, a number for each block: NaN where there is none, or where the table has no such column."""
         found = dict(self.blocks(name))
         return [math.nan if (value := found.get(block)) is None else value for (block,) in self.blocks()]
 

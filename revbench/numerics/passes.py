@@ -110,7 +110,7 @@ class Step:
         return self
 
     def value(self, model: nn.Module, inputs: Any, targets: Any) -> float:
-        """The loss alone; the model's buffers end as they began."""
+        """Returns the loss alone; the model's buffers end as they began."""
         before = {key: value.clone() for key, value in model.named_buffers()}
         device = device_of(model)
         seed_generators(self.seed)
@@ -179,7 +179,8 @@ class Step:
 
 
 def own_functions(loss: Tensor) -> tuple[str, ...]:
-    """Names of the functions of autograd that back-propagate to a loss by somebody's own code, neither PyTorch's nor ours."""
+    """Returns the names of the functions of autograd that back-propagate to a loss by somebody's own code, neither PyTorch's
+    nor ours."""
     found: dict[str, None] = {}
     seen = set()
     waiting: list[Any] = [loss.grad_fn]
@@ -197,7 +198,7 @@ def own_functions(loss: Tensor) -> tuple[str, ...]:
 
 
 def device_of(model: nn.Module) -> str:
-    """The kind of device of the first parameter: ``cpu``, ``cuda``."""
+    """Returns the kind of device of the first parameter: ``cpu``, ``cuda``."""
     return next((p.device.type for p in model.parameters()), "cpu")
 
 

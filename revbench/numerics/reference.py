@@ -26,7 +26,7 @@ def check_measurable(model: nn.Module) -> None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy.
+    """Returns a deep copy.
 
     Raises:
         UserError: it can't be copied.
@@ -41,7 +41,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether `torch.compile` made this module."""
+    """Tells whether `torch.compile` made this module."""
     return module._compiled_call_impl is not None or "_orig_mod" in module._modules
 
 
@@ -68,7 +68,7 @@ def own_gradients_aside(model: nn.Module) -> Iterator[None]:
 
 
 def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], switches: Switches | None) -> Pass:
-    """The pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
+    """Returns the pass in float64: also the loss, if it is a module, and what the network makes in the default dtype."""
     try:
         with float64_by_default():
             return Step(wide(loss), seed).run(exact, batch[0], batch[1], "stored in float64", switches)
@@ -84,7 +84,7 @@ def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any
 def reference_derivative_error(
     loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any], gradient: Mapping[str, Tensor]
 ) -> float:
-    """How far the reference's gradient is from the derivative of its loss (`revbench.numerics.derivative`)."""
+    """Returns how far the reference's gradient is from the derivative of its loss (`revbench.numerics.derivative`)."""
     with float64_by_default():
         return derivative_error(Step(wide(loss), seed), exact, batch[0], batch[1], gradient)
 
@@ -97,13 +97,13 @@ def reference_condition(
     gradient: Mapping[str, Tensor],
     switches: Switches | None,
 ) -> float | None:
-    """The condition number of the reference's gradient (`revbench.numerics.derivative`)."""
+    """Returns the condition number of the reference's gradient (`revbench.numerics.derivative`)."""
     with float64_by_default():
         return gradient_condition(Step(wide(loss), seed), exact, batch[0], batch[1], gradient, switches)
 
 
 def wide(loss: Loss) -> Loss:
-    """The loss in float64, if it is a module."""
+    """Returns the loss in float64, if it is a module."""
     return copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
 
 

@@ -17,7 +17,7 @@ INTERVAL_DRAWS = 6  # below so many even smallest and largest enclose the median
 
 @dataclass(frozen=True)
 class Summary:
-    """Of the finite values of a quantity over draws.
+    """Summarises the finite values of a quantity over draws.
 
     Attributes:
         median: of the values.
@@ -39,7 +39,7 @@ class Summary:
 
 
 def summarise_draws(values: Sequence[float]) -> Summary | None:
-    """The summary of some values; None of none."""
+    """Returns the summary of some values; None of none."""
     found = np.sort(np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64))
     if not found.size:
         return None
@@ -53,7 +53,7 @@ def summarise_draws(values: Sequence[float]) -> Summary | None:
 
 
 def why_missing(key: str, draws: int) -> str:
-    """Why a quantile or an end of an interval is None."""
+    """Returns why a quantile or an end of an interval is None."""
     if key in ("q05", "q95"):
         return f"{draws} draws; a quantile of 5 % needs {QUANTILE_DRAWS}"
     return f"{draws} draws; an interval of the median needs {INTERVAL_DRAWS}"
@@ -61,6 +61,6 @@ def why_missing(key: str, draws: int) -> str:
 
 @functools.cache
 def _left_out(count: int) -> int:
-    """How many of so many sorted values may be left out at each end of the median's interval."""
+    """Returns how many of so many sorted values may be left out at each end of the median's interval."""
     tails = 2 * stats.binom.cdf(np.arange(count // 2), count, 0.5)
     return int(np.searchsorted(tails, 1 - CONFIDENCE, side="right")) - 1

@@ -88,7 +88,7 @@ class Switches:
             self._stack.pop()
 
     def number(self) -> int:
-        """The number, in forward's order, of the switch that is passed now.
+        """Returns the number, in forward's order, of the switch that is passed now.
 
         Raises:
             NotImplementedError: backward runs something again that can't be told which call of forward it repeats.
@@ -117,7 +117,8 @@ class Switches:
         return self._stack[-1].name if self._stack else "outside of any module"
 
     def _found_by_module(self) -> int:
-        """For reversible networks that are not ours: a module that backward calls repeats its only call in forward."""
+        """Finds the number in reversible networks that are not ours: a module that backward calls repeats its only call in
+        forward."""
         call = self._stack[0] if self._stack else None
         starts = self._starts.get(call.name, []) if call else []
         if call is None or len(starts) != 1:
@@ -166,11 +167,11 @@ class Switches:
         return self._frozen is not None
 
     def units(self) -> int:
-        """How many units and windows there are."""
+        """Returns how many units and windows there are."""
         return sum(choice.numel() for choice in self.choices.values())
 
     def flips(self, reference: Switches) -> dict[str, int]:
-        """By module: units and windows that went another way than in a reference step of the same network.
+        """Counts by module the units and windows that went another way than in a reference step of the same network.
 
         Raises:
             NotImplementedError: the two steps did not call the same functions on tensors of the same shapes.
@@ -186,7 +187,7 @@ class Switches:
         return found
 
     def expected_flips(self, reference: Switches) -> float | None:
-        """How many units should have gone another way, from the errors of what they were given.
+        """Returns how many units should have gone another way, from the errors of what they were given.
 
         A unit flips if its input lies within its error of zero: of n units whose inputs have the density p at zero that is
         ``n · p · E|error|``. Density and error are those of the units near zero among some thousand of each call: what
@@ -214,7 +215,7 @@ class Switches:
 
 
 def some_of(x: Tensor) -> Tensor:
-    """A few thousand numbers of an activation, the same ones in every dtype; float64."""
+    """Returns a few thousand numbers of an activation, the same ones in every dtype; float64."""
     flat = x.detach().flatten()
     return flat[:: max(1, flat.numel() // _SOME)].to(torch.float64, copy=True)  # the unit may write over it
 

@@ -46,7 +46,7 @@ def check_twins(
 
 
 def _look(loss: Loss, seed: int, model: nn.Module, batch: tuple[Any, Any]) -> tuple[float, Counter[str]]:
-    """The loss, and how often backward calls each operator."""
+    """Returns the loss, and how often backward calls each operator."""
     inputs, targets = batch
     calls: Counter[str] = Counter()
 

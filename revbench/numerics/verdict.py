@@ -85,7 +85,7 @@ def judge(
 
 
 def _word(samples: Mapping[str, Sequence[float]], *, beside_stored: bool) -> str:
-    """By the largest of the draws' errors over their batches' noise, and the median of those over stored's."""
+    """Judges by the largest of the draws' errors over their batches' noise, and the median of those over stored's."""
     seen = samples.get("error_over_noise")
     if seen and max(seen) <= UNSEEN:
         return "safe"
@@ -110,7 +110,7 @@ def _said(word: str, samples: Mapping[str, Sequence[float]]) -> str:
 
 
 def _whole(samples: Mapping[str, Sequence[float]]) -> str:
-    """The whole error, stored's, and what of a minibatch's noise it is."""
+    """Returns the whole error, stored's, and what of a minibatch's noise it is."""
     error = statistics.median(samples["relative_error"])
     said = f"The whole error is {human_share(error)} of the gradient"
     stored = samples.get("stored_relative_error")
@@ -126,7 +126,7 @@ def _whole(samples: Mapping[str, Sequence[float]]) -> str:
 
 
 def _parts(samples: Mapping[str, Sequence[float]]) -> str:
-    """What it is made of: rounding, and flips beside those that the errors of the activations predict."""
+    """Returns what it is made of: rounding, and flips beside those that the errors of the activations predict."""
     said = ""
     smooth, over = samples.get("smooth_relative_error"), samples.get("smooth_amplification")
     if smooth:
@@ -145,7 +145,7 @@ def _parts(samples: Mapping[str, Sequence[float]]) -> str:
 
 
 def wrong_derivative(samples: Mapping[str, Sequence[float]], own_functions: str | None) -> str | None:
-    """A sentence if a gradient that has no stored twin is not the derivative of its loss; else None."""
+    """Returns a sentence if a gradient that has no stored twin is not the derivative of its loss; else None."""
     errors = samples.get("derivative_error")
     if own_functions is None or not errors or max(errors) <= WRONG_DERIVATIVE:
         return None
@@ -156,7 +156,7 @@ def wrong_derivative(samples: Mapping[str, Sequence[float]], own_functions: str 
 
 
 def strange_reference(samples: Mapping[str, Sequence[float]]) -> str | None:
-    """A sentence if `stored` is so far from its own float64 reference that rounding can't be why; else None."""
+    """Returns a sentence if `stored` is so far from its own float64 reference that rounding can't be why; else None."""
     errors, counted = samples.get("smooth_stored_relative_error"), samples.get("smooth_error_epsilons")
     if not errors or not counted:
         return None
@@ -176,7 +176,7 @@ def _verdict(word: str, sentence: str) -> Verdict:
 
 
 def _lost_at(parts: PartTable) -> str | None:
-    """The first block on the way back of whose gradient half is error, and twice what stored has."""
+    """Returns the first block on the way back of whose gradient half is error, and twice what stored has."""
     for name, error, stored in reversed(parts.blocks(*PART_ERRORS)):
         if error is not None and stored is not None and error >= LOST_ERROR and error > AS_STORED * stored:
             return f"block {name}"

@@ -59,7 +59,7 @@ class Architecture:
 
     @property
     def strategies(self) -> tuple[OwnStrategy, ...]:
-        """Of our own strategies those that it supports, the best of its kind last."""
+        """Those of our own strategies that it supports, the best of its kind last."""
         common: tuple[OwnStrategy, ...] = ("stored", "checkpointed", "recursive")
         return (*common, "reconstructed") if self.reversible else common
 
@@ -117,7 +117,7 @@ CATALOGUE: Mapping[str, Architecture] = {
 
 
 def architecture(name: str, **overrides: Any) -> Architecture:
-    """The named architecture with fields replaced, checked.
+    """Returns the named architecture with fields replaced, checked.
 
     Args:
         name: a key of `CATALOGUE`.

@@ -35,7 +35,8 @@ class Recipe:
     padding: int = 0
 
     def learning_rate_at(self, step: int, steps: int, first: float | None = None) -> float:
-        """Of step `step` (from 0) of `steps`; of a schedule that begins with `first`, the recipe's own if that is None."""
+        """Returns the rate of step `step` (from 0) of `steps`; of a schedule that begins with `first`, the recipe's own if
+        that is None."""
         passed = sum(step >= share * steps for share in self.milestones)
         return float((self.learning_rate if first is None else first) / 10**passed)
 

@@ -28,7 +28,7 @@ Question = tuple[str, str, Any]  # the operator, the dtype of what it is asked o
 
 
 def real_answers(case: Case) -> list[Question]:
-    """What a case's step asks on a few real items, after the step that makes the optimizer's state.
+    """Returns what a case's step asks on a few real items, after the step that makes the optimizer's state.
 
     Args:
         case: on the CPU.
@@ -42,7 +42,7 @@ def real_answers(case: Case) -> list[Question]:
 
 
 def _must_be_alike(question: Question) -> Question:
-    """The question, with the answer if that is a truth or a whole number."""
+    """Returns the question, with the answer if that is a truth or a whole number."""
     operator, dtype, answer = question
     counts = not isinstance(answer, float) or answer.is_integer()
     return operator, dtype, answer if counts else None

@@ -67,7 +67,7 @@ def exchange(model: nn.Module, mode: FakeTensorMode) -> None:
 
 
 def _exchanged(value: Any, fake: Callable[[Tensor], Tensor]) -> Any:
-    """The value with fake tensors in it; itself if there are none to be."""
+    """Returns the value with fake tensors in it; itself if there are none to be."""
     if isinstance(value, Tensor):
         return fake(value)
     if type(value) is list:
@@ -81,7 +81,7 @@ def _exchanged(value: Any, fake: Callable[[Tensor], Tensor]) -> Any:
 
 
 def fake_batch(workload: Workload, mode: FakeTensorMode) -> tuple[Any, Any]:
-    """A batch of a workload, drawn without its memory if its maker can do that."""
+    """Returns a batch of a workload, drawn without its memory if its maker can do that."""
     try:
         with mode:
             return workload.batch()

@@ -22,7 +22,7 @@ _LONGEST = 40  # units, or what a factory counts, above which a prediction would
 def deepened(
     name: str, units: str, image_size: int | None = None, num_classes: int | None = None
 ) -> tuple[nn.Module, MakeBatch, Loss]:
-    """A network of the catalogue with other numbers of units, as a workload.
+    """Returns a network of the catalogue with other numbers of units, as a workload.
 
     A case names it ``revbench.prediction.depth:deepened(name=revnet-104,units=2-2-40-2)``.
 
@@ -49,7 +49,7 @@ def layers(a: Architecture) -> int:
 
 
 def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
-    """The deepest network of a kind whose training step fits, with the case's batch.
+    """Returns the deepest network of a kind whose training step fits, with the case's batch.
 
     A network of the catalogue grows as its family does: those for CIFAR in all groups alike, those for ImageNet in the
     third group. A factory grows in the argument ``blocks``, ``depth`` or ``layers`` that its name gives. Where memory grows
@@ -62,7 +62,7 @@ def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
 
 
 def deeper(case: Case, value: int) -> Case:
-    """The case whose network has this many units a group (ImageNet: in the third group), or whose factory this depth."""
+    """Returns the case whose network has this many units a group (ImageNet: in the third group), or whose factory this depth."""
     factory = case.factory
     if factory is not None:
         named = [name for name in DEPTHS if isinstance(factory.arguments.get(name), int)]
@@ -81,7 +81,7 @@ def deeper(case: Case, value: int) -> Case:
 
 
 def depth_of(case: Case) -> str:
-    """How deep the network of such a case is, in words."""
+    """Returns how deep the network of such a case is, in words."""
     factory = case.factory
     arguments = factory.arguments if factory is not None else {}
     if factory is not None and (factory.module, factory.attribute) == (__name__, deepened.__name__):

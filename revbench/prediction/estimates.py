@@ -29,7 +29,7 @@ class Estimates:
     problems: Mapping[Case, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {
             "predictions": [
                 {

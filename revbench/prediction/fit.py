@@ -37,12 +37,12 @@ class Fit:
     usable_bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {**asdict(self), "case": None if self.case is None else self.case.to_json()}
 
 
 def largest_batch(case: Case, limit_bytes: int, *, margin: float = MARGIN, predictor: Predictor | None = None) -> Fit:
-    """The largest batch whose training step fits.
+    """Returns the largest batch whose training step fits.
 
     What is alive at one moment of the step is affine in the batch, so the peak, the most of all moments, is convex:
     two predictions give a line, the batch that the line names is predicted itself, and if it fits, no larger one does.
@@ -89,7 +89,7 @@ def largest(
     case: Case, at: Callable[[int], Case], limit_bytes: int, margin: float, *, start: int, longest: int | None = None,
     predictor: Predictor | None = None,
 ) -> Fit:  # fmt: skip
-    """The largest value whose case fits, along lines through the two nearest predictions.
+    """Returns the largest value whose case fits, along lines through the two nearest predictions.
 
     Args:
         case: for messages.

@@ -36,7 +36,7 @@ _FLOAT32_RESULT = frozenset(
 
 
 def block_bytes(nbytes: int) -> int:
-    """What PyTorch's CUDA allocator counts as given out for a tensor of this size.
+    """Returns what PyTorch's CUDA allocator counts as given out for a tensor of this size.
 
     Multiples of 512 bytes; from 10 MiB on a segment of its own, in multiples of 2 MiB, of which a remainder of up to 1 MiB
     is not split off (CUDACachingAllocator: kMinBlockSize, kMinLargeAlloc, kRoundLarge, kSmallSize). A block that is taken

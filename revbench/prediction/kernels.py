@@ -45,7 +45,7 @@ class AsKernelsKeep(TorchDispatchMode):
 
 @functools.cache
 def _keeps_all(loss: Callable[..., Tensor], dtype: torch.dtype) -> bool:
-    """Whether the mean of a loss lies on a storage as large as its input."""
+    """Tells whether the mean of a loss lies on a storage as large as its input."""
     with _disable_current_modes():
         x = torch.full((64,), 0.5, dtype=dtype)
         return loss(x, x).untyped_storage().nbytes() >= x.untyped_storage().nbytes()
@@ -55,7 +55,7 @@ def workspace_bytes(
     x: Tensor, of_input: Tensor, of_hidden: Tensor, bias: Tensor, other_bias: Tensor, hidden: Tensor, cell: Tensor,
     *rest: Any,
 ) -> int:  # fmt: skip
-    """Of the fused recurrent layer (``mkldnn_rnn_layer``, whose arguments these are): what it keeps for backward.
+    """Returns what the fused recurrent layer (``mkldnn_rnn_layer``, whose arguments these are) keeps for backward.
 
     It is made of parts that grow with steps, with items and with both: where it would take too long to ask for the size
     itself, it follows from four smaller ones.
@@ -75,7 +75,7 @@ def workspace_bytes(
     middle = few_items // 2
 
     def at(count: int) -> float:
-        """With so many items, along the steps."""
+        """Returns the bytes with so many items, along the steps."""
         there = ask(few_steps, count)
         if steps == few_steps:
             return there

@@ -65,7 +65,7 @@ class Prediction:
     uncounted_operators: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The figures under the names that rows have for them, all but the timeline."""
+        """Returns the figures under the names that rows have for them, all but the timeline."""
         figures = {
             "parameters": self.parameters, **tracked_metrics(self.step), "step_flops": self.step_flops,
             "uncounted_operators": self.uncounted_operators,
@@ -104,13 +104,13 @@ class Predictor:
         """See `revbench.prediction.predict`."""
         case.check()
         if case.compile or case.strategy == "torch_budget":
-            raise NotImplementedError("compiled code makes tensors that can't be predicted; leave compile away")
+            raise NotImplementedError("compiled code makes tensors that can't be predicted; omit compile")
         if case.strategy == "torch_offload":
             raise NotImplementedError(
                 "offloading moves tensors between memories, which one prediction can't tell apart"
             )
         if case.certify:
-            raise NotImplementedError("a certificate compares bits, of which a prediction has none; leave certify away")
+            raise NotImplementedError("a certificate compares bits, of which a prediction has none; omit certify")
         cuda = case.on_gpu
         with _named_faults(case):
             mode, workload = self._built(case)
@@ -123,7 +123,7 @@ class Predictor:
             return Prediction(case, parameters, step, operations.flops, operations.uncounted_words())
 
     def strategies(self, case: Case) -> tuple[str, ...]:
-        """Of our own strategies those that the network of a case supports.
+        """Returns those of our own strategies that the network of a case supports.
 
         Raises:
             UserError: as `predict`.
@@ -133,7 +133,7 @@ class Predictor:
         return supported_strategies(workload.model)
 
     def _built(self, case: Case) -> tuple[FakeTensorMode, Workload]:
-        """A network, with its optimizer's state, that runs as this case asks."""
+        """Returns a network, with its optimizer's state, that runs as this case asks."""
         here = case.replace(device="cpu")
         network = case.stored().replace(batch_size=1)
         if self._network is None or self._network[0] != network:
@@ -170,7 +170,7 @@ def _tracked(
 
 
 def _forget_idle(workload: Workload) -> bool:
-    """After a step: drop the optimizer's state of parameters that got no gradient, which a real one never makes.
+    """Drop after a step the optimizer's state of parameters that got no gradient, which a real one never makes.
 
     Returns:
         Whether there was any.
@@ -182,7 +182,7 @@ def _forget_idle(workload: Workload) -> bool:
 
 
 def _counters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The optimizer's counts of steps, which stay on the CPU."""
+    """Returns the optimizer's counts of steps, which stay on the CPU."""
     found = (state.get("step") for state in optimizer.state.values())
     return [step for step in found if isinstance(step, Tensor)]
 

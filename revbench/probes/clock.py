@@ -25,7 +25,7 @@ def measure_time(
     max_seconds: float = 2.0,
     warmup_rounds: int = 2,
 ) -> Measurement:
-    """Time whole training steps; one timed pass gives the step and its phases.
+    """Times whole training steps; one timed pass gives the step and its phases.
 
     On a GPU by device events, read once at the end, so that no synchronisation stands between the
     launches; on the CPU by the monotonic clock. Warm-up steps are not counted, and every sample is kept.
@@ -77,7 +77,7 @@ def measure_time(
 def measure_time_interleaved(
     workloads: Sequence[Workload], *, progress: Progress, rounds: int = 15, warmup_rounds: int = 2
 ) -> list[Measurement]:
-    """Time the steps of several workloads in turn, in one process: what slows the machine slows them all.
+    """Times the steps of several workloads in turn, in one process: what slows the machine slows them all.
 
     A ratio of two of these is worth more than one of two processes, if their weights fit in memory together. The
     order of a round is turned by one from round to round, so that nobody always follows the same neighbour.
@@ -112,7 +112,7 @@ def measure_time_interleaved(
 
 
 def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Value], dict[str, list[float]]]:
-    """Medians over the steps, and every sample."""
+    """Returns medians over the steps, and every sample."""
     seconds = [marks.seconds() for marks in rounds]
     samples = {f"{phase}_seconds": [s[i] for s in seconds] for i, phase in enumerate(PHASES)}
     samples["step_seconds"] = [sum(s) for s in seconds]
@@ -145,7 +145,7 @@ def _timed_step(workload: Workload, inputs: Any, targets: Any) -> _Marks:
     return marks
 
 
-LAUNCH_BOUND_BELOW = 0.8  # rule 3: below this share of the step with a kernel running, the host is what is timed
+LAUNCH_BOUND_BELOW = 0.8  # below this share of the step with a kernel running, the host is what is timed
 
 
 def _step(workload: Workload, inputs: Any, targets: Any, marks: _Marks) -> None:
@@ -186,7 +186,7 @@ _Marks = _HostMarks | _DeviceMarks
 
 
 def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int = 3) -> float:
-    """The share of a few steps, profiled in a pass of their own, in which at least one kernel ran."""
+    """Returns the share of a few steps, profiled in a pass of their own, in which at least one kernel ran."""
     from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
@@ -204,7 +204,7 @@ def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int
 
 
 def busy_share(spans: list[tuple[float, float]]) -> float:
-    """The union of intervals, sorted by their begin, over the time from the first begin to the last end."""
+    """Returns the union of intervals, sorted by their begin, over the time from the first begin to the last end."""
     if not spans:
         return 0.0
     busy, reach = 0.0, spans[0][0]

@@ -16,7 +16,7 @@ from revbench.workload import Workload
 
 
 def allocator_metrics(workload: Workload, inputs: Any, targets: Any) -> dict[str, Value]:
-    """One step by phase, in a process that has taken a step before, and NVML's figures after it.
+    """Measures one step by phase, in a process that has taken a step before, and NVML's figures after it.
 
     Returns:
         For each phase and kind (`revbench.probes.declared.ALLOCATOR_KINDS`) ``<phase>_<kind>_peak_bytes`` and, at its end,
@@ -57,7 +57,7 @@ def allocator_metrics(workload: Workload, inputs: Any, targets: Any) -> dict[str
 
 
 def measure_memory_history(workload: Workload, *, progress: Progress) -> Measurement:
-    """The allocator's own history of one step.
+    """Returns the allocator's own history of one step.
 
     Args:
         workload: on a GPU, else the row is ``unsupported``.

@@ -60,7 +60,7 @@ class Metric:
         return self.head or self.name.replace("_", " ")
 
     def show(self, value: object) -> str | None:
-        """A value as a person reads it; None if it is none of this metric's."""
+        """Returns a value as a person reads it; None if it is none of this metric's."""
         if self.unit is WORDS:
             return str(value) if isinstance(value, str) and value else None
         return self.unit.show(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
@@ -143,7 +143,8 @@ class Probe:
         return self._by_name[name]
 
     def declares(self, name: str) -> bool:
-        """Whether a row of this probe may have a metric of this name: a declared one, its reason, or one of its summaries."""
+        """Tells whether a row of this probe may have a metric of this name: a declared one, its reason, or one of its
+        summaries."""
         bare = name.removesuffix("_reason")
         if bare in self._by_name:
             return True
@@ -151,7 +152,7 @@ class Probe:
         return summary in SUMMARIES and stem in self._by_name and self._by_name[stem].summarised
 
     def to_json(self) -> dict[str, Any]:
-        """The declaration as plain values."""
+        """Returns the declaration as plain values."""
         metrics = [
             {"name": m.name, "about": m.about, "unit": m.unit.name, "kind": m.kind, "better": m.better}
             for m in self.metrics
@@ -162,7 +163,7 @@ class Probe:
         }  # fmt: skip
 
     def line(self, metrics: Mapping[str, Any]) -> str:
-        """What the terminal shows of a row's metrics."""
+        """Returns what the terminal shows of a row's metrics."""
         for line in self.lines or (_all_of(self.metrics, metrics),):
             shown = {name: self[name].show(metrics.get(name)) for name in _names_in(line)}
             if None not in shown.values():
@@ -176,6 +177,6 @@ def _names_in(line: str) -> list[str]:
 
 
 def _all_of(declared: Sequence[Metric], metrics: Mapping[str, Any]) -> str:
-    """A line of the first metrics that are there."""
+    """Returns a line of the first metrics that are there."""
     there = [m for m in declared if m.show(metrics.get(m.name)) is not None]
     return ", ".join(f"{metric.title} {{{metric.name}}}" for metric in there[:4])

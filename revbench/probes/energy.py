@@ -15,7 +15,7 @@ from revbench.workload import Workload
 def measure_energy(
     workload: Workload, *, progress: Progress, window_seconds: float = 2.0, windows: int = 3, warmup_steps: int = 3
 ) -> Measurement:
-    """Energy of the whole GPU over windows of many steps, by NVML's counter of total energy.
+    """Measures the energy of the whole GPU over windows of many steps, by NVML's counter of total energy.
 
     The counter moves about every 0.1 s, so a window must be seconds long. What else runs on the GPU is in it.
 

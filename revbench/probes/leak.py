@@ -17,7 +17,7 @@ CONFIDENCE = 0.95
 
 
 def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warmup_steps: int = 2) -> Measurement:
-    """The slope of memory over training steps, by least squares.
+    """Returns the slope of memory over training steps, by least squares.
 
     What is read at the end of each step, gradients released: on a GPU what the allocator has given out, on the CPU the
     live tensors that operations made since the beginning. Tensors only: what a library holds for itself is not seen.
@@ -62,7 +62,7 @@ def measure_leak(workload: Workload, *, progress: Progress, steps: int = 8, warm
 
 
 def slope_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Least-squares slope of equally spaced values, and its interval of confidence (Student's t, ``CONFIDENCE``)."""
+    """Returns the least-squares slope of equally spaced values, and its interval of confidence (Student's t, ``CONFIDENCE``)."""
     if min(values) == max(values):
         return 0.0, 0.0, 0.0
     fit = stats.linregress(range(len(values)), values)

@@ -10,7 +10,7 @@ from revbench.workload import Workload, build_workload
 
 
 def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) -> Measurement:
-    """Local Lipschitz estimates of every reversible block, and the reconstruction error that they predict.
+    """Estimates the local Lipschitz constants of every reversible block, and the reconstruction error that they predict.
 
     Args:
         workload: the case; the strategy makes no difference.

@@ -132,7 +132,7 @@ class LiveTensors(TorchDispatchMode):
         return sum(nbytes for _, nbytes, _ in found.values())
 
     def timeline(self) -> dict[str, list[Any]]:
-        """What was alive after each operation.
+        """Returns what was alive after each operation.
 
         Returns:
             Columns ``operation`` (from 1), ``live_bytes``, of these ``gradient_bytes`` (those that `call_gradients`
@@ -216,7 +216,7 @@ class LiveTensors(TorchDispatchMode):
 
 
 def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The tensors that have the storages: itself; of a sparse one indices and values; of a compressed one nothing."""
+    """Returns the tensors that have the storages: itself; of a sparse one indices and values; of a compressed one nothing."""
     if tensor.layout == torch.strided:
         return (tensor,)
     return (tensor._indices(), tensor._values()) if tensor.layout == torch.sparse_coo else ()
@@ -224,7 +224,8 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
 
 @functools.lru_cache(4096)
 def _is_view(func: Any) -> bool:
-    """Whether an operator returns its argument's memory: a view of it, or itself, unless it may take other memory for it."""
+    """Tells whether an operator returns its argument's memory: a view of it, or itself, unless it may take other memory for
+    it."""
     schema = getattr(func, "_schema", None)
     if schema is None or not schema.returns or schema.returns[0].alias_info is None:
         return False

@@ -15,14 +15,14 @@ LARGEST = 1e150  # of a figure in a row: what is beyond has no square, and was n
 
 
 def finite_or_null(value: Value) -> Value:
-    """The value, or None where it is NaN, infinite, beyond `LARGEST` or an integer beyond 2**62."""
+    """Returns the value, or None where it is NaN, infinite, beyond `LARGEST` or an integer beyond 2**62."""
     if isinstance(value, float):
         return value if is_finite(value) else None
     return None if isinstance(value, int) and abs(value) > 2**62 else value
 
 
 def is_finite(value: float) -> bool:
-    """Whether a row can hold a number."""
+    """Tells whether a row can hold a number."""
     return -LARGEST <= value <= LARGEST
 
 

@@ -74,7 +74,7 @@ def measure_memory(workload: Workload, *, progress: Progress, timeline: bool = T
 
 
 def contradiction(live: int, allocated: Value) -> str | None:
-    """Why live tensors can't be what was counted: no tensor lives in memory that no allocator gave out.
+    """Returns why live tensors can't be what was counted: no tensor lives in memory that no allocator gave out.
 
     Args:
         live: bytes of live tensors above the steady state.
@@ -89,7 +89,7 @@ def contradiction(live: int, allocated: Value) -> str | None:
 
 
 def tracked_metrics(step: TrackedStep) -> dict[str, Value]:
-    """The tracker's figures under the names that rows have for them."""
+    """Returns the tracker's figures under the names that rows have for them."""
     return {
         **{f"{phase}_peak_bytes": value for phase, value in step.phase_peak_bytes.items()},
         **{f"{phase}_peak_place": value for phase, value in step.phase_peak_places.items()},
@@ -101,7 +101,7 @@ def tracked_metrics(step: TrackedStep) -> dict[str, Value]:
 
 
 def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
-    """The most bytes that the CPU allocator had given out during a step, above those before it."""
+    """Returns the most bytes that the CPU allocator had given out during a step, above those before it."""
     from torch._C._profiler import _EventType
     from torch.profiler import ProfilerActivity, profile
 
@@ -128,7 +128,7 @@ def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
 
 
 def _unique_set() -> dict[str, Value]:
-    """Memory of this process that no other shares."""
+    """Returns memory of this process that no other shares."""
     try:
         return {"unique_set_bytes": int(psutil.Process().memory_full_info().uss)}
     except psutil.Error as error:
@@ -136,7 +136,7 @@ def _unique_set() -> dict[str, Value]:
 
 
 def _resident_bytes(field: str) -> int | None:
-    """A field of ``/proc/self/status`` in bytes; None where there is no such file."""
+    """Returns a field of ``/proc/self/status`` in bytes; None where there is no such file."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

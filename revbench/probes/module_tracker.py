@@ -51,7 +51,7 @@ class Places:
                 self._makers.setdefault(number, name)  # a child was here before its parent
 
     def now(self) -> str:
-        """The innermost module that runs now, or whose operation is being back-propagated; else ``loss``."""
+        """Returns the innermost module that runs now, or whose operation is being back-propagated; else ``loss``."""
         node = torch._C._current_autograd_node()
         if self._stack:
             return self._stack[-1] + (", run again" if node is not None else "")

@@ -39,16 +39,16 @@ class Nvml(Protocol):
         """Let it go."""
 
     def nvmlSystemGetDriverVersion(self) -> str:
-        """As ``535.104.05``."""
+        """Returns a version such as ``535.104.05``."""
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:
-        """A GPU's handle."""
+        """Returns a GPU's handle."""
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int) -> Any:
-        """``used`` bytes of the whole GPU; of version 2 without what the driver reserves."""
+        """Returns ``used`` bytes of the whole GPU; of version 2 without what the driver reserves."""
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> Any:
-        """``pid`` and ``usedGpuMemory`` of each process."""
+        """Returns ``pid`` and ``usedGpuMemory`` of each process."""
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int:
         """Millijoules since the driver was loaded."""
@@ -57,10 +57,10 @@ class Nvml(Protocol):
         """Megahertz."""
 
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int:
-        """Degrees Celsius."""
+        """Returns degrees Celsius."""
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int:
-        """A bit mask."""
+        """Returns a bit mask."""
 
 
 class Reading(NamedTuple):
@@ -70,7 +70,7 @@ class Reading(NamedTuple):
     reason: str | None = None
 
     def metrics(self, name: str) -> dict[str, Value]:
-        """As a row has it."""
+        """Returns the reading as a row has it."""
         found: dict[str, Value] = {name: self.value}
         return found if self.reason is None else found | {f"{name}_reason": self.reason}
 
@@ -94,7 +94,7 @@ class Gpu:
 
     @classmethod
     def of_torch(cls, index: int, *, nvml: Nvml = pynvml) -> Gpu:
-        """The GPU that PyTorch counts under this index, which NVML may count under another."""
+        """Returns the GPU that PyTorch counts under this index, which NVML may count under another."""
         return cls(f"GPU-{torch.cuda.get_device_properties(index).uuid}", nvml=nvml)
 
     def __enter__(self) -> Gpu:
@@ -113,7 +113,7 @@ class Gpu:
             self._nvml.nvmlShutdown()
 
     def process_bytes(self, least: int = 0) -> Reading:
-        """Bytes of this process: after warm-up what the allocator reserved plus the CUDA context, not the tensors.
+        """Returns bytes of this process: after warm-up what the allocator reserved plus the CUDA context, not the tensors.
 
         Args:
             least: what this process is known to hold; a figure below it is another process's, whose number in NVML's
@@ -134,7 +134,7 @@ class Gpu:
         return self._asked(ask)
 
     def device_bytes(self) -> Reading:
-        """Bytes in use on the whole GPU, by whomever."""
+        """Returns bytes in use on the whole GPU, by whomever."""
         return self._asked(
             lambda: Reading(
                 int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2).used)
@@ -142,11 +142,11 @@ class Gpu:
         )
 
     def energy_joules(self) -> Reading:
-        """Energy since the driver was loaded; the counter moves about every 0.1 s, so differences want seconds."""
+        """Returns the energy since the driver was loaded; the counter moves about every 0.1 s, so differences want seconds."""
         return self._asked(lambda: Reading(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3))
 
     def clocks(self) -> dict[str, Value]:
-        """``sm_clock_megahertz``, ``temperature_celsius`` and ``throttle_reasons`` (NVML's bit mask), now."""
+        """Returns ``sm_clock_megahertz``, ``temperature_celsius`` and ``throttle_reasons`` (NVML's bit mask), now."""
         nvml, handle = self._nvml, self._handle
         readers: dict[str, Callable[[], int]] = {
             "sm_clock_megahertz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
@@ -205,7 +205,7 @@ class Sampler:
 
 
 def driver_version(nvml: Nvml = pynvml) -> str | None:
-    """The NVIDIA driver's version; None without NVML."""
+    """Returns the NVIDIA driver's version; None without NVML."""
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

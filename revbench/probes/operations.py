@@ -48,7 +48,7 @@ class Operations:
         self.uncounted: dict[str, int] = {}
 
     def note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
-        """One call of an operator.
+        """Take note of one call of an operator.
 
         Args:
             func: the operator, e.g. ``torch.ops.aten.mm.default``.
@@ -69,7 +69,7 @@ class Operations:
         self.dtypes |= {x.dtype for x in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(x, Tensor)}
 
     def uncounted_words(self) -> str | None:
-        """The operators that were not counted, in words; None if all were."""
+        """Returns the operators that were not counted, in words; None if all were."""
         if not self.uncounted:
             return None
         most_first = sorted(self.uncounted.items(), key=lambda item: -item[1])
@@ -89,12 +89,12 @@ def _multiplies(func: Any, out: Any) -> bool:
 
 
 def _is_sparse(args: Sequence[Any]) -> bool:
-    """Whether a product has to do with a sparse matrix, of which only some numbers are multiplied."""
+    """Tells whether a product has to do with a sparse matrix, of which only some numbers are multiplied."""
     return any(isinstance(x, Tensor) and x.layout != torch.strided for x in args)
 
 
 def _convolution_backward(grad_output: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> int:
-    """The gradient of the input and that of the weight cost what the convolution itself does."""
+    """Returns the gradient of the input and that of the weight cost what the convolution itself does."""
     transposed, mask = rest[4], rest[7]
     pixels = math.prod((x if transposed else grad_output).shape[2:])
     forward = 2 * len(x) * pixels * weight.numel()
@@ -102,7 +102,7 @@ def _convolution_backward(grad_output: Tensor, x: Tensor, weight: Tensor, *rest:
 
 
 def _mkldnn_layer(x: Tensor, of_input: Tensor, of_hidden: Tensor, *rest: Any) -> int:
-    """One layer in one direction: at each step a product of the input and one of the state with all gates' weights."""
+    """Counts one layer in one direction: at each step a product of the input and one of the state with all gates' weights."""
     return 2 * x.shape[0] * x.shape[1] * (of_input.numel() + of_hidden.numel())
 
 
@@ -111,7 +111,7 @@ def _mkldnn_layer_backward(x: Tensor, of_input: Tensor, of_hidden: Tensor, *rest
 
 
 def _cudnn_layers(x: Tensor, weights: Sequence[Tensor], *rest: Any) -> int:
-    """All layers and directions; `x` is (steps, items, features) or, packed, (all steps of all items, features)."""
+    """Returns all layers and directions; `x` is (steps, items, features) or, packed, (all steps of all items, features)."""
     return 2 * math.prod(x.shape[:-1]) * sum(w.numel() for w in weights if w.dim() == 2)
 
 
@@ -124,7 +124,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: A
 
 
 def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> int:
-    """With the scores, which are computed again."""
+    """Counts the scores, too, which are computed again."""
     return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 

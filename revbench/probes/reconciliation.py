@@ -34,7 +34,7 @@ GAP_WORDS: Mapping[str, str] = {
 
 
 def reconcile(metrics: Mapping[str, Value]) -> dict[str, Value]:
-    """The gaps between a row's figures of memory.
+    """Returns the gaps between a row's figures of memory.
 
     A gap is the difference of two peaks, which need not stand at the same moment: it can be smaller than what was
     there at that moment, or negative.

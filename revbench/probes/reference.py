@@ -15,14 +15,14 @@ with the reason under the same name and `_reason`.
 
 
 def summary_of(probes: Iterable[Probe]) -> str:
-    """A table of probes: their names, and what they measure."""
+    """Returns a table of probes: their names, and what they measure."""
     lines = ["| probe | measures |", "|---|---|"]
     lines += [f"| [`{probe.name}`](probes.md#{probe.name}) | {probe.sentence} |" for probe in probes]
     return "\n".join(lines)
 
 
 def reference_of(probes: Iterable[Probe]) -> str:
-    """A page with a table of metrics for each probe."""
+    """Returns a page with a table of metrics for each probe."""
     return "\n".join([_HEAD, *(_section(probe) for probe in probes)])
 
 

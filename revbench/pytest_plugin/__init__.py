@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Iterator[None]:
-    """Before a project's conftest is loaded: without paths, run the built-in suites in a session of their own."""
+    """Run, before a project's conftest is loaded and without paths, the built-in suites in a session of their own."""
     arguments = list(early_config.invocation_params.args)
     given = parser.parse_known_args([str(a) for a in arguments])
     if early_config.known_args_namespace.benchmark and not given.file_or_dir and not given.help and not given.version:
@@ -101,7 +101,7 @@ _LISTS = ("collectonly", "showfixtures", "show_fixtures_per_test", "markers")  #
 
 
 def _usage_error(error: Exception) -> pytest.UsageError:
-    """What a user did wrong, as one line that a terminal shows as it is."""
+    """Returns what a user did wrong, as one line that a terminal shows as it is."""
     from revbench.terminal import plain
 
     return pytest.UsageError(plain(error))
@@ -115,7 +115,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a case and launch."""
+    """Make one test a case and launch."""
     if "revbench" not in metafunc.fixturenames and metafunc.definition.get_closest_marker("revbench_cases") is None:
         return
     from revbench.pytest_plugin.collection import default_plan, parametrise
@@ -165,7 +165,7 @@ def revbench_drift() -> Callable[..., DriftRecord]:
 
 
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
-    """No dot for a measured case: its line is there already."""
+    """Print no dot for a measured case: its line is there already."""
     if _SESSION in config.stash and report.when == "call" and report.passed:
         return "passed", "", "PASSED"
     return None

@@ -12,7 +12,7 @@ from revbench.tiers import Plan
 
 
 def default_plan(config: pytest.Config) -> Plan:
-    """The plan of ``--collect-only``, or of a suite collected without ``--benchmark``: nothing is opened for it."""
+    """Returns the plan of ``--collect-only``, or of a suite collected without ``--benchmark``: nothing is opened for it."""
     device = config.option.revbench_device
     return Plan(
         tier=config.option.revbench_tier, device="cpu" if device == "auto" else device, data="digits", data_path="digits"
@@ -20,7 +20,7 @@ def default_plan(config: pytest.Config) -> Plan:
 
 
 def parametrise(metafunc: pytest.Metafunc, plan: Plan, repeats: int) -> None:
-    """One test a case and launch; the launch outermost, so that the launches of a suite's cases interleave."""
+    """Make one test a case and launch; the launch outermost, so that the launches of a suite's cases interleave."""
     if "revbench" in metafunc.fixturenames and repeats > 1:
         launches = range(1, repeats + 1)
         metafunc.parametrize("_revbench_repeat", launches, ids=[f"launch {i}" for i in launches])
@@ -36,7 +36,7 @@ def parametrise(metafunc: pytest.Metafunc, plan: Plan, repeats: int) -> None:
 
 
 def without_launch(item: pytest.Item) -> str:
-    """What an item measures, whichever launch it is of."""
+    """Returns what an item measures, whichever launch it is of."""
     callspec = getattr(item, "callspec", None)
     case = getattr(callspec, "params", {}).get("case")
     name = getattr(item, "originalname", item.name)
@@ -44,7 +44,7 @@ def without_launch(item: pytest.Item) -> str:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Number and count of ``I/N``.
+    """Returns the number and the count of ``I/N``.
 
     Raises:
         UserError: another form, or I that is not among 1 to N.
@@ -56,7 +56,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def in_shard(names: Sequence[str], shard: str) -> list[bool]:
-    """Which of these belong to a shard: distinct names are dealt out in turn, so that parts are of like size."""
+    """Returns which of these belong to a shard: distinct names are dealt out in turn, so that parts are of like size."""
     number, count = parse_shard(shard)
     place = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return [place[name] % count == number - 1 for name in names]

@@ -33,7 +33,7 @@ class Display:
         return self._plugins.getplugin("terminalreporter")  # asked late: it is registered after us
 
     def line(self, text: str, **markup: bool) -> None:
-        """One line of its own."""
+        """Print one line of its own."""
         with self._uncaptured():
             if self._terminal is None:
                 say(text)
@@ -42,7 +42,7 @@ class Display:
             self._terminal.write_line(printable(text), **markup)
 
     def rows(self, rows: Sequence[Row], *, first: bool, replayed: bool) -> None:
-        """The lines of one measurement: what was measured, and what came out.
+        """Print the lines of one measurement: what was measured, and what came out.
 
         Args:
             rows: of one measurement.

@@ -132,7 +132,7 @@ class Measurer:
         return rows
 
     def _bar(self, case: Case, probe: str) -> AbstractContextManager[Callable[[Mapping[str, Any]], None]]:
-        """What takes the messages of a probe: a bar for one that takes long."""
+        """Returns what takes the messages of a probe: a bar for one that takes long."""
         return self._display.bar(case) if probe_of(probe).resumable else nullcontext(_ignore)
 
     def _show(self, rows: Sequence[Row], *, replayed: bool) -> None:

@@ -17,7 +17,7 @@ from revbench.errors import UserError
 
 
 def suites_folder() -> Path:
-    """The built-in suites: beside the package when installed, in the checkout otherwise."""
+    """Returns the built-in suites: beside the package when installed, in the checkout otherwise."""
     package = Path(revbench.__file__).resolve().parent
     for folder in (package / "suites", package.parent / "suites"):
         if (folder / "pytest.ini").is_file():

@@ -87,7 +87,7 @@ class BenchmarkSession:
             self.display.line(note, yellow=True)
 
     def deselect_other_shards(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """With ``--revbench-shard`` omit the other parts; the launches of a case stay together."""
+        """Omit with ``--revbench-shard`` the other parts; the launches of a case stay together."""
         if not self._shard:
             return
         kept = in_shard([without_launch(item) for item in items], self._shard)

@@ -12,7 +12,7 @@ from revbench.report.evidence import Evidence, Statistic
 
 
 def chain_groups(evidence: Evidence) -> dict[Case, list[Case]]:
-    """Cases by what they are compared with: plain autograd on the same blocks, uncompiled."""
+    """Returns cases by what they are compared with: plain autograd on the same blocks, uncompiled."""
     groups: dict[Case, list[Case]] = {}
     for case in evidence.cases(MEMORY, FLOPS_OF_STEP, TIME_INTERLEAVED):
         chain = Chain.of(case)
@@ -22,13 +22,13 @@ def chain_groups(evidence: Evidence) -> dict[Case, list[Case]]:
 
 
 def kind_of(case: Case) -> str:
-    """Of which blocks a chain is made."""
+    """Says of which blocks a chain is made."""
     chain = Chain.of(case)
     return (chain.kind if chain is not None else None) or MISSING
 
 
 def time_ratio(evidence: Evidence, case: Case, base: Case) -> Statistic | None:
-    """Of steps that were timed in turn in one process, launch by launch."""
+    """Returns the ratio of steps that were timed in turn in one process, launch by launch."""
     step = TIME_INTERLEAVED["step_seconds"].name
     bases = {row.repeat: row.number(step) for row in evidence.launches(base, TIME_INTERLEAVED)}
     ratios = [

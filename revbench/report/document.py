@@ -69,7 +69,7 @@ class Section:
 
     @classmethod
     def of(cls, title: str, blocks: Iterable[Block | None]) -> Section | None:
-        """A section of those blocks that there are; None if there is none."""
+        """Returns a section of those blocks that there are; None if there is none."""
         there = [block for block in blocks if block is not None]
         return cls(title, there) if there else None
 
@@ -92,7 +92,7 @@ class Report:
 
 
 def leading(blocks: Iterable[Block], most: int = MOST_FIGURES, what: str = "figures") -> list[Block]:
-    """The first of them, and a word if there are more: what nobody can look through belongs in tables."""
+    """Returns the first of them, and a word if there are more: what nobody can look through belongs in tables."""
     found = list(itertools.islice(blocks, most + 1))
     if len(found) > most:
         found[most] = Paragraph(f"These are the first {most} of such {what}; the tables have all cases.")

@@ -16,13 +16,13 @@ Cell = Callable[[Evidence, Case, Metric], str]
 
 
 def median_of_draws(evidence: Evidence, case: Case, metric: Metric, show: Show | None = None) -> str:
-    """The median over draws."""
+    """Returns the median over draws."""
     summary = summarise_draws(evidence.samples(case, metric))
     return MISSING if summary is None else (show or metric.unit.show)(summary.median)
 
 
 def spread_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:
-    """The median, and the quantiles of 5 and 95 %; of few draws the smallest and the largest."""
+    """Returns the median, and the quantiles of 5 and 95 %; of few draws the smallest and the largest."""
     summary = summarise_draws(evidence.samples(case, metric))
     if summary is None:
         return MISSING
@@ -36,7 +36,7 @@ def spread_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:
 
 
 def interval_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:
-    """The median of a ratio, and its interval of 95 %; of few draws the smallest and the largest."""
+    """Returns the median of a ratio, and its interval of 95 %; of few draws the smallest and the largest."""
     summary = summarise_draws(evidence.samples(case, metric))
     if summary is None:
         return MISSING
@@ -49,7 +49,7 @@ def interval_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:
 
 
 def draws_column(evidence: Evidence, metric: Metric, cell: Cell = median_of_draws) -> Column[Case]:
-    """A column of a metric that is told by draws."""
+    """Returns a column of a metric that is told by draws."""
     return Column(metric.title, partial(_of_metric, evidence, metric, cell))
 
 

@@ -43,21 +43,21 @@ class DriftCases:
         self.if_one_strategy = f"All are {ways.pop()}. " if len(ways) == 1 else ""
 
     def heads(self) -> list[Column[Case]]:
-        """The columns that say which case it is."""
+        """Returns the columns that say which case it is."""
         strategy = [words("Strategy", self._way)] if self._several_ways else []
         return [words("Network", self.network), *strategy, words("Arithmetic", lambda case: case.arithmetic.name)]
 
     def network(self, case: Case) -> str:
-        """A network's name, with the batch where it was measured with several."""
+        """Returns a network's name, with the batch where it was measured with several."""
         name = title_of(case.model)
         return f"{name}, batch {case.batch_size}" if case.model in self._several_batches else name
 
     def _way(self, case: Case) -> str:
-        """The strategy; of a network that back-propagates by functions of its own, these."""
+        """Returns the strategy; of a network that back-propagates by functions of its own, these."""
         own = own_functions(self._evidence, case)
         return f"its own, {own}" if own else strategy_of(case)
 
 
 def own_functions(evidence: Evidence, case: Case) -> str | None:
-    """The functions by which a network back-propagates itself, by name."""
+    """Returns the functions by which a network back-propagates itself, by name."""
     return evidence.word(case, DRIFT["own_functions"])

@@ -40,16 +40,16 @@ class Evidence:
             self._index.setdefault((row.case, row.probe), []).append(row)
 
     def cases(self, *probes: Probe) -> list[Case]:
-        """The cases that these probes measured (with whatever status), in order of measurement."""
+        """Returns the cases that these probes measured (with whatever status), in order of measurement."""
         names = {probe.name for probe in probes}
         return list(dict.fromkeys(row.case for row in self.rows if row.probe in names))
 
     def launches(self, case: Case, probe: Probe) -> list[Row]:
-        """The rows that have metrics: of each launch the last, which another with other options may have superseded."""
+        """Returns the rows that have metrics: of each launch the last, which another with other options may have superseded."""
         return self._with_metrics(case, probe.name)
 
     def value(self, case: Case, metric: Metric) -> Statistic | None:
-        """A metric over launches; None where no launch has it."""
+        """Returns a metric over launches; None where no launch has it."""
         rows = self._with_metrics(case, metric.probe)
         found = [value for row in rows if (value := row.number(metric.name)) is not None]
         if not found:
@@ -57,41 +57,41 @@ class Evidence:
         return Statistic(statistics.median(found), min(found), max(found), len(found))
 
     def word(self, case: Case, metric: Metric) -> str | None:
-        """A metric that is a word, of the first launch that has it."""
+        """Returns a metric that is a word, of the first launch that has it."""
         return next(
             (str(word) for row in self._with_metrics(case, metric.probe) if (word := row.metrics.get(metric.name))),
             None,
         )
 
     def samples(self, case: Case, metric: Metric) -> list[float]:
-        """Every sample of a metric, of all launches together; none if one launch has no finite value for it."""
+        """Returns every sample of a metric, of all launches together; none if one launch has no finite value for it."""
         rows = self._with_metrics(case, metric.probe)
         if any(row.number(metric.name) is None for row in rows):
             return []
         return [float(value) for row in rows for value in row.samples.get(metric.name, ())]
 
     def ratio(self, case: Case, base: Case, metric: Metric) -> float | None:
-        """A metric of a case over that of another, medians over launches; None where one is missing or 0."""
+        """Returns a metric of a case over that of another, medians over launches; None where one is missing or 0."""
         ours, theirs = self.value(case, metric), self.value(base, metric)
         return ours.median / theirs.median if ours and theirs and theirs.median else None
 
     def failure(self, case: Case, probe: Probe) -> str | None:
-        """The status of a case none of whose launches has metrics; None if one has, or if there is no row."""
+        """Returns the status of a case none of whose launches has metrics; None if one has, or if there is no row."""
         rows = self._index.get((case, probe.name), [])
         return rows[0].status if rows and not any(row.ok for row in rows) else None
 
     def message(self, case: Case, probe: Probe) -> str | None:
-        """What the first row of such a case says."""
+        """Returns what the first row of such a case says."""
         rows = self._index.get((case, probe.name), [])
         return rows[0].message if rows else None
 
     def series(self, case: Case, probe: Probe) -> dict[str, list[Value]]:
-        """The series of the first launch that has one."""
+        """Returns the series of the first launch that has one."""
         return next((columns for row in self.launches(case, probe) if (columns := self.series_of(row))), {})
 
     def _with_metrics(self, case: Case, probe: str) -> list[Row]:
         return list({row.repeat: row for row in self._index.get((case, probe), []) if row.ok}.values())
 
     def series_of(self, row: Row) -> dict[str, list[Value]]:
-        """The series of one row; empty if it has none."""
+        """Returns the series of one row; empty if it has none."""
         return self._run.series(row)

@@ -13,7 +13,7 @@ MOST_ROWS = 200
 
 
 def shortened(report: Report) -> tuple[Report, dict[str, str]]:
-    """The report with its tables cut to `MOST_ROWS`, and the whole of those that were cut as CSV, by the files' names."""
+    """Returns the report with its tables cut to `MOST_ROWS`, and the whole of those that were cut as CSV, by the files' names."""
     files: dict[str, str] = {}
 
     def cut(block: Block) -> Block:
@@ -38,7 +38,7 @@ def _csv(table: Table) -> str:
 
 
 def _harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
+    """Returns a cell that no spreadsheet takes for a formula."""
     number = re.fullmatch(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( ?[^\W\d_]+| ?[%×°])?", cell)
     return f"'{cell}" if re.match(r"[=+@\t\r-]", cell) and number is None else cell
 

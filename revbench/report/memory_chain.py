@@ -24,12 +24,12 @@ MemoryChain = Sequence[tuple[str, str, str]]
 
 
 def chain_of(case: Case) -> MemoryChain:
-    """Each gap of a case's device: its metric, and the metrics that it lies between."""
+    """Returns each gap of a case's device: its metric, and the metrics that it lies between."""
     return GPU_CHAIN if case.on_gpu else CPU_CHAIN
 
 
 def reconciled_cases(evidence: Evidence) -> list[Case]:
-    """The networks of the catalogue that have these numbers, as they stand in the memory table."""
+    """Returns the networks of the catalogue that have these numbers, as they stand in the memory table."""
     return [
         case
         for case in evidence.cases(MEMORY)

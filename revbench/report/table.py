@@ -31,14 +31,14 @@ class Column(Generic[Line]):
 
 
 def words(head: str, cell: Callable[[Line], str]) -> Column[Line]:
-    """A column of words."""
+    """Returns a column of words."""
     return Column(head, cell, is_number=False)
 
 
 def lay_out(
     title: str, columns: Sequence[Column[Line]], groups: Iterable[Sequence[Line]], notes: Sequence[str] = ()
 ) -> Table | None:
-    """A table with a rule between its groups; None if there is no line.
+    """Returns a table with a rule between its groups; None if there is no line.
 
     Args:
         title: what it shows.
@@ -62,7 +62,7 @@ def lay_out(
 def value_cell(
     evidence: Evidence, case: Case, metric: Metric, show: Show | None = None, *, spread: bool = False
 ) -> str:
-    """A metric of a case as a person reads it; with its spread over launches if asked for."""
+    """Returns a metric of a case as a person reads it; with its spread over launches if asked for."""
     found = evidence.value(case, metric)
     if found is None:
         return MISSING
@@ -74,10 +74,10 @@ def value_cell(
 def value_column(
     evidence: Evidence, metric: Metric, head: str | None = None, *, show: Show | None = None
 ) -> Column[Case]:
-    """A column of a metric."""
+    """Returns a column of a metric."""
     return Column(metric.title if head is None else head, lambda case: value_cell(evidence, case, metric, show))
 
 
 def times(ratio: float | None) -> str:
-    """A ratio as a person reads it."""
+    """Returns a ratio as a person reads it."""
     return MISSING if ratio is None else f"{ratio:.2f} ×"

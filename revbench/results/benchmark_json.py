@@ -16,7 +16,7 @@ STATS_FIELDS = (
 
 
 def benchmark_name(case_id: str, repeat: int) -> str:
-    """The name of one launch of a case: the same from a checkout, a wheel and a foreign folder."""
+    """Returns the name of one launch of a case: the same from a checkout, a wheel and a foreign folder."""
     return case_id if repeat == 1 else f"{case_id} (launch {repeat})"
 
 

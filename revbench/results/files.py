@@ -51,7 +51,7 @@ def open_regular(path: Path, *, most_bytes: int, follow: bool = False) -> int:
 
 
 def read_bytes(path: Path, *, most_bytes: int) -> bytes:
-    """The content of a regular file; raises as `open_regular`."""
+    """Returns the content of a regular file; raises as `open_regular`."""
     try:
         with os.fdopen(open_regular(path, most_bytes=most_bytes), "rb") as file:
             return file.read(most_bytes)
@@ -60,7 +60,7 @@ def read_bytes(path: Path, *, most_bytes: int) -> bytes:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything under this name, a link that leads nowhere included."""
+    """Tells whether there is anything under this name, a link that leads nowhere included."""
     try:
         return os.path.lexists(path)
     except ValueError:  # a name that no file can have
@@ -68,7 +68,7 @@ def is_there(path: Path) -> bool:
 
 
 def own_folder(parent: Path, name: str) -> Path:
-    """The path of a folder inside a run folder, which need not be there.
+    """Returns the path of a folder inside a run folder, which need not be there.
 
     Raises:
         UserError: it is a link, or no folder.

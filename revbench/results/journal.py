@@ -85,7 +85,7 @@ class Journal:
             self._write(b"\n")
 
     def _keep(self, tail: bytes) -> Path:
-        """A new file beside the rows that holds this."""
+        """Returns a new file beside the rows that holds this."""
         number = 1
         while True:
             path = self.folder / f"{ROWS}.torn-{number}"
@@ -119,7 +119,7 @@ class Journal:
         self.add_rows([row])
 
     def add_rows(self, rows: Sequence[Row]) -> None:
-        """The same with several at once: all of them, or none."""
+        """Append several rows at once: all of them, or none."""
         before = self._may_hold_rows
         self._may_hold_rows = True  # also if this is interrupted
         try:
@@ -139,12 +139,12 @@ class Journal:
         return name
 
     def has_checkpoint(self, stem: str) -> bool:
-        """Whether a training left something to go on with."""
+        """Tells whether a training left something to go on with."""
         folder = own_folder(self.folder, CHECKPOINTS)
         return any((folder / f"{stem}{kind}.pt").is_file() for kind in ("", ".previous"))
 
     def remove_checkpoints(self, stem: str) -> None:
-        """Of a training whose row is on disk: until then they are all there is of it."""
+        """Remove those of a training whose row is on disk: until then they are all there is of it."""
         folder = own_folder(self.folder, CHECKPOINTS)
         for pattern in (f"{stem}.*pt", f".{stem}.*"):  # also what a kill left half-written
             for path in folder.glob(pattern):
@@ -218,14 +218,14 @@ class Journal:
 
 
 def series_stem(key: Key) -> str:
-    """What the files of a row are called, made of nothing but letters, digits and dashes."""
+    """Returns what the files of a row are called, made of nothing but letters, digits and dashes."""
     case_id, probe, repeat, options = key
     words = re.sub(r"[^A-Za-z0-9=-]+", "_", case_id)[:80].strip("_")
     return f"{probe}-{words}-{sha256(case_id.encode()).hexdigest()[:8]}-{repeat}" + (f"-{options}" if options else "")
 
 
 def open_journal(resume: str | Path | None, output: str | Path | None, *, retry: bool, prefix: str = "--") -> Journal:
-    """The journal of a run: one to go on with, the one that is asked for, or a new one named by the time (UTC).
+    """Returns the journal of a run: one to go on with, the one that is asked for, or a new one named by the time (UTC).
 
     Args:
         resume, output: what the user gave for either.

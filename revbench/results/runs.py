@@ -42,7 +42,7 @@ class Run:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def series(self, row: Row) -> dict[str, list[Value]]:
-        """The columns of a row's series file; empty if it has none or the file is missing.
+        """Returns the columns of a row's series file; empty if it has none or the file is missing.
 
         Raises:
             UserError: the file is no series, a link, or too large.
@@ -141,7 +141,7 @@ def read_rows(file: IO[bytes], path: Path) -> Reading:
 
 
 def run_path(folder: Path) -> Path:
-    """The ``rows.jsonl`` of a run folder, or this file itself.
+    """Returns the ``rows.jsonl`` of a run folder, or this file itself.
 
     Raises:
         UserError: no run is there.

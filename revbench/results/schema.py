@@ -63,23 +63,23 @@ class Row:
         return self.status == "ok"
 
     def number(self, name: str) -> float | None:
-        """A metric as a finite number, or None where there is none."""
+        """Returns a metric as a finite number, or None where there is none."""
         value = self.metrics.get(name)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
     def to_json(self) -> dict[str, Any]:
-        """The line of this row, as a dict."""
+        """Returns the line of this row, as a dict."""
         return {"kind": "row", "case_id": self.case.id, **asdict(self), "case": self.case.to_json()}
 
 
 def standing(rows: Sequence[Row]) -> list[Row]:
-    """The rows but for those without figures that were measured again, on the same machine, with figures."""
+    """Returns the rows but for those without figures that were measured again, on the same machine, with figures."""
     again = {(row.environment_id, row.key) for row in rows if row.ok} if any(not row.ok for row in rows) else set()
     return [row for row in rows if row.ok or (row.environment_id, row.key) not in again]
 
 
 def key_of(case: Case, probe: str, repeat: int, options: Mapping[str, Any]) -> Key:
-    """What a measurement is recognised by: the same case with other options of the probe is another one.
+    """Returns what a measurement is recognised by: the same case with other options of the probe is another one.
 
     Those of `KEYED_WITHOUT_OPTIONS` are recognised without them.
     """

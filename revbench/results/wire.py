@@ -76,7 +76,7 @@ class _Packages(Struct, forbid_unknown_fields=True):
 
 
 class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="environment"):
-    """As `revbench.runner.environment.describe_environment` makes it."""
+    """Is an environment as `revbench.runner.environment.describe_environment` makes it."""
 
     environment_id: _Name
     cpu: _Cpu
@@ -88,14 +88,14 @@ class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", ta
     torch: _Build
 
     def to_dict(self) -> dict[str, Any]:
-        """As it was before it was written."""
+        """Returns the record as it was before it was written."""
         found: dict[str, Any] = msgspec.to_builtins(self)
         del found["kind"]
         return found
 
 
 class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row"):
-    """As `Row.to_json` makes it."""
+    """Is a row as `Row.to_json` makes it."""
 
     case: msgspec.Raw
     probe: _Name
@@ -112,7 +112,7 @@ class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row")
     message: _Text | None = None
 
     def to_row(self) -> Row:
-        """The row.
+        """Returns the row.
 
         Raises:
             UserError: its case is none.
@@ -156,7 +156,7 @@ def check_header(text: bytes) -> None:
 
 
 def decode_record(text: bytes) -> Row | EnvironmentRecord:
-    """The record of one of the other lines.
+    """Returns the record of one of the other lines.
 
     Raises:
         UserError: it is none.
@@ -174,7 +174,7 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 def check_environment(record: dict[str, Any]) -> dict[str, Any]:
-    """The environment of another process, if it is one.
+    """Returns the environment of another process, if it is one.
 
     Raises:
         UserError: it is none.
@@ -186,7 +186,7 @@ def check_environment(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode_columns(text: bytes) -> dict[str, list[Value]]:
-    """The columns of a series: lists of one length, of numbers but for `WORD_COLUMNS`.
+    """Returns the columns of a series: lists of one length, of numbers but for `WORD_COLUMNS`.
 
     Raises:
         UserError: they are not.
@@ -195,7 +195,7 @@ def decode_columns(text: bytes) -> dict[str, list[Value]]:
 
 
 def decode_lines(text: bytes) -> dict[str, list[Value]]:
-    """The same of a series that was written line by line: the names of its columns, then a list of figures each.
+    """Returns the same of a series that was written line by line: the names of its columns, then a list of figures each.
 
     Raises:
         UserError: as for `decode_columns`.
@@ -207,7 +207,7 @@ def decode_lines(text: bytes) -> dict[str, list[Value]]:
 
 
 def decode_line(text: bytes) -> list[Value]:
-    """One line of such a series.
+    """Returns one line of such a series.
 
     Raises:
         UserError: it is none.

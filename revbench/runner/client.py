@@ -52,7 +52,7 @@ class WorkerServer:
         self.close()
 
     def environment(self) -> dict[str, Any]:
-        """The fingerprint of this machine, taken in a worker.
+        """Returns the fingerprint of this machine, taken in a worker.
 
         Raises:
             UserError: PyTorch can't be used here.
@@ -126,7 +126,7 @@ class WorkerServer:
         process.stdout.close()
 
     def abandon(self) -> None:
-        """From another thread: end the server at once, so that what waits for its answer gets that of a crash."""
+        """End the server at once, from another thread, so that what waits for its answer gets that of a crash."""
         with self._starting:
             self._abandoned = True  # one that is not there yet ends as soon as it is
             if (process := self._process) is not None:
@@ -204,7 +204,7 @@ def _send(process: subprocess.Popen[bytes], data: bytes, deadline: float) -> Non
 
 
 def _messages(process: subprocess.Popen[bytes], deadline: float, patience: float) -> Iterator[dict[str, Any]]:
-    """The messages of the server, until it is gone.
+    """Returns the messages of the server, until it is gone.
 
     Args:
         process: of the server.
@@ -257,7 +257,7 @@ def _name_of(number: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The parent's environment, with this very revbench first on the path (a bare working tree is not installed)."""
+    """Returns the parent's environment, with this very revbench first on the path (a bare working tree is not installed)."""
     import revbench
 
     home = os.path.dirname(os.path.dirname(os.path.abspath(revbench.__file__)))

@@ -47,7 +47,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def summarise(environment: dict[str, Any]) -> str:
-    """One line for a person: the accelerator if there is one, else the CPU."""
+    """Returns one line for a person: the accelerator if there is one, else the CPU."""
     cpu = environment["cpu"]
     where = f"{cpu['model']}, {cpu['usable_cores']} cores"
     if environment["accelerators"]:
@@ -56,7 +56,7 @@ def summarise(environment: dict[str, Any]) -> str:
 
 
 def lines_of(environment: dict[str, Any]) -> list[str]:
-    """All of it for a person, a line for each part."""
+    """Returns all of it for a person, a line for each part."""
     cpu, built = environment["cpu"], environment["torch"]
     accelerators = [
         f"{a['name']}, {human_bytes(a['memory_bytes'])}, capability {a['capability']}, {a['multiprocessors']} multiprocessors,"

@@ -54,7 +54,7 @@ def open_run(
 
 @contextmanager
 def open_run_of_command(*, resume: str | Path | None = None, **settings: Any) -> Iterator[Session]:
-    """As `open_run`, for a command: whatever ends it early says in its one line how it is gone on with.
+    """Does what `open_run` does, for a command: whatever ends it early says in its one line how it is gone on with.
 
     SIGTERM, by which schedulers announce their time limit and torchrun a dead process, ends it as an error does.
 

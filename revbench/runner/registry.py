@@ -55,7 +55,8 @@ class Registry:
 
 @functools.cache
 def registry() -> Registry:
-    """All probes. The declarations of other packages are imported here, once; what is wrong with one is no reason to fail."""
+    """Returns all probes. The declarations of other packages are imported here, once; what is wrong with one is no reason to
+    fail."""
     probes = dict(OURS)
     packages: dict[str, str] = {}
     problems: list[str] = []
@@ -89,7 +90,7 @@ def _declared(entry: EntryPoint) -> Probe:
 
 
 def probe_of(name: str) -> Probe:
-    """A probe by its name.
+    """Returns a probe by its name.
 
     Raises:
         UserError: there is none of this name, or it can't be used.
@@ -104,7 +105,8 @@ def probe_of(name: str) -> Probe:
 
 
 def offered_names() -> list[str]:
-    """The names of those that ``revbench run`` offers: they measure one case, in a few steps. Other packages are not imported
+    """Returns the names of those that ``revbench run`` offers: they measure one case, in a few steps. Other packages are not
+    imported
     for this; their entry points are named as their probes."""
     ours = [probe.name for probe in OURS.values() if not probe.takes_group and not probe.resumable]
     return [*ours, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in ours)]

@@ -44,7 +44,7 @@ class _ParentIsGone(Exception):
 
 
 class _ToldToGo(Exception):
-    """By SIGTERM."""
+    """Says that SIGTERM came."""
 
 
 def serve(requests: int, answers: int) -> None:
@@ -154,7 +154,7 @@ def _relay_messages(
 
 
 def _be_worker(request: dict[str, Any], server: int, messages: int, log: int, inherited: tuple[int, int]) -> NoReturn:
-    """The forked process: never returns into the server's code."""
+    """Returns the forked process: never returns into the server's code."""
     try:
         os.setpgid(0, 0)
         _die_with(server)
@@ -214,7 +214,7 @@ def _explain(exit_code: int, oom_killed: bool) -> dict[str, Any]:
 
 
 def oom_kills(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """How often the kernel's out-of-memory killer struck in this process's control groups so far.
+    """Returns how often the kernel's out-of-memory killer struck in this process's control groups so far.
 
     Args:
         root: where control groups are mounted.
@@ -257,7 +257,7 @@ def _write(descriptor: int, message: Mapping[str, Any]) -> None:
 
 
 def _go(number: int, frame: object) -> None:
-    """On the way out, the worker and what it left are killed; see `_attend`."""
+    """Raise, so that the worker and what it left are killed on the way out; see `_attend`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _ToldToGo
 

@@ -57,7 +57,7 @@ class Session:
         self.replayed = 0
 
     def supported_strategies(self, case: Case) -> list[str]:
-        """Of our own strategies those that the network of a case says it supports; nothing is written.
+        """Returns those of our own strategies that the network of a case says it supports; nothing is written.
 
         Raises:
             UserError: it can't be built.
@@ -78,7 +78,7 @@ class Session:
         silence_seconds: float | None = None,
         progress: Progress = lambda _: None,
     ) -> Row:
-        """The row of one probe on one case: measured in a fresh worker, or taken from the journal.
+        """Returns the row of one probe on one case: measured in a fresh worker, or taken from the journal.
 
         Args:
             case, probe: what is measured of what.
@@ -107,7 +107,7 @@ class Session:
         options: Mapping[str, Any] | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> list[Row]:
-        """A row for each case: all measured in one fresh worker, or all taken from the journal.
+        """Returns a row for each case: all measured in one fresh worker, or all taken from the journal.
 
         Raises:
             UserError: an unknown probe, a case that can't be, or cases that one process can't serve.
@@ -192,7 +192,7 @@ def _check_options(probe: Probe, options: Mapping[str, Any]) -> None:
 
 
 def resolve_device(device: str, environment: Mapping[str, Any]) -> str:
-    """The device that is meant: ``auto`` is ``cuda`` where the machine of this fingerprint has a GPU, else ``cpu``.
+    """Returns the device that is meant: ``auto`` is ``cuda`` where the machine of this fingerprint has a GPU, else ``cpu``.
 
     Raises:
         UserError: the machine has no such device.
@@ -213,7 +213,7 @@ def check_device(device: str, environment: Mapping[str, Any]) -> None:
 
 
 def result_of(row: Row) -> str:
-    """What was measured, in a line for a person, or why there is nothing."""
+    """Returns what was measured, in a line for a person, or why there is nothing."""
     if not row.ok:
         return f"{row.status}: {row.message}"
     probe = registry().probes.get(row.probe)

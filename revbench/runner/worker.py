@@ -198,7 +198,7 @@ def set_malloc(allocator: str) -> bool:
 
 
 def classify(error: BaseException) -> str:
-    """The status of a row whose probe raised this: ``oom``, ``unsupported`` or ``crashed``."""
+    """Returns the status of a row whose probe raised this: ``oom``, ``unsupported`` or ``crashed``."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

@@ -49,7 +49,7 @@ class Facts:
 
     @property
     def identity(self) -> str:
-        """Equal for all processes of a training, and before and after a resume."""
+        """What is equal for all processes of a training, and before and after a resume."""
         return f"{self.sha256} {self.validation_sha256}"
 
 
@@ -59,16 +59,16 @@ class Supply(Protocol):
     facts: Facts
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """This process's share of the augmented batches of these steps."""
+        """Returns this process's share of the augmented batches of these steps."""
 
     def validation(self) -> Iterator[Batch]:
-        """This process's share of the validation images, as they are."""
+        """Returns this process's share of the validation images, as they are."""
 
 
 def open_supply(
     case: Case, source: str, *, image_size: int, validation_limit: int, loaders: int, share: Share
 ) -> Supply:
-    """The images of a case: read ahead by processes if its recipe crops files, else all in the device's memory.
+    """Returns the images of a case: read ahead by processes if its recipe crops files, else all in the device's memory.
 
     Args:
         case: its recipe, batch size, seed, device and number of images.
@@ -120,19 +120,19 @@ class MemorySupply:
         )
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches from step `first` up to, without, step `last`."""
+        """Returns the batches from step `first` up to, without, step `last`."""
         for step in range(first, last):
             yield self._batches.at(step)
 
     def validation(self) -> Iterator[Batch]:
-        """The validation images in batches."""
+        """Returns the validation images in batches."""
         images, labels = self._validation
         for start in range(0, len(labels), VALIDATION_BATCH):
             yield images[start : start + VALIDATION_BATCH], labels[start : start + VALIDATION_BATCH]
 
 
 def _moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, between 0 and 1, from counts of its 256 values."""
+    """Returns the mean and the standard deviation of each channel, between 0 and 1, from counts of its 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
     shares = counts / counts.sum(1, keepdim=True)
@@ -184,7 +184,7 @@ class FileSupply:
         )  # fmt: skip
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches from step `first` up to, without, step `last`.
+        """Returns the batches from step `first` up to, without, step `last`.
 
         Raises:
             UserError: an image that can't be read, when its turn comes.
@@ -192,7 +192,7 @@ class FileSupply:
         return self._read(self._train, (self._keys(step) for step in range(first, last)))
 
     def validation(self) -> Iterator[Batch]:
-        """The validation images in batches; the same error."""
+        """Returns the validation images in batches; the same error."""
         own = range(self._share.rank, len(self._validation), self._share.world_size)
         keys = [(i, 0) for i in own]
         chunks = (keys[i : i + VALIDATION_BATCH] for i in range(0, len(keys), VALIDATION_BATCH))
@@ -233,7 +233,7 @@ class _Cropped(Dataset[Any]):
 
 
 def _collated(items: list[tuple[Tensor, int] | str]) -> Batch | str:
-    """A batch of items, or the word of the first that could not be read."""
+    """Returns a batch of items, or the word of the first that could not be read."""
     whole = [item for item in items if not isinstance(item, str)]
     if len(whole) < len(items):
         return next(item for item in items if isinstance(item, str))

@@ -63,7 +63,7 @@ class Checkpoints:
             raise UserError(f"can't write the checkpoint {self._newest}: {error.strerror}; {MAKE_ROOM}") from error
 
     def newest(self) -> tuple[dict[str, Any] | None, str | None]:
-        """The state of the newest checkpoint that can be read.
+        """Returns the state of the newest checkpoint that can be read.
 
         Returns:
             The state, None if there is no checkpoint; and a word if the newest could not be read and the one before was taken.
@@ -93,7 +93,7 @@ class Checkpoints:
 
 
 def state_of(workload: Workload, step: int, **more: Any) -> dict[str, Any]:
-    """All that a training needs to go on after `step` steps: weights, buffers, optimizer, random generators.
+    """Returns all that a training needs to go on after `step` steps: weights, buffers, optimizer, random generators.
 
     The order of the data and the learning rate are functions of seed and step (`revbench.training.order`,
     `revbench.paper.recipes`), so the step says where they stand.
@@ -168,12 +168,12 @@ def restore(
 
 
 def _identity(case: Case) -> str:
-    """A case's id, the same for every GPU: the processes of one training differ in theirs."""
+    """Returns a case's id, the same for every GPU: the processes of one training differ in theirs."""
     return case.replace(device=case.device_type).id
 
 
 def _same(found: Any, options: Mapping[str, Any]) -> bool:
-    """Whether settings of a file are these; a tensor among them would be equal to nothing and to everything."""
+    """Tells whether settings of a file are these; a tensor among them would be equal to nothing and to everything."""
     plain = isinstance(found, dict) and all(isinstance(value, (int, float, str)) for value in found.values())
     return plain and found == options
 
@@ -184,7 +184,7 @@ def _listed(options: Any) -> str:
 
 
 def random_states(device: str) -> dict[str, Any]:
-    """Those of this process's generators that a training draws from."""
+    """Returns those of this process's generators that a training draws from."""
     found: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if is_gpu(device):
         found["cuda"] = torch.cuda.get_rng_state()
@@ -205,7 +205,7 @@ def largest_checkpoint_bytes(model: nn.Module) -> int:
 
 
 def _sealed(state: Mapping[str, Any]) -> bytes:
-    """A file of `torch.save` with its own digest as the comment of the archive, which ends it."""
+    """Returns a file of `torch.save` with its own digest as the comment of the archive, which ends it."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return _with_digest(buffer.getvalue())
@@ -219,7 +219,7 @@ def _with_digest(content: bytes) -> bytes:
 
 
 def _read(path: Path, most_bytes: int) -> dict[str, Any] | None:
-    """The state in a file; None if it is none, is not as it was written, or holds anything but tensors and plain values.
+    """Returns the state in a file; None if it is none, is not as it was written, or holds anything but tensors and plain values.
 
     Raises:
         UserError: it can't be opened: it is a link, too large, or not the user's.
@@ -241,7 +241,7 @@ def _read(path: Path, most_bytes: int) -> dict[str, Any] | None:
 
 
 def _is_plain_archive(content: bytes) -> bool:
-    """Whether what is in an archive takes no more room than the archive: torch.save compresses nothing.
+    """Tells whether what is in an archive takes no more room than the archive: torch.save compresses nothing.
 
     PyTorch finds the list of its entries by an offset, zipfile by where it must be: an archive where these differ has two lists.
     """
@@ -270,7 +270,7 @@ def _is_plain_archive(content: bytes) -> bool:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """A digest of all parameters and buffers by name, dtype, shape and bits: two trainings are equal if it is."""
+    """Returns a digest of all parameters and buffers by name, dtype, shape and bits: two trainings are equal if it is."""
     digest = sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

@@ -42,7 +42,7 @@ class Images:
     train_available: int
 
     def sha256(self, *, validation: bool = False) -> str:
-        """A digest of the training images, or of those to validate, and their labels."""
+        """Returns a digest of the training images, or of those to validate, and their labels."""
         images = self.validation_images if validation else self.train_images
         labels = self.validation_labels if validation else self.train_labels
         digest = sha256(images.numpy().tobytes())
@@ -71,14 +71,14 @@ class ImageSet:
         return len(self._indices)
 
     def limited(self, count: int, seed: int = 1) -> ImageSet:
-        """An evenly drawn part of at most so many, in their old order; all if 0."""
+        """Returns an evenly drawn part of at most so many, in their old order; all if 0."""
         if not 0 < count < len(self):
             return self
         drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         return ImageSet(self._dataset, [self._indices[i] for i in drawn.tolist()])
 
     def decoded(self, i: int) -> tuple[Any, int]:
-        """An RGB image of PIL and its label.
+        """Returns an RGB image of PIL and its label.
 
         Raises:
             UserError: it can't be read.
@@ -92,7 +92,7 @@ class ImageSet:
             ) from error
 
     def sha256(self) -> str:
-        """A digest of the names of the files (not of what is in them) and of their labels."""
+        """Returns a digest of the names of the files (not of what is in them) and of their labels."""
         digest = sha256()
         for i in self._indices:
             path, label = self._files[i] if self._files is not None else (str(i), self._dataset.targets[i])
@@ -128,7 +128,7 @@ def load_images(source: str, *, image_size: int, train_limit: int = 0, validatio
 
 
 def image_sets(source: str) -> tuple[ImageSet, ImageSet]:
-    """Training and validation images.
+    """Returns training and validation images.
 
     Args:
         source: ``cifar10``, ``cifar100`` or ``imagenet`` through torchvision, from the folder that the
@@ -189,7 +189,7 @@ def _image_folder(path: Path) -> Any:
 
 
 def _as_rgb(image: Any) -> Any:
-    """A PIL image in RGB of 8 bits a channel; grey ones of 16 bits are scaled.
+    """Returns a PIL image in RGB of 8 bits a channel; grey ones of 16 bits are scaled.
 
     Raises:
         ValueError: numbers whose range nobody knows.

@@ -32,7 +32,7 @@ class VisibleImageFolder(ImageFolder):  # type: ignore[misc]
         super().__init__(str(root), loader=open_image, is_valid_file=functools.partial(_counts, root=root))
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Names of the classes, and their numbers."""
+        """Returns the names of the classes, and their numbers."""
         names = [folder.name for folder in class_folders(Path(directory))]
         if not names:
             raise FileNotFoundError(f"{directory} has no subfolder")
@@ -44,7 +44,7 @@ def _counts(file: str, *, root: Path) -> bool:
 
 
 def open_image(path: str) -> Any:
-    """The image of PIL in a file.
+    """Returns the image of PIL in a file.
 
     Not by torchvision's loader, which cuts what has more than 8 bits a channel and opens whatever PIL knows: PostScript, say,
     by running Ghostscript.

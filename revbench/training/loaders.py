@@ -58,7 +58,7 @@ def batches_of(
     cuda: bool,
     wait_seconds: float = WAIT_SECONDS,
 ) -> Iterator[Any]:
-    """The batches with these keys, in their order.
+    """Returns the batches with these keys, in their order.
 
     Args:
         images: gives an item for each key.
@@ -92,7 +92,7 @@ def batches_of(
 
 @contextmanager
 def named_failures() -> Iterator[None]:
-    """Around what goes on while loaders read ahead: PyTorch raises wherever that is when one of them dies.
+    """Surrounds what goes on while loaders read ahead: PyTorch raises wherever that is when one of them dies.
 
     Raises:
         UserError: one died.
@@ -110,7 +110,8 @@ def _of_loaders(error: RuntimeError) -> bool:
 
 
 def _speak_up(said: Path, loader: int) -> None:
-    """In a loader: a batch that can't be handed over would be lost without a word, and be waited for for ever."""
+    """Have a loader say why it ends: a batch that can't be handed over would be lost without a word, and be waited for for
+    ever."""
 
     def fail(error: BaseException, batch: object) -> None:
         traceback.print_exc()

@@ -155,7 +155,7 @@ class _Loop:
         self._waited = self._wrote = 0.0
 
     def run(self, progress: Progress, alive: Callable[[float], None]) -> dict[str, Value]:
-        """All steps from where the record says on.
+        """Returns all steps from where the record says on.
 
         Returns:
             ``training_seconds``, ``waiting_share`` and ``series_share``.
@@ -184,7 +184,7 @@ class _Loop:
         return inputs, targets
 
     def _step(self, done: int, inputs: Any, targets: Tensor) -> Line:
-        """One step, measured; what can't be read yet is added to its line later."""
+        """Takes one step and measures it; what can't be read yet is added to its line later."""
         moment = self._watch(done - 1, inputs, targets) if self._watch is not None else None
         self._meter.begin()
         totals = self._training.step(done - 1, inputs, targets)
@@ -208,7 +208,7 @@ class _Loop:
 
 
 def _ends(columns: Mapping[str, Sequence[Any]], steps: int) -> Line:
-    """What the columns of a series come to."""
+    """Returns what the columns of a series come to."""
     last = max(steps // 10, 1)
     seconds, peaks = ([v for v in columns[name] if v is not None] for name in ("step_seconds", "peak_bytes"))
     return {

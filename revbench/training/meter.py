@@ -45,7 +45,7 @@ class Meter:
         self._open.close()
 
     def begin(self) -> None:
-        """Before a step."""
+        """Begin a step."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
             self._begin = torch.cuda.Event(enable_timing=True)
@@ -54,7 +54,7 @@ class Meter:
             self._start = time.perf_counter()
 
     def end(self) -> Callable[[], Figures]:
-        """After a step.
+        """End a step.
 
         Returns:
             Gives ``step_seconds``, ``peak_bytes`` and ``nvml_process_peak_bytes``; on a GPU it waits for the step to end.
@@ -76,7 +76,7 @@ class Meter:
         return read
 
     def high_water(self) -> Figures:
-        """``nvml_process_peak_bytes`` of this process so far, or null with the reason."""
+        """Returns ``nvml_process_peak_bytes`` of this process so far, or null with the reason."""
         if self._gpu is not None:
             self._look()
         return self._nvml.metrics("nvml_process_peak_bytes")

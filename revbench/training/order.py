@@ -26,7 +26,7 @@ class Share:
     world_size: int = 1
 
     def of(self, count: int) -> slice:
-        """This process's items of a batch of so many, which `world_size` divides."""
+        """Returns this process's items of a batch of so many, which `world_size` divides."""
         size = count // self.world_size
         return slice(self.rank * size, (self.rank + 1) * size)
 
@@ -57,7 +57,7 @@ class Order:
         return torch.cat(parts)
 
     def generator(self, step: int) -> torch.Generator:
-        """What draws the augmentation of a step."""
+        """Returns what draws the augmentation of a step."""
         return torch.Generator().manual_seed(_mixed(self._seed, step, 1))
 
     def _shuffled(self, epoch: int) -> Tensor:
@@ -102,7 +102,7 @@ class Batches:
         return self._padded.nbytes + self._labels.nbytes
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step (from 0), as far as it is this process's.
+        """Returns the batch of a step (from 0), as far as it is this process's.
 
         Returns:
             uint8 images ``(B, 3, S, S)`` and labels ``(B,)`` on the images' device.
@@ -125,7 +125,7 @@ class Batches:
 
 
 def _mixed(seed: int, number: int, purpose: int) -> int:
-    """A seed for each number and purpose; unlike seeds share no stream (splitmix64's finaliser, Steele et al. 2014)."""
+    """Returns a seed for each number and purpose; unlike seeds share no stream (splitmix64's finaliser, Steele et al. 2014)."""
     mask = 2**64 - 1
     value = (seed * 0x9E3779B97F4A7C15 + number * 2 + purpose + 1) & mask
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask

@@ -44,23 +44,23 @@ class Ranks:
         self._device = device
 
     def wrap(self, model: nn.Module, device: str) -> nn.Module:
-        """The model, its gradients averaged over the processes in each backward pass."""
+        """Returns the model, its gradients averaged over the processes in each backward pass."""
         if self.alone:
             return model
         return DistributedDataParallel(model, device_ids=[torch.device(device)] if is_gpu(device) else None)
 
     def local(self, model: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a part of a batch: gradients are exchanged only after the last one."""
+        """Surrounds forward and backward of a part of a batch: gradients are exchanged only after the last one."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes; the value itself is changed."""
+        """Returns the sum over all processes; the value itself is changed."""
         if not self.alone:
             dist.all_reduce(value)
         return value
 
     def of_all(self, value: Any) -> list[Any]:
-        """The value of each process, by rank: numbers, words, tensors, and tuples, lists and dicts of those.
+        """Returns the value of each process, by rank: numbers, words, tensors, and tuples, lists and dicts of those.
 
         Raises:
             UserError: another process's is larger than 64 MiB, or anything else.
@@ -78,7 +78,7 @@ class Ranks:
         return [_unpacked(one[:count]) for one, count in zip(found, counts, strict=True)]
 
     def from_first(self, value: Any, *, most_bytes: int) -> Any:
-        """The first process's value, as `of_all`.
+        """Returns the first process's value, as `of_all`.
 
         Args:
             value: of the first process; of the others it does not matter.
@@ -102,7 +102,7 @@ class Ranks:
 
 
 def _packed(value: Any) -> Tensor:
-    """A value as bytes, uint8 ``(N,)``."""
+    """Returns a value as bytes, uint8 ``(N,)``."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)

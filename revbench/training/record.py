@@ -60,16 +60,16 @@ class TrainingRecord:
         return self._series is not None
 
     def series(self) -> SeriesFile:
-        """The series, as far as it is the checkpoint's."""
+        """Returns the series, as far as it is the checkpoint's."""
         return SeriesFile(self._series, keep=self.first)
 
     def note(self, series: SeriesFile) -> str | None:
-        """What a person should know of how the training was gone on with."""
+        """Returns what a person should know of how the training was gone on with."""
         lost = f"{series.lost} of the series' first {self.first} lines are lost" if series.lost else None
         return "; ".join(note for note in (self._note, lost) if note) or None
 
     def saves_at(self, done: int) -> bool:
-        """Whether there is to be a checkpoint after so many steps."""
+        """Tells whether there is to be a checkpoint after so many steps."""
         return self._every > 0 and done % self._every == 0 and done < self._training.workload.case.training_steps
 
     def save(self, done: int, series: SeriesFile) -> None:

@@ -15,7 +15,7 @@ MEETING = timedelta(minutes=10)  # until the last process must have come
 
 @dataclass(frozen=True)
 class Rank:
-    """Where a process stands among those that ``torchrun`` started.
+    """Says where a process stands among those that ``torchrun`` started.
 
     Attributes:
         number: from 0; the process of number 0 leads.
@@ -36,7 +36,7 @@ class Rank:
 
     @classmethod
     def from_environment(cls) -> Rank | None:
-        """What torchrun's variables say; None in a process that is alone.
+        """Returns what torchrun's variables say; None in a process that is alone.
 
         Raises:
             UserError: they say nothing that can be.
@@ -54,7 +54,7 @@ class Rank:
         return cls(rank, size, local, host, port, hosts, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
     def store(self, *, first: bool = False) -> Any:
-        """A connection to the store; the first one of the process that hosts it opens it."""
+        """Returns a connection to the store; the first one of the process that hosts it opens it."""
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import PrefixStore
 
@@ -64,11 +64,11 @@ class Rank:
         return PrefixStore(f"revbench/{self.attempt}", store)
 
     def on_its_gpu(self, case: Case) -> Case:
-        """A training on this process's own GPU, if it is on GPUs at all."""
+        """Returns a training on this process's own GPU, if it is on GPUs at all."""
         return case.replace(device=f"cuda:{self.local_rank}") if self.number and case.device == "cuda" else case
 
     def of_worker(self, number: int) -> dict[str, Any]:
-        """What a worker needs to meet the others; see `revbench.training.ranks.joined`."""
+        """Returns what a worker needs to meet the others; see `revbench.training.ranks.joined`."""
         return {
             "rank": self.number, "world_size": self.world_size, "host": self.host, "port": self.port,
             "name": f"revbench/{self.attempt}/workers/{number}",

@@ -76,7 +76,7 @@ class SeriesFile:
                 raise self._unwritable(error) from error
 
     def columns(self) -> dict[str, list[Any]]:
-        """All lines so far, by column."""
+        """Returns all lines so far, by column."""
         return {name: [line[i] for line in self._lines] for i, name in enumerate(COLUMNS)}
 
     def _write(self, line: str) -> None:
@@ -88,7 +88,7 @@ class SeriesFile:
 
 
 def _read(path: Path) -> list[list[Value]]:
-    """The whole lines of a series file of this version; none if it is another's."""
+    """Returns the whole lines of a series file of this version; none if it is another's."""
     found: list[list[Value]] = []
     for number, text in enumerate(read_bytes(path, most_bytes=MOST_SERIES_BYTES).splitlines()):
         try:

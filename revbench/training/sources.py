@@ -17,7 +17,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 
 def split_data_option(option: str) -> tuple[str, str]:
-    """The label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``PATH`` or ``LABEL=PATH``.
+    """Returns the label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``PATH`` or
+    ``LABEL=PATH``.
 
     Returns:
         What figures call the data, and what `load_images` takes. The label of a path is its last part.
@@ -46,14 +47,14 @@ def split_data_option(option: str) -> tuple[str, str]:
 
 
 def count_classes(source: str) -> int:
-    """The number of classes of what `split_data_option` returned as a source."""
+    """Returns the number of classes of what `split_data_option` returned as a source."""
     if source in CLASSES:
         return CLASSES[source]
     return len(class_folders(split_folders(Path(source))[0]))
 
 
 def count_training_images(source: str) -> int:
-    """How many images the training set of what `split_data_option` returned as a source holds."""
+    """Returns how many images the training set of what `split_data_option` returned as a source holds."""
     if source in TRAINING_IMAGES:
         return TRAINING_IMAGES[source]
     roots = split_folders(Path(source))
@@ -62,7 +63,7 @@ def count_training_images(source: str) -> int:
 
 
 def _count_images(folder: Path) -> int:
-    """As `is_image` finds them: also behind links to folders.
+    """Counts what `is_image` finds, also behind links to folders.
 
     Raises:
         UserError: a link leads back to a folder that it is in, so that there is no end.
@@ -81,7 +82,7 @@ def _count_images(folder: Path) -> int:
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    """The same for every name of a folder; a link that leads nowhere is itself."""
+    """Returns the same for every name of a folder; a link that leads nowhere is itself."""
     try:
         found = os.stat(folder)
     except OSError:
@@ -90,13 +91,13 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 
 
 def is_image(path: Path, root: Path) -> bool:
-    """Whether a file below a folder counts: by its suffix, and nothing hidden (``.ipynb_checkpoints``, ``._copy.png``)."""
+    """Tells whether a file below a folder counts: by its suffix, and nothing hidden (``.ipynb_checkpoints``, ``._copy.png``)."""
     parts = path.relative_to(root).parts
     return path.name.lower().endswith(IMAGE_SUFFIXES) and not any(part.startswith(".") for part in parts)
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The subfolders that are classes, in the order of their labels: all but hidden ones."""
+    """Returns the subfolders that are classes, in the order of their labels: all but hidden ones."""
     return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
@@ -115,7 +116,7 @@ def check_images(folder: Path) -> None:
 
 
 def split_folders(folder: Path) -> list[Path]:
-    """The folders for training and validation, or the one folder that is both."""
+    """Returns the folders for training and validation, or the one folder that is both."""
     train = [folder / name for name in TRAIN_FOLDERS if (folder / name).is_dir()]
     validation = [folder / name for name in VALIDATION_FOLDERS if (folder / name).is_dir()]
     return [train[0], validation[0]] if train and validation else [folder]

@@ -38,11 +38,11 @@ class Training:
         return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
 
     def learning_rate_at(self, step: int) -> float:
-        """Of a step, from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         return self.workload.case.schedule.learning_rate_at(step)
 
     def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
-        """One training step.
+        """Takes one training step.
 
         This process's part of the batch is gone through in ``accumulate`` parts, whose gradients add up to that of their mean;
         batch norm sees each part by itself.
@@ -73,7 +73,8 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, alive: Callable[[], None] = lambda: None) -> tuple[float, float]:
-        """Mean loss and error (fraction wrong) on the validation images, in ``eval()``; the mode is put back after.
+        """Returns the mean loss and the error (fraction wrong) on the validation images, in ``eval()``; the mode is put back
+        after.
 
         Args:
             alive: called at each batch.

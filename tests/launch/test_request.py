@@ -74,7 +74,7 @@ def test_steps_and_epochs() -> None:
         ({"fields": {"sync_batch_norm": True}}, 1, "sync_batch_norm is of several processes"),
         (
             {"fields": {"sync_batch_norm": True}, "options": {"drift_every": 2}}, 2,
-            "--drift-every measures in one process alone; leave it or --sync-batch-norm away",
+            "--drift-every measures in one process alone; omit it or --sync-batch-norm",
         ),
         ({"fields": {"sync_batch_norm": False, "accumulate": 60}}, 2, "accumulate=60 is more than the 50 items"),
     ],

@@ -12,10 +12,10 @@ def bytes_metric(name: str, about: str, head: str = "", kind: Kind = "bytes") ->
 
 
 def process_bytes(name: str, about: str, head: str = "") -> Metric:
-    """Bytes of a process or a device, which scatter."""
+    """Returns bytes of a process or a device, which scatter."""
     return bytes_metric(name, about, head, "process bytes")
 
 
 def word(name: str, about: str, head: str = "") -> Metric:
-    """A word or a sentence."""
+    """Returns a word or a sentence."""
     return Metric(name, WORDS, about, head=head)

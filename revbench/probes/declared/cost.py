@@ -11,7 +11,7 @@ ALLOCATOR_KINDS = ("requested", "allocated", "reserved")  # what PyTorch's CUDA 
 
 
 def _seconds() -> tuple[Metric, ...]:
-    """Of a step and its phases."""
+    """Returns the metrics of a step and its phases."""
     heads = {"step": "Step", "forward": "Forward", "backward": "Backward", "optimizer": "Optimizer"}
     return tuple(
         Metric(

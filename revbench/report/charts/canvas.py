@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float64]
 
 
 def colour_of(case: Case) -> Any:
-    """A way's colour, the same in every figure."""
+    """Returns a way's colour, the same in every figure."""
     return COLOURS.get(strategy_of(case), COLOURS[case.strategy])
 
 
@@ -61,7 +61,7 @@ class canvas:
 
 
 def svg_of(figure: Canvas) -> str:
-    """The picture as text, the same whenever it is drawn."""
+    """Returns the picture as text, the same whenever it is drawn."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()

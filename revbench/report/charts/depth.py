@@ -41,7 +41,7 @@ class Growth:
     residual: float
 
     def at(self, depth: float) -> float:
-        """The fitted bytes."""
+        """Returns the fitted bytes."""
         return self.base + (0.0 if self.form == "1" else self.slope * FORMS[self.form](depth))
 
     def __str__(self) -> str:

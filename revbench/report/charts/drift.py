@@ -94,7 +94,7 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
 
 
 def _epsilon_scale(evidence: Evidence, points: Points) -> float:
-    """What turns this arithmetic's relative errors into epsilons, as its own rows have it."""
+    """Returns what turns this arithmetic's relative errors into epsilons, as its own rows have it."""
     for case in points.values():
         errors = evidence.samples(case, DRIFT["smooth_relative_error"])
         counted = evidence.samples(case, DRIFT["smooth_error_epsilons"])
@@ -124,7 +124,7 @@ def _line(
 
 
 def _ratio_figure(evidence: Evidence) -> Figure | None:
-    """The error of float32 over that of float64, whole and smooth: only the latter follows epsilon."""
+    """Returns the error of float32 over that of float64, whole and smooth: only the latter follows epsilon."""
     by_arithmetic = _depths(evidence)
     narrow, wide = by_arithmetic.get("float32", {}), by_arithmetic.get("float64", {})
     depths = sorted(narrow.keys() & wide.keys())
@@ -176,7 +176,8 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
 
 
 def going_back_figures(evidence: Evidence) -> Iterator[Figure]:
-    """The activations' error block by block on the way back: the first network of the catalogue, and the deepest chain."""
+    """Returns the activations' error block by block on the way back: the first network of the catalogue, and the deepest
+    chain."""
     groups: dict[Case, list[Case]] = {}
     for case in evidence.cases(DRIFT):
         if case.strategy == "reconstructed" and evidence.launches(case, DRIFT):

@@ -50,7 +50,7 @@ class Panel:
 
 
 def memory_figures(evidence: Evidence) -> Iterator[Figure]:
-    """For each pair, memory over one step under stored, reconstructed and checkpointed, on one scale."""
+    """Draws for each pair memory over one step under stored, reconstructed and checkpointed, on one scale."""
     for group in paired(evidence.cases(MEMORY)):
         panels = []
         for case in group:
@@ -138,14 +138,14 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
 
 
 def _highest(total: Array, points: int) -> npt.NDArray[np.intp]:
-    """Of each stretch of operations the one with the most memory: what a picture so many points wide can show."""
+    """Returns of each stretch of operations the one with the most memory: what a picture so many points wide can show."""
     edges = np.unique(np.linspace(0, len(total), points + 1).astype(np.intp))
     found: npt.NDArray[np.intp] = np.asarray([a + int(np.argmax(total[a:b])) for a, b in itertools.pairwise(edges)])
     return found
 
 
 def _layers(panel: Panel) -> dict[str, Array]:
-    """What is alive after each operation, by what it is for; a series that does not say so is one layer."""
+    """Returns what is alive after each operation, by what it is for; a series that does not say so is one layer."""
     live = np.asarray(panel.columns["live_bytes"], dtype=np.float64)
     if "gradient_bytes" not in panel.columns:
         return {"all live tensors": live}
@@ -158,7 +158,7 @@ def _layers(panel: Panel) -> dict[str, Array]:
 
 
 def _is_whole(columns: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a series, which may come from a stranger, has what is drawn."""
+    """Tells whether a series, which may come from a stranger, has what is drawn."""
     names = [name for name in ("live_bytes", "gradient_bytes") if name in columns]
     numbers = [value for name in names for value in columns[name]]
     return (
@@ -170,7 +170,7 @@ def _is_whole(columns: Mapping[str, Sequence[Any]]) -> bool:
 
 
 def _positions(columns: Mapping[str, Sequence[Any]]) -> Array:
-    """Where on the axis each operation stands."""
+    """Returns where on the axis each operation stands."""
     phases = np.asarray(columns["phase"])
     x = np.zeros(len(phases))
     edge = 0.0

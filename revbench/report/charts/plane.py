@@ -19,7 +19,7 @@ _Point = tuple[Case, float, Statistic]
 
 
 def chain_plane(evidence: Evidence) -> Figure | None:
-    """Memory against time, both as a share of plain autograd's: down and to the left is better."""
+    """Draws memory against time, both as a share of plain autograd's: down and to the left is better."""
     panels = []
     for stored, cases in chain_groups(evidence).items():
         points = []

@@ -19,7 +19,7 @@ Member = tuple[Case, dict[str, list[Any]]]
 
 
 def training_figures(evidence: Evidence) -> Iterator[Figure]:
-    """For each pair that was trained, of its first seed: the curves of ResNet and RevNet (Figure 3 of the paper); the angle
+    """Draws for each pair that was trained, of its first seed, the curves of ResNet and RevNet (Figure 3 of the paper); the angle
     of the RevNet's gradient, cross-entropy and error, stored against reconstructed (Figure 4). The nulls' spread is shaded.
     """
     trained = evidence.cases(TRAINING)
@@ -49,7 +49,7 @@ def _can_be_drawn(columns: Mapping[str, Sequence[Any]]) -> bool:
 
 
 def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Member], number: int) -> Figure:
-    """One row of panels; `number` is that of the paper's figure."""
+    """Returns one row of panels; `number` is that of the paper's figure."""
     origins = {case.replace(ulp=0) for case, _ in nulls}
     stored = [(case, evidence.series(case, TRAINING)) for case in origins]
     spread = [columns for _, columns in (*stored, *nulls) if _can_be_drawn(columns)]
@@ -124,7 +124,7 @@ def _column(columns: dict[str, list[Any]], name: str) -> Array:
 
 
 def _smooth(values: Array, window: int) -> Array:
-    """The mean of the finite ones of the last `window` values, of fewer at the beginning; NaN where there is none."""
+    """Returns the mean of the finite ones of the last `window` values, of fewer at the beginning; NaN where there is none."""
     there = np.isfinite(values)
     total = np.insert(np.cumsum(np.where(there, values, 0.0)), 0, 0.0)
     count = np.insert(np.cumsum(there), 0, 0)

@@ -26,7 +26,7 @@ class _Bar(NamedTuple):
 
 
 def waterfalls(evidence: Evidence) -> Iterator[Figure]:
-    """For each RevNet, the chain under stored and under reconstructed."""
+    """Draws for each RevNet the chain under stored and under reconstructed."""
     for group in paired(reconciled_cases(evidence)):
         shown = [c for c in group if not is_resnet(c) and c.nonreversible == "kept"]
         shown = [c for c in shown if c.strategy in ("stored", "reconstructed")]

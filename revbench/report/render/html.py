@@ -9,7 +9,7 @@ from revbench.report.document import Figure, Paragraph, Report, Table
 
 
 def render_html(report: Report) -> str:
-    """The page; every text of the report is escaped, and its pictures are inside."""
+    """Returns the page; every text of the report is escaped, and its pictures are inside."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("revbench.report.render"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,

@@ -9,7 +9,7 @@ from revbench.report.document import Block, Figure, Report, Table
 
 
 def render_markdown(report: Report) -> str:
-    """The text; pictures are links to the files in ``figures/``."""
+    """Returns the text; pictures are links to the files in ``figures/``."""
     lines = [f"# {_text(report.title)}", "", _text(report.subtitle), ""]
     for section in report.sections:
         lines += [f"## {_text(section.title)}", ""]
@@ -36,6 +36,6 @@ def _row(cells: object) -> str:
 
 
 def _text(text: str) -> str:
-    """Plain text as Markdown: nothing in it is markup, HTML or the end of a cell."""
+    """Returns plain text as Markdown: nothing in it is markup, HTML or the end of a cell."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escaped)

@@ -23,7 +23,7 @@ _LONG, _LONGEST = 24, 100  # letters of a cell that may be broken; beyond the se
 
 
 def render_pdf(report: Report) -> tuple[bytes | None, str]:
-    """The document and an empty string; or None and why there is none."""
+    """Returns the document and an empty string; or None and why there is none."""
     try:
         import typst
     except ImportError:
@@ -77,7 +77,8 @@ def _table(table: Table) -> str:
 
 
 def _widths(table: Table) -> list[str]:
-    """Of a table of words, columns with long cells share what the others leave, by the length of their longest."""
+    """Returns the widths of columns; in a table of words those with long cells share what the others leave, by the length of
+    their longest."""
     count = len(table.columns)
     if count > 2 and table.numeric_from < count:
         return ["auto"] * count
@@ -87,6 +88,6 @@ def _widths(table: Table) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """A typst string literal: nothing in it is markup. Its escapes are those of JSON, but for control characters."""
+    """Returns a typst string literal: nothing in it is markup. Its escapes are those of JSON, but for control characters."""
     printable = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return json.dumps(printable, ensure_ascii=False)

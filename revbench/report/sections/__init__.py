@@ -40,7 +40,7 @@ _AFTER_OTHERS: Sequence[MakeSection] = (failures.section, machine.section)
 
 
 def all_sections(evidence: Evidence) -> tuple[list[Section], list[str]]:
-    """The sections of one environment, and a line for each section of another package that can't be had."""
+    """Returns the sections of one environment, and a line for each section of another package that can't be had."""
     found = [make(evidence) for make in _BEFORE_OTHERS]
     problems: list[str] = []
     for entry in entry_points(group=GROUP):
@@ -54,7 +54,7 @@ def all_sections(evidence: Evidence) -> tuple[list[Section], list[str]]:
 
 
 def _made(entry: EntryPoint, evidence: Evidence) -> Section | None:
-    """What a function of another package makes of the evidence.
+    """Returns what a function of another package makes of the evidence.
 
     Raises:
         UserError: it can't be imported, raises, or makes something else.

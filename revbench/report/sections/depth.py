@@ -13,7 +13,7 @@ from revbench.units import human_bytes
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The picture, then the table."""
+    """Returns the picture, then the table."""
     return Section.of("Memory against depth", [depth_figure(evidence), depth_table(evidence)])
 
 

@@ -72,7 +72,8 @@ def drift_table(evidence: Evidence) -> Table | None:
 
 
 def error_table(evidence: Evidence) -> Table | None:
-    """What an analyst asks of each gradient: the whole error beside a batch's noise, conditioning, and number by number."""
+    """Returns what an analyst asks of each gradient: the whole error beside a batch's noise, conditioning, and number by
+    number."""
     cases = [case for case in evidence.cases(DRIFT) if evidence.samples(case, DRIFT["significant_digits"])]
     if not cases:
         return None

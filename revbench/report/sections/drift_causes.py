@@ -15,7 +15,7 @@ from revbench.results.schema import Row
 
 
 def stability_table(evidence: Evidence) -> Table | None:
-    """What each block's functions do to errors, and the reconstruction error predicted beside the measured."""
+    """Returns what each block's functions do to errors, and the reconstruction error predicted beside the measured."""
 
     def f(case: Case) -> str:
         return evidence.failure(case, LIPSCHITZ) or _with_largest(evidence, case, "lipschitz_f")
@@ -94,7 +94,7 @@ class _Repeated(NamedTuple):
 
 
 def determinism_table(evidence: Evidence) -> Table | None:
-    """Whether identical steps give identical bits."""
+    """Tells whether identical steps give identical bits."""
     lines = []
     for case in evidence.cases(DETERMINISM):
         launches = sorted(evidence.launches(case, DETERMINISM), key=lambda row: row.number("identical") or 0)

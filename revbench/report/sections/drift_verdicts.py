@@ -17,7 +17,7 @@ from revbench.units import human_degrees
 
 
 def verdict_table(evidence: Evidence) -> Table | None:
-    """A verdict for each case, and its worst tensor."""
+    """Returns a verdict for each case, and its worst tensor."""
     names = DriftCases(evidence, evidence.cases(DRIFT))
     judged = [(case, said) for group in names.networks for case in group if (said := _verdict(evidence, case))]
     verdicts = dict(judged)
@@ -43,7 +43,7 @@ def _verdict(evidence: Evidence, case: Case) -> str | None:
 
 
 def _worst_tensor(evidence: Evidence, case: Case) -> str:
-    """The largest angle of any tensor in any draw, and the tensor."""
+    """Returns the largest angle of any tensor in any draw, and the tensor."""
     angles = DRIFT["worst_tensor_angle_degrees"].name
     found = [(angle, row) for row in evidence.launches(case, DRIFT) if (angle := row.number(angles)) is not None]
     if not found:
@@ -56,7 +56,8 @@ _SEVERITY = {"caution": 1, "unsafe": 2}
 
 
 def _verdict_words(evidence: Evidence, case: Case) -> str | None:
-    """Of all launches' draws; of rows of an older revbench, which lack what is judged by, what they say themselves."""
+    """Returns the verdict of all launches' draws; of rows of an older revbench, which lack what is judged by, what they say
+    themselves."""
     samples = {metric.name: values for metric in DRIFT.metrics if (values := evidence.samples(case, metric))}
     own = own_functions(evidence, case)
     if not {"relative_error", "significant_digits"} <= samples.keys() or (own and "derivative_error" not in samples):
@@ -71,6 +72,6 @@ def _verdict_words(evidence: Evidence, case: Case) -> str | None:
 
 
 def _all_words(evidence: Evidence, case: Case, metric: Metric) -> Sequence[str]:
-    """What the launches say, each word once."""
+    """Returns what the launches say, each word once."""
     said = (row.metrics.get(metric.name) for row in evidence.launches(case, DRIFT))
     return list(dict.fromkeys(str(word) for word in said if word))

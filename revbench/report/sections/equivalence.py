@@ -31,7 +31,7 @@ class Equivalence(NamedTuple):
 
 
 def trained_both_ways(evidence: Evidence) -> dict[Case, list[Errors]]:
-    """Of each RevNet and each seed that was trained stored and reconstructed: validation errors at the end, by
+    """Returns, of each RevNet and each seed that was trained stored and reconstructed, the validation errors at the end by
     ``stored``, ``reconstructed`` and ``null N``.
     """
     groups: dict[Case, dict[int, dict[str, float]]] = {}
@@ -53,7 +53,7 @@ def differences(seeds: Sequence[Errors]) -> list[float]:
 
 
 def equivalence_table(evidence: Evidence) -> Table | None:
-    """A line for each RevNet that was trained both ways."""
+    """Returns a line for each RevNet that was trained both ways."""
     trained = trained_both_ways(evidence)
     found = {case: equivalence(differences(seeds)) for case, seeds in trained.items()}
     columns: list[Column[Case]] = [
@@ -73,7 +73,7 @@ def equivalence_table(evidence: Evidence) -> Table | None:
 
 
 def equivalence(differences: Sequence[float]) -> Equivalence:
-    """Two one-sided t-tests of paired differences (Schuirmann 1987)."""
+    """Makes two one-sided t-tests of paired differences (Schuirmann 1987)."""
     mean = statistics.fmean(differences)
     shown = f"{100 * mean:+.2f}"
     if len(differences) < 2:

@@ -8,12 +8,12 @@ from revbench.report.table import Column, lay_out, words
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A table, if there are any."""
+    """Returns a table, if there are any."""
     return Section.of("Cases without figures", [failure_table(evidence)])
 
 
 def failure_table(evidence: Evidence) -> Table | None:
-    """A line for each probe, case and reason, the launches together."""
+    """Returns a line for each probe, case and reason, the launches together."""
     launches: dict[tuple[str, str, str, str], list[int]] = {}
     for row in evidence.rows:
         if not row.ok:

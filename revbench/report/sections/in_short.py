@@ -20,7 +20,7 @@ MOST_SENTENCES = 20
 
 
 def section(evidence: Evidence) -> Section | None:
-    """What somebody must know who reads nothing else."""
+    """Returns what somebody must know who reads nothing else."""
     sentences = itertools.chain(_steps(evidence), training_sentences(evidence))
     return Section.of("In short", leading(sentences, MOST_SENTENCES, "sentences"))
 

@@ -16,12 +16,12 @@ _STEP = TIME["step_seconds"]
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The table of all limits."""
+    """Returns the table of all limits."""
     return Section.of("Within the same memory", [limit_table(evidence)])
 
 
 def limit_table(evidence: Evidence) -> Table | None:
-    """Images per second of each strategy, with the largest batch that fits into a memory limit."""
+    """Returns images per second of each strategy, with the largest batch that fits into a memory limit."""
     cases = [case for case in evidence.cases(FIT) if case.memory_limit_bytes]
     if not cases:
         return None
@@ -66,7 +66,7 @@ def _note(evidence: Evidence, cases: list[Case]) -> str:
 
 
 def _batch(evidence: Evidence, case: Case) -> str:
-    """The batch that was timed, or why none was."""
+    """Returns the batch that was timed, or why none was."""
     timed = _timed(evidence, case)
     if timed is not None:
         return f"{timed.batch_size:,}"
@@ -78,7 +78,7 @@ def _batch(evidence: Evidence, case: Case) -> str:
 
 
 def _timed(evidence: Evidence, case: Case) -> Case | None:
-    """The case that was timed for this limit: the largest batch that did not run out of memory."""
+    """Returns the case that was timed for this limit: the largest batch that did not run out of memory."""
     ran = [c for c in _tried(evidence, case) if evidence.value(c, _STEP)]
     return max(ran, key=lambda c: c.batch_size, default=None)
 

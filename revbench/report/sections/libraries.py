@@ -16,7 +16,7 @@ from revbench.report.table import Column, lay_out, times, value_cell, words
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The plane of memory and time, then the table."""
+    """Returns the plane of memory and time, then the table."""
     return Section.of("Libraries and PyTorch's own ways", [chain_plane(evidence), chain_table(evidence)])
 
 

@@ -8,12 +8,12 @@ from revbench.units import human_bytes
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A table of what there is."""
+    """Returns a table of what there is."""
     return Section.of("Where it was measured", [environment_table(evidence)])
 
 
 def environment_table(evidence: Evidence) -> Table:
-    """The machine and its software."""
+    """Returns the machine and its software."""
     e = evidence.environment
     cpu = e["cpu"]
     rows = [

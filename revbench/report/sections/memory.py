@@ -12,12 +12,12 @@ from revbench.report.table import Column, times, value_column
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The table of all pairs and strategies, then a picture of each pair."""
+    """Returns the table of all pairs and strategies, then a picture of each pair."""
     return Section.of("Memory", [memory_table(evidence), *leading(memory_figures(evidence))])
 
 
 def memory_table(evidence: Evidence) -> Table | None:
-    """Bytes by phase for each pair and strategy."""
+    """Lays out bytes by phase for each pair and strategy."""
     activations = MEMORY["activation_peak_bytes"]
 
     def saving(case: Case) -> str:

@@ -14,12 +14,12 @@ from revbench.report.table import Column, lay_out, words
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The table, if parameters were counted."""
+    """Returns the table, if parameters were counted."""
     return Section.of("Networks", [table_two(evidence)])
 
 
 def table_two(evidence: Evidence) -> Table | None:
-    """Our counts of parameters beside the paper's own."""
+    """Returns our counts of parameters beside the paper's own."""
     counts = {(c.model, c.num_classes): evidence.value(c, PARAMETERS["parameters"]) for c in evidence.cases(PARAMETERS)}
     if not counts:
         return None

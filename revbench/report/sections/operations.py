@@ -22,14 +22,14 @@ def operations_cell(evidence: Evidence, case: Case) -> str:
 
 
 def operations_ratio(evidence: Evidence, case: Case, base: Case) -> float | None:
-    """A case's operations over those of another; None unless both are complete."""
+    """Returns a case's operations over those of another; None unless both are complete."""
     if evidence.word(case, _UNCOUNTED) or evidence.word(base, _UNCOUNTED):
         return None
     return evidence.ratio(case, base, _STEP)
 
 
 def uncounted_note(evidence: Evidence, cases: Iterable[Case]) -> list[str]:
-    """A sentence for under a table, if one of its counts is not complete."""
+    """Returns a sentence for under a table, if one of its counts is not complete."""
     found = {title_of(case.model): words for case in cases if (words := evidence.word(case, _UNCOUNTED))}
     named = "; ".join(f"{model}: {words}" for model, words in found.items())
     return [f"≥: operators that multiply and for which there is no formula are not counted ({named})."] if found else []

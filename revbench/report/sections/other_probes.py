@@ -16,7 +16,8 @@ from revbench.units import RATIO, WORDS
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A table for each of them; also of a probe whose package is not installed here, with the names that its rows have."""
+    """Returns a table for each of them; also of a probe whose package is not installed here, with the names that its rows
+    have."""
     names = dict.fromkeys(row.probe for row in evidence.rows if row.probe not in OURS)
     return Section.of("Other measurements", [_table(evidence, name) for name in names])
 
@@ -51,7 +52,7 @@ def _table(evidence: Evidence, name: str) -> Table | None:
 
 
 def _as_rows_have_it(evidence: Evidence, name: str) -> Probe:
-    """A declaration made of what the rows of a probe hold."""
+    """Returns a declaration made of what the rows of a probe hold."""
     values = {key: value for row in evidence.rows if row.probe == name for key, value in row.metrics.items()}
     metrics: Sequence[Metric] = [
         Metric(key, WORDS if isinstance(value, str) else RATIO)

@@ -16,14 +16,15 @@ from revbench.report.table import Column, lay_out, words
 
 
 def has_its_own_table(case: Case) -> bool:
-    """Chains of blocks, and what runs under a memory limit."""
+    """Tells whether a case is of a chain of blocks, or runs under a memory limit."""
     return Chain.of(case) is not None or case.memory_limit_bytes > 0
 
 
 def strategy_table(
     title: str, evidence: Evidence, probes: Sequence[Probe], columns: Sequence[Column[Case]], notes: Sequence[str]
 ) -> Table | None:
-    """A table of all networks under all strategies; where a case failed, its status stands in the first column of numbers.
+    """Returns a table of all networks under all strategies; where a case failed, its status stands in the first column of
+    numbers.
 
     Args:
         title: of the table.

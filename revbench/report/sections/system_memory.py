@@ -19,7 +19,7 @@ from revbench.units import human_bytes
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The chain of numbers, the process through NVML, and a waterfall of each RevNet."""
+    """Returns the chain of numbers, the process through NVML, and a waterfall of each RevNet."""
     blocks = [reconciliation_table(evidence), process_table(evidence), *leading(waterfalls(evidence))]
     return Section.of("What the system shows", blocks)
 
@@ -53,7 +53,7 @@ def reconciliation_table(evidence: Evidence) -> Table | None:
 
 
 def _leaks(evidence: Evidence) -> list[str]:
-    """What the tensors alive at the end of a step grow by."""
+    """Returns what the tensors alive at the end of a step grow by."""
     said = []
     for case in evidence.cases(LEAK):
         names = ("leak_bytes_per_step", "leak_low_bytes_per_step", "leak_high_bytes_per_step", "steps")

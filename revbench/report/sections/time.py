@@ -14,12 +14,12 @@ from revbench.report.table import Column, lay_out, times, value_cell, value_colu
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The table of all pairs and strategies; on a GPU that of energy."""
+    """Returns the table of all pairs and strategies; on a GPU that of energy."""
     return Section.of("Time and computation", [time_table(evidence), energy_table(evidence)])
 
 
 def time_table(evidence: Evidence) -> Table | None:
-    """Seconds and operations of a step for each pair and strategy."""
+    """Lays out seconds and operations of a step for each pair and strategy."""
     step = TIME["step_seconds"]
 
     def to_stored(case: Case) -> str:
@@ -67,7 +67,7 @@ def _launches(evidence: Evidence) -> str:
 
 
 def energy_table(evidence: Evidence) -> Table | None:
-    """Energy of a step under each strategy, beside stored."""
+    """Lays out the energy of a step under each strategy, beside stored."""
     cases = evidence.cases(ENERGY)
     joules = ENERGY["joules_per_step"]
 

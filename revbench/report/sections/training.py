@@ -33,7 +33,7 @@ _CROPS = {
 
 
 def section(evidence: Evidence) -> Section | None:
-    """The curves, then where they ended, and what may be claimed of that."""
+    """Returns the curves, then where they ended, and what may be claimed of that."""
     return Section.of(
         "Training on real images",
         [
@@ -44,7 +44,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def training_table(evidence: Evidence) -> Table | None:
-    """Where each training run ended."""
+    """Returns where each training run ended."""
     cases = evidence.cases(TRAINING)
     on_gpu = any(case.on_gpu for case in cases)
     several_seeds = len({case.seed for case in cases}) > 1
@@ -90,7 +90,7 @@ def _notes(evidence: Evidence, cases: Sequence[Case], *, on_gpu: bool) -> list[s
 
 
 def processes_table(evidence: Evidence) -> Table | None:
-    """Time and memory over the processes of each training that ran on several."""
+    """Lays out time and memory over the processes of each training that ran on several."""
     cases = [case for case in evidence.cases(TRAINING) if case.world_size > 1 and evidence.launches(case, TRAINING)]
     columns = [
         words("Network", lambda case: title_of(case.model)),
@@ -112,7 +112,7 @@ def processes_table(evidence: Evidence) -> Table | None:
 
 
 def _images(evidence: Evidence, case: Case) -> str:
-    """How many training images of how many, and how many for validation."""
+    """Returns how many training images of how many, and how many for validation."""
     names = ("train_images", "train_images_available", "validation_images")
     used, there, held_out = (evidence.value(case, TRAINING[name]) for name in names)
     if used is None or there is None or held_out is None:
@@ -153,14 +153,14 @@ def errors_table(evidence: Evidence) -> Table | None:
 
 
 def _way(case: Case) -> Case:
-    """On what and how a network was trained: what makes two errors comparable, and a mean over seeds one of something."""
+    """Returns on what and how a network was trained: what makes two errors comparable, and a mean over seeds one of something."""
     known = case.architecture
     classes = case.num_classes or (known.num_classes if known is not None else None)
     return case.replace(model="", seed=0, num_classes=classes)
 
 
 def training_sentences(evidence: Evidence) -> Iterator[Paragraph]:
-    """One sentence for each RevNet that was trained both ways: where it ended, beside its nulls, and what that shows."""
+    """Returns one sentence for each RevNet that was trained both ways: where it ended, beside its nulls, and what that shows."""
     for case, seeds in trained_both_ways(evidence).items():
         reconstructed, stored = (statistics.fmean(e[name] for e in seeds) for name in ("reconstructed", "stored"))
         said = (
