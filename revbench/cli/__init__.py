@@ -41,7 +41,7 @@ def main() -> NoReturn:
     message, code = _run()
     if message:
         with suppress(OSError):
-            say(f"revbench: {plain(message)}", sys.stderr)
+            say(plain(message) if code == 130 else f"revbench: {plain(message)}", sys.stderr)
     with suppress(OSError, ValueError):
         sys.stderr.flush()
     if _output_is_lost():

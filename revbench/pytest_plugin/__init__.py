@@ -128,8 +128,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Omit the other parts of ``--revbench-shard``."""
-    if (opened := config.stash.get(_SESSION, None)) is not None:
-        opened.deselect_other_shards(config, items)
+    if config.option.benchmark:
+        from revbench.pytest_plugin.collection import deselect_other_shards
+
+        deselect_other_shards(config, items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -35,7 +35,18 @@ def parametrise(metafunc: pytest.Metafunc, plan: Plan, repeats: int) -> None:
     metafunc.parametrize("case", cases, ids=[case.id for case in cases])
 
 
-def without_launch(item: pytest.Item) -> str:
+def deselect_other_shards(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Omit with ``--revbench-shard`` the other parts; the launches of a case stay together."""
+    shard = config.option.revbench_shard
+    if not shard:
+        return
+    kept = in_shard([_without_launch(item) for item in items], shard)
+    others = [item for item, mine in zip(items, kept, strict=True) if not mine]
+    items[:] = [item for item, mine in zip(items, kept, strict=True) if mine]
+    config.hook.pytest_deselected(items=others)
+
+
+def _without_launch(item: pytest.Item) -> str:
     """Returns what an item measures, whichever launch it is of."""
     callspec = getattr(item, "callspec", None)
     case = getattr(callspec, "params", {}).get("case")

@@ -14,7 +14,6 @@ import pytest
 
 from revbench.compare import Comparison, compare_runs
 from revbench.errors import UserError
-from revbench.pytest_plugin.collection import in_shard, without_launch
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.options import check_options, time_options
@@ -54,7 +53,6 @@ class BenchmarkSession:
         check_options(option, arguments)
         self.time_options = time_options(option, arguments)
         self.repeats: int = option.revbench_repeats
-        self._shard: str | None = option.revbench_shard
         label, source = split_data_option(option.revbench_data)
         self._open = ExitStack()
         self.session = self._open.enter_context(
@@ -85,15 +83,6 @@ class BenchmarkSession:
         self.display.line(summarise(self.session.environment))
         for note in (*self.session.journal.notes, *registry().problems):
             self.display.line(note, yellow=True)
-
-    def deselect_other_shards(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Omit with ``--revbench-shard`` the other parts; the launches of a case stay together."""
-        if not self._shard:
-            return
-        kept = in_shard([without_launch(item) for item in items], self._shard)
-        others = [item for item, mine in zip(items, kept, strict=True) if not mine]
-        items[:] = [item for item, mine in zip(items, kept, strict=True) if mine]
-        config.hook.pytest_deselected(items=others)
 
     @contextmanager
     def measurer(self, request: pytest.FixtureRequest, repeat: int) -> Iterator[Measurer]:
