@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 from revbench.case import Case
 from revbench.choices import ALL_STRATEGIES, STATUSES
+from revbench.cli import app
 from revbench.probes.reference import reference_of, summary_of
 from revbench.pytest_plugin.options import REFUSED
 from revbench.runner.registry import OURS
@@ -84,6 +87,26 @@ def test_the_reference_names(word: str) -> None:
     assert word in REFERENCE
 
 
+def options() -> Iterator[tuple[str, str]]:
+    """Each option of each command, and pytest's."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                yield name, max(parameter.opts, key=len)
+    for line in run_command("--help", cwd=ROOT).stdout.splitlines():
+        if match := re.match(r"  (--revbench-[\w-]+)", line):
+            yield "pytest", match[1]
+
+
+def test_the_reference_has_every_option() -> None:
+    missing = []
+    for command, option in options():
+        section = re.search(rf"^### `revbench {command}`\n(.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL)
+        if not re.search(rf"`{option}[` ]", section[1] if section else REFERENCE):
+            missing.append((command, option))
+    assert missing == []
+
+
 def test_the_reference_has_the_declarations() -> None:
     """`revbench probes --markdown > docs/probes.md` makes the page of the probes."""
     assert summary_of(OURS.values()) in REFERENCE
@@ -102,7 +125,38 @@ def test_the_tests_that_the_comparison_names_are_there() -> None:
             assert re.search(rf"(def|class) {name}\b", text), (file, name)
 
 
-def test_links_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / link).exists(), (document.name, link)
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    ROOT / "reports" / "reference" / "README.md",
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    for file, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        target = document.parent / file if file else document
+        assert target.exists(), file
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert heading in [anchor_of(h) for h in headings], (file, heading)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_files_that_are_named_are_there(document: Path) -> None:
+    named = re.findall(r"`((?:docs|reports|revbench|suites|tests)/[\w/.-]+?)(?:::[^`]*)?`", document.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def anchor_of(heading: str) -> str:
+    """Returns the anchor that Markdown renderers give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_index_has_every_reference_run() -> None:
+    reference = ROOT / "reports" / "reference"
+    index = (reference / "README.md").read_text()
+    runs = [folder.relative_to(reference).as_posix() for folder in reference.glob("*/*/") if folder.is_dir()]
+    assert runs
+    assert [run for run in runs if f"({run}/report.md)" not in index] == []

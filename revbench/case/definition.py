@@ -72,8 +72,7 @@ class Case:
     )
     learning_rate: float = _field(
         Number(0),
-        "at first. If 0, a training begins with the recipe's (adamw: 0.001), and steps that are only measured leave the weights"
-        " where they were drawn: they cost the same, and no network diverges",
+        "at first; 0 is the recipe's in a training (adamw: 0.001), and no change of weights in other measurements",
         0.0,
     )
     memory_format: str = _field(
@@ -82,12 +81,10 @@ class Case:
     tf32_matmul: bool = _field(Flag(), "TF32 arithmetic for products of float32, on a GPU that has it", False)
     tf32_convolution: bool = _field(Flag(), "the same for convolutions", False)
     cudnn_benchmark: bool = _field(Flag(), "let cuDNN choose its algorithms by timing them", False)
-    deterministic: bool = _field(Flag(), "`torch.use_deterministic_algorithms`", False)
+    deterministic: bool = _field(Flag(), "forbid operations that give other bits in another call", False)
     allocator: str = _field(
         OneOf(choices.ALLOCATORS),
-        "glibc's malloc on the CPU: pinned (memory is not given back to the system, so a step takes no page faults) or default"
-        " (blocks above 128 KiB are given back at once: glibc's documented thresholds, held fast, since by itself it moves them"
-        " with what a process freed before)",
+        "glibc's malloc on the CPU: pinned keeps freed memory, default gives blocks above 128 KiB back",
         "pinned",
     )
     threads: int = _field(Integer(0), "of one operation on the CPU; PyTorch's own choice if 0", 0)
@@ -100,8 +97,7 @@ class Case:
     certify: bool = _field(Flag(), "under reconstructed, compare checksums of the activations", False)
     memory_limit_bytes: int = _field(
         Integer(0),
-        "what a step may take; 0 is all there is. On a GPU PyTorch's allocator gives out no more; on the CPU the prediction"
-        " alone keeps to it",
+        "the most that a step may take; 0 is all there is",
         0,
     )
     training_steps: int = _field(Integer(0), "steps of a training case", 0)

@@ -20,7 +20,7 @@ def train(
         list[str] | None,
         typer.Option(help="For single models; may be repeated. Default: reconstructed, of a ResNet stored."),
     ] = None,
-    nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last rank.")] = 1,
+    nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last place.")] = 1,
     seeds: Annotated[int, typer.Option(help="Trainings of each, on other weights and batches.")] = 1,
     seed: Annotated[int, typer.Option(help="The first.")] = 0,
     recipe: Annotated[
@@ -29,7 +29,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Default: the recipe's 80,000 or 600,000. The schedule is scaled.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="In rank of --steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Instead of --steps.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images a step, of all processes together. Default: the recipe's 100 or 256.")
     ] = None,

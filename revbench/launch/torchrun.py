@@ -56,7 +56,7 @@ class Participant(WorkerServer):
             try:
                 answer = WorkerServer.measure(
                     self, [self.rank.on_its_gpu(task.case)], TRAINING.name,
-                    options={**task.options, "place": self.rank.of_worker(number)},
+                    options={**task.options, "rendezvous": self.rank.of_worker(number)},
                     timeout_seconds=None, silence_seconds=task.silence_seconds, progress=progress,
                 )  # fmt: skip
             except UserError as error:

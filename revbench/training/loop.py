@@ -46,7 +46,7 @@ def measure_training(
     checkpoint_every: int = 0,
     folder: str | None = None,
     stem: str = "training",
-    place: Mapping[str, Any] | None = None,
+    rendezvous: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Train a workload's model on real images for the case's ``training_steps``, by its recipe.
 
@@ -65,7 +65,7 @@ def measure_training(
         folder: of the run: the series goes to its folder ``series``, checkpoints to ``checkpoints``, where they stay; without it
             the series is returned alone and nothing is resumed.
         stem: of their files' names.
-        place: of this process among several; see `revbench.training.ranks.joined`.
+        rendezvous: of this process among several; see `revbench.training.ranks.joined`.
 
     Returns:
         Metrics ``train_loss`` and ``train_error`` (means of the last tenth of the steps), ``validation_loss``,
@@ -85,7 +85,7 @@ def measure_training(
     case = workload.case
     if case.optimizer != "sgd":
         raise UserError(f"optimizer={case.optimizer}: the recipes are the paper's, which trains with sgd")
-    with joined(place, case.device) as ranks:
+    with joined(rendezvous, case.device) as ranks:
         if case.world_size != ranks.share.world_size:
             raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
         alive(UNPACKING_SECONDS)

@@ -122,24 +122,24 @@ def _checked_size(size: int, most: int) -> int:
 
 
 @contextmanager
-def joined(place: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]:
+def joined(rendezvous: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]:
     """Meet the other processes, and leave them at the end.
 
     Args:
-        place: ``rank``, ``world_size``, ``host`` and ``port`` of the store where they meet, and the ``name`` of the meeting;
+        rendezvous: ``rank``, ``world_size``, ``host`` and ``port`` of the store where they meet, and the ``name`` of the meeting;
             None if there are no others.
         device: where the tensors are: decides between NCCL and gloo.
     """
-    if place is None:
+    if rendezvous is None:
         yield Ranks()
         return
-    share = Share(place["rank"], place["world_size"])
+    share = Share(rendezvous["rank"], rendezvous["world_size"])
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        place["host"], place["port"], is_master=False, timeout=MEETING
+        rendezvous["host"], rendezvous["port"], is_master=False, timeout=MEETING
     )
     dist.init_process_group(
         "nccl" if is_gpu(device) else "gloo",
-        store=PrefixStore(place["name"], store), rank=share.rank, world_size=share.world_size,
+        store=PrefixStore(rendezvous["name"], store), rank=share.rank, world_size=share.world_size,
     )  # fmt: skip
     yield Ranks(share, device)
     dist.destroy_process_group()  # not after an error: NCCL would wait for the others, who wait for this process

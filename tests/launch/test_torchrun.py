@@ -226,8 +226,8 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
         Rank.from_environment()
     for name, value in (("LOCAL_RANK", "0"), ("MASTER_ADDR", "somewhere"), ("MASTER_PORT", "1234")):
         monkeypatch.setenv(name, value)
-    place = Rank.from_environment()
-    assert place == Rank(0, 2, 0, "somewhere", 1234, True, "0")
+    rank = Rank.from_environment()
+    assert rank == Rank(0, 2, 0, "somewhere", 1234, True, "0")
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     assert Rank.from_environment() == Rank(0, 2, 0, "somewhere", 1234, False, "0")
     with pytest.raises(UserError, match="only `revbench train` is for torchrun"):
