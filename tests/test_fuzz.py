@@ -86,7 +86,7 @@ def mutate_json(random: random.Random, content: bytes) -> bytes:
         return mutate(random, content)
     lines = content.splitlines()
     if random.random() < 0.5 and b'"kind": "row"' in lines[-1]:
-        return mutate_figures(random, lines)
+        return mutate_values(random, lines)
     i = random.randrange(len(lines))
     record = json.loads(lines[i])
     inner: Any = record
@@ -110,7 +110,7 @@ def mutate_json(random: random.Random, content: bytes) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def mutate_figures(random: random.Random, lines: list[bytes]) -> bytes:
+def mutate_values(random: random.Random, lines: list[bytes]) -> bytes:
     """Figures and words of the rows are others, but of the right kind, so that they go on to where they are used."""
     records = [json.loads(line) for line in lines]
     for _ in range(random.randint(1, 12)):

@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure of one case.
+    """One metric of one case.
 
     Attributes:
         case_id: of the case, as this run has it.
         title: the case in words.
-        figure: a metric, or ``trace``, or ``status``.
+        metric: a metric, or ``trace``, or ``status``.
         outcome: ``worse`` (the gate fails), ``holds``, ``unclear`` (too few draws to tell), ``shown`` (not gated).
         before, now: medians over draws; None where there is none.
         factor: ``now / before``.
@@ -25,7 +25,7 @@ class Finding:
 
     case_id: str
     title: str
-    figure: str
+    metric: str
     outcome: str
     before: float | None = None
     now: float | None = None
@@ -35,7 +35,7 @@ class Finding:
     words: str | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.outcome.upper():<7} {self.title}: {self.figure}"]
+        parts = [f"{self.outcome.upper():<7} {self.title}: {self.metric}"]
         if self.before is not None and self.now is not None:
             parts.append(f"{_short(self.before)} → {_short(self.now)}")
         if self.factor is not None:
@@ -50,7 +50,7 @@ class Comparison:
 
     Attributes:
         baseline: the folder's name.
-        same_hardware: whether all cases were measured on like hardware; of those that were not, only the figures that are
+        same_hardware: whether all cases were measured on like hardware; of those that were not, only the metrics that are
             the same on every machine are gated.
         findings: the gated ones first, the worst first.
         unmatched: ids of the baseline's cases that this run has not measured.
@@ -68,7 +68,7 @@ class Comparison:
 
     @property
     def blind(self) -> bool:
-        """Whether no figure could be told."""
+        """Whether no metric could be told."""
         return all(finding.outcome in ("shown", "unclear") for finding in self.findings)
 
     def lines(self) -> list[str]:
@@ -80,7 +80,7 @@ class Comparison:
         hardware = (
             "like hardware" if self.same_hardware else "unlike hardware, so only what is the same on every machine"
         )
-        last = f"gate against {self.baseline} ({hardware}): {len(gated)} figures of {cases} cases, {worse} worse"
+        last = f"gate against {self.baseline} ({hardware}): {len(gated)} metrics of {cases} cases, {worse} worse"
         if unclear:
             last += f", {unclear} unclear (too few draws, or too much scatter)"
         if self.blind:

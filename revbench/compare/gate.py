@@ -1,6 +1,6 @@
-"""Whether a figure got worse: by a factor, by an amount, and by more than its noise.
+"""Whether a metric got worse: by a factor, by an amount, and by more than its noise.
 
-Gated are the figures that mean the same on every machine: the reconstructed activations' error, in epsilons, and the
+Gated are the metrics that mean the same on every machine: the reconstructed activations' error, in epsilons, and the
 smooth amplification; on like hardware also the smooth error, in epsilons.
 """
 
@@ -16,7 +16,7 @@ from revbench.numerics.part_table import PartTable
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 
-# A figure is worse if all three hold: it grew by this factor, by this amount, and by more than its noise.
+# A metric is worse if all three hold: it grew by this factor, by this amount, and by more than its noise.
 WORSE_FACTOR = 1.25
 WORSE_BY: Mapping[str, float] = {
     "activation_error_epsilons": 1.0,
@@ -31,7 +31,7 @@ class CaseRows:
 
     Attributes:
         rows: all of them.
-        ok: those that have figures, one a launch; of launches with the same draws, which are no further evidence, the first.
+        ok: those that have metrics, one a launch; of launches with the same draws, which are no further evidence, the first.
     """
 
     def __init__(self, run: Run, rows: Sequence[Row]) -> None:
@@ -59,28 +59,28 @@ class CaseRows:
         return found
 
 
-def gate(case_id: str, title: str, figure: str, before: CaseRows, now: CaseRows) -> Finding:
+def gate(case_id: str, title: str, metric: str, before: CaseRows, now: CaseRows) -> Finding:
     """Judges one metric of one case that both runs have."""
-    old, new = before.samples(figure), now.samples(figure)
+    old, new = before.samples(metric), now.samples(metric)
     a, b = statistics.median(old), statistics.median(new)
     factor = b / a if a > 0 else (1.0 if b == a else None)
     place = _worst_block(
-        before, now, "activation_error" if figure.startswith("activation") else "smooth_relative_error"
+        before, now, "activation_error" if metric.startswith("activation") else "smooth_relative_error"
     )
     if not can_tell(len(old), len(new)):
         few = f"{len(old)} and {len(new)} draws can't tell a change from noise; a baseline of 30 needs 4, one of 15 needs 5"
-        return Finding(case_id, title, figure, "unclear", a, b, factor, None, place, few)
+        return Finding(case_id, title, metric, "unclear", a, b, factor, None, place, few)
     significant, noise = grew(old, new)
-    worse = significant and (factor is None or factor > WORSE_FACTOR) and b - a > WORSE_BY[figure]
+    worse = significant and (factor is None or factor > WORSE_FACTOR) and b - a > WORSE_BY[metric]
     words = None
-    if not worse and figure.startswith("activation"):
+    if not worse and metric.startswith("activation"):
         words = _hidden_block(before, now, a)
         worse = words is not None
     outcome = "worse" if worse else "holds" if noise <= BLIND_FACTOR else "unclear"
     if outcome == "unclear":
         words = f"{len(old)} and {len(new)} draws scatter so much that less than {noise:.3g} × would not be found"
     known_noise = noise if math.isfinite(noise) else None
-    return Finding(case_id, title, figure, outcome, a, b, factor, known_noise, place if worse else None, words)
+    return Finding(case_id, title, metric, outcome, a, b, factor, known_noise, place if worse else None, words)
 
 
 def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
@@ -93,7 +93,7 @@ def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
 
 
 def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str | None:
-    """Returns a block that grew though the worst block, which the figure is of, did not.
+    """Returns a block that grew though the worst block, which the metric is of, did not.
 
     By Welch's t as in `revbench.compare.growth`, from the mean and the deviation of the logarithms that the series has of each
     block, at a significance that is shared by the blocks; in place of ranks all draws must lie above all of the baseline's.

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize, stats
 
-SIGNIFICANCE = 1e-4  # some thirty figures a run may raise no false alarm in hundreds of runs
+SIGNIFICANCE = 1e-4  # some thirty metrics a run may raise no false alarm in hundreds of runs
 POWER = 0.9  # with which a growth by the factor that is named is found
 _EXACT = 10_000  # up to so many pairs the rank sum test is exact
 

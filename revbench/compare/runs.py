@@ -36,7 +36,7 @@ def compare_runs(baseline: Run, current: Run) -> Comparison:
     """Compare the drift of all cases that both runs have measured.
 
     A case is compared with itself on like hardware if the baseline has that; else with itself on the baseline's
-    hardware, whatever its device, and then only the figures are gated that are the same on every machine.
+    hardware, whatever its device, and then only the metrics are gated that are the same on every machine.
 
     Raises:
         UserError: they have none in common, or a row names an environment that its file does not describe.
@@ -60,8 +60,8 @@ def compare_runs(baseline: Run, current: Run) -> Comparison:
         )
     if all(finding.outcome == "shown" for finding in findings):
         raise UserError(
-            f"of the cases that {current.folder} and the baseline {baseline.folder} have in common none has figures in both, so"
-            f" nothing can be gated ({next((f.words for f in findings if f.words), 'only raw figures')})"
+            f"of the cases that {current.folder} and the baseline {baseline.folder} have in common none has metrics in both, so"
+            f" nothing can be gated ({next((f.words for f in findings if f.words), 'only raw metrics')})"
         )
     findings += _times(baseline, current)
     order = ("worse", "unclear", "holds", "shown")
@@ -90,27 +90,27 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
         yield Finding(case.id, title, "status", "worse" if same_hardware else "shown", words=plain(words)[:400])
     if not now.ok:
         return
-    for figure, said in (
+    for metric, said in (
         ("trace", "a step leaves {} otherwise than stored does"),
         ("coarse_casts", "it computes in {}"),
     ):
-        found = [row.metrics[figure] for row in now.ok if row.metrics.get(figure)]
-        if found and not any(row.metrics.get(figure) for row in before.ok):
-            yield Finding(case.id, title, figure, "worse", words=plain(said.format(found[0]))[:400])
+        found = [row.metrics[metric] for row in now.ok if row.metrics.get(metric)]
+        if found and not any(row.metrics.get(metric) for row in before.ok):
+            yield Finding(case.id, title, metric, "worse", words=plain(said.format(found[0]))[:400])
     gated = ["activation_error_epsilons", "smooth_amplification"]
     if same_hardware or not now.samples("smooth_amplification"):
         gated.append("smooth_error_epsilons")
-    for figure in gated:
-        old, new = before.samples(figure), now.samples(figure)
+    for metric in gated:
+        old, new = before.samples(metric), now.samples(metric)
         if old and new:
-            yield gate(case.id, title, figure, before, now)
+            yield gate(case.id, title, metric, before, now)
         elif old:
-            yield Finding(case.id, title, figure, "worse", statistics.median(old), words="it can't be had any more")
-    for figure in SHOWN:
-        old, new = before.samples(figure), now.samples(figure)
+            yield Finding(case.id, title, metric, "worse", statistics.median(old), words="it can't be had any more")
+    for metric in SHOWN:
+        old, new = before.samples(metric), now.samples(metric)
         if old and new:
             a, b = statistics.median(old), statistics.median(new)
-            yield Finding(case.id, title, figure, "shown", a, b, b / a if a > 0 else None)
+            yield Finding(case.id, title, metric, "shown", a, b, b / a if a > 0 else None)
 
 
 def _times(baseline: Run, current: Run) -> Iterator[Finding]:

@@ -65,12 +65,12 @@ class Prediction:
     uncounted_operators: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the figures under the names that rows have for them, all but the timeline."""
-        figures = {
+        """Returns the metrics under the names that rows have for them, all but the timeline."""
+        metrics = {
             "parameters": self.parameters, **tracked_metrics(self.step), "step_flops": self.step_flops,
             "uncounted_operators": self.uncounted_operators,
         }  # fmt: skip
-        return {"case_id": self.case.id, "case": self.case.to_json(), **figures}
+        return {"case_id": self.case.id, "case": self.case.to_json(), **metrics}
 
 
 def predict(case: Case) -> Prediction:

@@ -16,7 +16,7 @@ from revbench.workload import Workload
 
 
 def allocator_metrics(workload: Workload, inputs: Any, targets: Any) -> dict[str, Value]:
-    """Measures one step by phase, in a process that has taken a step before, and NVML's figures after it.
+    """Measures one step by phase, in a process that has taken a step before, and NVML's values after it.
 
     Returns:
         For each phase and kind (`revbench.probes.declared.ALLOCATOR_KINDS`) ``<phase>_<kind>_peak_bytes`` and, at its end,
@@ -125,7 +125,7 @@ def measure_nvml(
     rounds: int = 10,
     block_seconds: float = 0.3,
 ) -> Measurement:
-    """NVML's figure for this process while it trains, and what asking for it costs.
+    """NVML's value for this process while it trains, and what asking for it costs.
 
     Blocks of steps with and without the sampler take turns.
 

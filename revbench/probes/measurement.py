@@ -11,7 +11,7 @@ Progress = Callable[[Mapping[str, Any]], None]
 
 
 MOST_LETTERS = 10_000  # of a word in a row
-LARGEST = 1e150  # of a figure in a row: what is beyond has no square, and was no figure before
+LARGEST = 1e150  # of a value in a row: what is beyond has no square, and was never measured
 
 
 def finite_or_null(value: Value) -> Value:
@@ -31,9 +31,9 @@ class Measurement:
     """The frozen record of one pass of one probe.
 
     Attributes:
-        metrics: figures by name, with units in the names; None where a figure could not be had, with the
+        metrics: values by name, with units in the names; None where a value could not be had, with the
             reason under the same name and ``_reason``.
-        samples: every sample that a figure summarises, by the figure's name.
+        samples: every sample that a value summarises, by the value's name.
         series: long columns, of one length each, kept in a file of their own beside the rows.
     """
 

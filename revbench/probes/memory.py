@@ -1,4 +1,4 @@
-"""Bytes that a training step needs, by phase: live tensors, resident set, the CUDA allocator's and NVML's figures."""
+"""Bytes that a training step needs, by phase: live tensors, resident set, the CUDA allocator's and NVML's values."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def contradiction(live: int, allocated: Value) -> str | None:
 
 
 def tracked_metrics(step: TrackedStep) -> dict[str, Value]:
-    """Returns the tracker's figures under the names that rows have for them."""
+    """Returns the tracker's values under the names that rows have for them."""
     return {
         **{f"{phase}_peak_bytes": value for phase, value in step.phase_peak_bytes.items()},
         **{f"{phase}_peak_place": value for phase, value in step.phase_peak_places.items()},

@@ -1,6 +1,6 @@
 """What NVML says of a GPU and of this process on it. The device is found by UUID, never by index.
 
-A figure that can't be had (no permission, a container's process numbers, MIG, WSL) is None with the reason
+A value that can't be had (no permission, a container's process numbers, MIG, WSL) is None with the reason
 beside it, never 0.
 """
 
@@ -64,7 +64,7 @@ class Nvml(Protocol):
 
 
 class Reading(NamedTuple):
-    """A figure, or None and why there is none."""
+    """A value, or None and why there is none."""
 
     value: int | float | None
     reason: str | None = None
@@ -116,7 +116,7 @@ class Gpu:
         """Returns bytes of this process: after warm-up what the allocator reserved plus the CUDA context, not the tensors.
 
         Args:
-            least: what this process is known to hold; a figure below it is another process's, whose number in NVML's
+            least: what this process is known to hold; a value below it is another process's, whose number in NVML's
                 space happens to be ours.
         """
 
@@ -171,14 +171,14 @@ class Gpu:
 
 
 class Sampler:
-    """Reads a figure at an interval in a thread of this process; a context manager.
+    """Reads a value at an interval in a thread of this process; a context manager.
 
     Args:
-        read: gives the figure, or None for none.
+        read: gives the value, or None for none.
         interval_seconds: between the end of one reading and the beginning of the next.
 
     Attributes:
-        samples: seconds since the beginning, and the figure.
+        samples: seconds since the beginning, and the value.
     """
 
     def __init__(self, read: Callable[[], int | float | None], interval_seconds: float) -> None:

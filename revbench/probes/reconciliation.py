@@ -1,4 +1,4 @@
-"""From live tensors to what the system shows: one chain of figures in which every gap has a name.
+"""From live tensors to what the system shows: one chain of values in which every gap has a name.
 
 On a GPU: live tensors, requested, allocated, reserved (PyTorch's allocator), process, device (NVML). On the CPU: live
 tensors, unique set, resident set of the worker.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from revbench.probes.measurement import Value
 
-# Each gap: its metric, and the figures it lies between, all peaks or high-water marks of the worker.
+# Each gap: its metric, and the values it lies between, all peaks or high-water marks of the worker.
 GPU_CHAIN = (
     ("workspace_bytes", "peak_bytes", "requested_peak_bytes"),
     ("rounding_bytes", "requested_peak_bytes", "allocated_peak_bytes"),
@@ -34,7 +34,7 @@ GAP_WORDS: Mapping[str, str] = {
 
 
 def reconcile(metrics: Mapping[str, Value]) -> dict[str, Value]:
-    """Returns the gaps between a row's figures of memory.
+    """Returns the gaps between a row's values of memory.
 
     A gap is the difference of two peaks, which need not stand at the same moment: it can be smaller than what was
     there at that moment, or negative.
@@ -43,7 +43,7 @@ def reconcile(metrics: Mapping[str, Value]) -> dict[str, Value]:
         metrics: of the probe ``memory``.
 
     Returns:
-        A metric for each gap of the chain of the row's device; None with the reason where a figure is missing.
+        A metric for each gap of the chain of the row's device; None with the reason where a value is missing.
     """
     found: dict[str, Value] = {}
     for gap, below, above in GPU_CHAIN if "requested_peak_bytes" in metrics else CPU_CHAIN:

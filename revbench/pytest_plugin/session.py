@@ -148,7 +148,7 @@ def _say_what_failed(terminal: Any, rows: Sequence[Row]) -> None:
     bad = [row for row in rows if not row.ok]
     if bad:
         statuses = ", ".join(f"{sum(r.status == s for r in bad)} {s}" for s in sorted({r.status for r in bad}))
-        terminal.write_line(f"{len(bad)} of {len(rows)} rows have no figures: {statuses}", red=True)
+        terminal.write_line(f"{len(bad)} of {len(rows)} rows have no values: {statuses}", red=True)
 
 
 def _say_what_changed(terminal: Any, comparison: Comparison) -> None:

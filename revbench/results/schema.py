@@ -33,8 +33,8 @@ class Row:
         started: UTC, ISO 8601.
         elapsed_seconds: of the worker, from fork to result.
         options: the probe's settings.
-        metrics: figures with units in their names; empty unless the status is ``ok``.
-        samples: every sample that a figure summarises.
+        metrics: metrics with units in their names; empty unless the status is ``ok``.
+        samples: every sample that a metric summarises.
         series: name of a file in the folder ``series``, or None.
         message: why the status is not ``ok``.
     """
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether there are figures."""
+        """Whether there are metrics."""
         return self.status == "ok"
 
     def number(self, name: str) -> float | None:
@@ -73,7 +73,7 @@ class Row:
 
 
 def standing(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows but for those without figures that were measured again, on the same machine, with figures."""
+    """Returns the rows but for those without metrics that were measured again, on the same machine, with metrics."""
     again = {(row.environment_id, row.key) for row in rows if row.ok} if any(not row.ok for row in rows) else set()
     return [row for row in rows if row.ok or (row.environment_id, row.key) not in again]
 

@@ -195,7 +195,7 @@ def decode_columns(text: bytes) -> dict[str, list[Value]]:
 
 
 def decode_lines(text: bytes) -> dict[str, list[Value]]:
-    """Returns the same of a series that was written line by line: the names of its columns, then a list of figures each.
+    """Returns the same of a series that was written line by line: the names of its columns, then a list of values each.
 
     Raises:
         UserError: as for `decode_columns`.

@@ -1,4 +1,4 @@
-"""The training loop: short, deterministic, resumable, with a line of figures for every step."""
+"""The training loop: short, deterministic, resumable, with a line of values for every step."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ from revbench.probes.nvml import Gpu, Reading, Sampler
 
 NVML_INTERVAL_SECONDS = 0.5  # the allocator's reserve grows in the first steps and seldom after
 
-Figures = dict[str, Value]
+Values = dict[str, Value]
 
 
 class Meter:
     """Measures steps; a context manager around all of them.
 
-    On a GPU by device events and the allocator's peak, with NVML's figure for this process read now and then; else by the
+    On a GPU by device events and the allocator's peak, with NVML's value for this process read now and then; else by the
     monotonic clock and the resident set.
 
     Args:
@@ -53,14 +53,14 @@ class Meter:
         else:
             self._start = time.perf_counter()
 
-    def end(self) -> Callable[[], Figures]:
+    def end(self) -> Callable[[], Values]:
         """End a step.
 
         Returns:
             Gives ``step_seconds``, ``peak_bytes`` and ``nvml_process_peak_bytes``; on a GPU it waits for the step to end.
         """
         if not self._cuda:
-            found: Figures = {
+            found: Values = {
                 "step_seconds": time.perf_counter() - self._start, "peak_bytes": psutil.Process().memory_info().rss
             }  # fmt: skip
             return lambda: found
@@ -68,14 +68,14 @@ class Meter:
         end.record()
         peak = torch.cuda.max_memory_allocated()
 
-        def read() -> Figures:
+        def read() -> Values:
             end.synchronize()
             seconds = begin.elapsed_time(end) / 1e3
             return {"step_seconds": seconds, "peak_bytes": peak, "nvml_process_peak_bytes": self._nvml.value}
 
         return read
 
-    def high_water(self) -> Figures:
+    def high_water(self) -> Values:
         """Returns ``nvml_process_peak_bytes`` of this process so far, or null with the reason."""
         if self._gpu is not None:
             self._look()

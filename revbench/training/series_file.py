@@ -18,7 +18,7 @@ COLUMNS = TRAINING.series
 
 
 class SeriesFile:
-    """A file of JSON lines: the names of the columns, then a list of figures a step; a context manager.
+    """A file of JSON lines: the names of the columns, then a list of values a step; a context manager.
 
     Args:
         path: of the file, written line by line; None keeps the lines in memory alone.
@@ -54,9 +54,9 @@ class SeriesFile:
         if self._file is not None:
             self._file.close()
 
-    def add(self, figures: dict[str, Value]) -> None:
-        """Append the figures of one step; what is not finite becomes null."""
-        line: list[Value] = [finite_or_null(figures.get(name)) for name in COLUMNS]
+    def add(self, values: dict[str, Value]) -> None:
+        """Append the values of one step; what is not finite becomes null."""
+        line: list[Value] = [finite_or_null(values.get(name)) for name in COLUMNS]
         self._lines.append(line)
         try:
             self._write(json.dumps(line))

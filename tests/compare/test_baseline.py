@@ -61,7 +61,7 @@ def test_a_baseline_in_a_users_own_suite(tmp_path: Path) -> None:
     gate = ("--benchmark", "bench_other_draws.py", "--revbench-baseline=before")
     good = run_command(*gate, "--revbench-output=good", cwd=tmp_path, **path)
     assert good.returncode == 0, good.stdout
-    assert "gate against before (like hardware): 3 figures of 1 cases, 0 worse" in good.stdout
+    assert "gate against before (like hardware): 3 metrics of 1 cases, 0 worse" in good.stdout
     bad = run_command(*gate, "--revbench-output=bad", cwd=tmp_path, FAULT="1", **path)
     assert bad.returncode == 1, bad.stdout
     worse = next(line for line in bad.stdout.splitlines() if line.startswith("WORSE"))

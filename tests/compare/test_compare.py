@@ -29,7 +29,7 @@ def compare(tmp_path: Path, now: Row, **settings: Any) -> Comparison:
 
 
 def outcomes(found: Comparison) -> dict[str, str]:
-    return {finding.figure: finding.outcome for finding in found.findings}
+    return {finding.metric: finding.outcome for finding in found.findings}
 
 
 def test_the_same_run_holds(tmp_path: Path) -> None:
@@ -40,18 +40,18 @@ def test_the_same_run_holds(tmp_path: Path) -> None:
         "activation_error_epsilons": "holds", "smooth_amplification": "holds", "smooth_error_epsilons": "holds",
         "angle_degrees": "shown", "flips": "shown",
     }  # fmt: skip
-    assert found.lines()[-1] == "gate against before (like hardware): 3 figures of 1 cases, 0 worse"
+    assert found.lines()[-1] == "gate against before (like hardware): 3 metrics of 1 cases, 0 worse"
 
 
-@pytest.mark.parametrize("figure", ["activation_error_epsilons", "smooth_amplification", "smooth_error_epsilons"])
-def test_what_grew_is_named_with_case_block_and_factor(tmp_path: Path, figure: str) -> None:
-    blocks = {**BLOCKS, "trunk.1": 3e-6} if figure.startswith("activation") else None
-    smooth = None if figure.startswith("activation") else {"trunk.1": 2e-5}
-    found = compare(tmp_path, drift_row(**scaled(figure, 4.0)), blocks=blocks, smooth=smooth)
+@pytest.mark.parametrize("metric", ["activation_error_epsilons", "smooth_amplification", "smooth_error_epsilons"])
+def test_what_grew_is_named_with_case_block_and_factor(tmp_path: Path, metric: str) -> None:
+    blocks = {**BLOCKS, "trunk.1": 3e-6} if metric.startswith("activation") else None
+    smooth = None if metric.startswith("activation") else {"trunk.1": 2e-5}
+    found = compare(tmp_path, drift_row(**scaled(metric, 4.0)), blocks=blocks, smooth=smooth)
     assert found.failed
-    assert {k for k, v in outcomes(found).items() if v == "worse"} == {figure}
+    assert {k for k, v in outcomes(found).items() if v == "worse"} == {metric}
     line = found.lines()[0]
-    assert line.startswith(f"WORSE   RevNet-38 reconstructed (float32, batch 16, 32×32, cpu): {figure}")
+    assert line.startswith(f"WORSE   RevNet-38 reconstructed (float32, batch 16, 32×32, cpu): {metric}")
     assert "(4.00 ×; found from 1." in line
     assert line.endswith("most in trunk.1 (10.00 ×)")
 
@@ -64,7 +64,7 @@ def test_angle_flips_and_time_are_shown_and_not_gated(tmp_path: Path) -> None:
     )  # fmt: skip
     found = compare_folders(before, now)
     assert not found.failed
-    shown = {finding.figure: finding.factor for finding in found.findings if finding.outcome == "shown"}
+    shown = {finding.metric: finding.factor for finding in found.findings if finding.outcome == "shown"}
     assert shown["step_seconds"] == 100.0
     assert shown["angle_degrees"] == pytest.approx(1e4)
 
@@ -83,7 +83,7 @@ def test_growth_within_the_noise_passes(tmp_path: Path) -> None:
     now = write(tmp_path / "now", drift_row(activation_error_epsilons=[2 * v for v in wide]))
     found = compare_folders(before, now)
     assert not found.failed
-    finding = next(f for f in found.findings if f.figure == "activation_error_epsilons")
+    finding = next(f for f in found.findings if f.metric == "activation_error_epsilons")
     assert finding.noise_factor is not None
     assert finding.noise_factor > 2  # and it says what it could have told
 
@@ -112,7 +112,7 @@ def test_draws_that_scatter_are_unclear_and_not_good(tmp_path: Path) -> None:
     found = compare_folders(before, write(tmp_path / "now", drift_row(smooth_amplification=wild[1:])))
     assert not found.failed
     assert outcomes(found)["smooth_amplification"] == "unclear"
-    finding = next(f for f in found.findings if f.figure == "smooth_amplification")
+    finding = next(f for f in found.findings if f.metric == "smooth_amplification")
     assert "scatter so much that less than" in str(finding)
 
 
@@ -245,7 +245,7 @@ def test_what_another_machine_lacks_is_no_regression_but_nothing_is_compared(tmp
     lacking = make_row(
         case=CASE, probe="drift", status="unsupported", metrics={}, samples={}, message="no such arithmetic"
     )
-    with pytest.raises(UserError, match=r"none has figures in both, so nothing can be gated \(was ok, now unsupported"):
+    with pytest.raises(UserError, match=r"none has metrics in both, so nothing can be gated \(was ok, now unsupported"):
         compare(tmp_path, lacking, environment=other)
 
 

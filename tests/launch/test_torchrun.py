@@ -1,4 +1,4 @@
-"""One training on two processes: the weights of one process, the figures of both, and an end with a reason."""
+"""One training on two processes: the weights of one process, the time and memory of both, and an end with a reason."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_two_processes_train_what_one_trains_on_the_whole_batch(tmp_path: Path) 
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
-def test_parts_of_a_batch_and_the_figures_of_every_process(tmp_path: Path) -> None:
+def test_parts_of_a_batch_and_the_values_of_every_process(tmp_path: Path) -> None:
     """Without torchrun's agent, so that the first process hosts the store; a network without batch norm."""
     model = "tests.training.test_loop:plain(size=32)"
     arguments = (

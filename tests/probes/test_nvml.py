@@ -115,7 +115,7 @@ def test_a_missing_figure_is_none_with_its_reason(processes: Any, reason: str) -
 
 
 def test_an_older_module_of_that_name_is_named() -> None:
-    """Without the second version of the memory's figures, and without the error of libraries that do not fit."""
+    """Without the second version of the memory's values, and without the error of libraries that do not fit."""
     older = SimpleNamespace(
         NVMLError=pynvml.NVMLError, nvmlInit=lambda: None, nvmlShutdown=lambda: None,
         nvmlDeviceGetHandleByUUID=lambda uuid: "handle", nvmlDeviceGetMemoryInfo=lambda handle: None,

@@ -228,7 +228,7 @@ def test_mine(revbench):
     project = write(tmp_path, {"test_suite.py": suite})
     done = run_command("--benchmark", "test_suite.py", "--revbench-output=out", cwd=project)
     assert done.returncode == 0, done.stdout
-    assert "1 of 2 rows have no figures: 1 oom" in done.stdout
+    assert "1 of 2 rows have no values: 1 oom" in done.stdout
     assert "Cases without figures" in (project / "out" / "report.html").read_text()
 
 

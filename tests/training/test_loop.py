@@ -39,7 +39,7 @@ def test_stored_and_reconstructed_train_alike_in_float64() -> None:
         assert other != stored
 
 
-def test_figures_and_series() -> None:
+def test_values_and_series() -> None:
     found = train()
     s, m = found.series, found.metrics
     assert s["step"] == [1, 2, 3, 4, 5, 6]

@@ -21,9 +21,9 @@ def test_on_the_cpu() -> None:
         for pause in (0.0, 0.05):
             found.begin()
             time.sleep(pause)
-            figures = found.end()()
-            seconds.append(figures["step_seconds"])
-            assert figures["peak_bytes"] > 10e6  # type: ignore[operator]
+            values = found.end()()
+            seconds.append(values["step_seconds"])
+            assert values["peak_bytes"] > 10e6  # type: ignore[operator]
         assert seconds[1] > seconds[0]
         assert found.high_water() == {
             "nvml_process_peak_bytes": None, "nvml_process_peak_bytes_reason": "NVML sees GPUs only"
@@ -91,9 +91,9 @@ def test_the_high_water_mark_of_nvml_only_rises(processes: list[Any]) -> None:
 def test_a_figure_that_can_not_be_had_is_null_with_the_reason(processes: list[Any]) -> None:
     processes[:] = [SimpleNamespace(pid=7, usedGpuMemory=100)]  # less than this process is known to hold
     with Meter("cuda") as found:
-        figures = found.high_water()
-        assert figures["nvml_process_peak_bytes"] is None
-        assert "another one" in str(figures["nvml_process_peak_bytes_reason"])
+        values = found.high_water()
+        assert values["nvml_process_peak_bytes"] is None
+        assert "another one" in str(values["nvml_process_peak_bytes_reason"])
 
 
 @pytest.mark.cuda
@@ -102,8 +102,8 @@ def test_on_a_real_gpu() -> None:
         found.begin()
         x = torch.ones(1 << 20, device="cuda")
         (x @ x).item()
-        figures = found.end()()
-        assert figures["step_seconds"] > 0  # type: ignore[operator]
-        assert figures["peak_bytes"] >= 4 << 20  # type: ignore[operator]
+        values = found.end()()
+        assert values["step_seconds"] > 0  # type: ignore[operator]
+        assert values["peak_bytes"] >= 4 << 20  # type: ignore[operator]
         high = found.high_water()["nvml_process_peak_bytes"]
         assert high is None or high >= 4 << 20  # type: ignore[operator]
