@@ -58,15 +58,21 @@ def docstrings(tree: ast.Module) -> set[int]:
 
 def named(tree: ast.Module) -> Iterator[str]:
     """Every module of the package that a file imports, or names in a string by which something is imported."""
+    yield from imported(tree)
     prose = docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield from re.findall(r"\A(revbench(?:\.\w+)+)(?::[\w.]*)?\Z", node.value)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it, also for types alone."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             assert node.level == 0, "imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
-            yield from re.findall(r"\A(revbench(?:\.\w+)+)(?::[\w.]*)?\Z", node.value)
 
 
 def test_an_arrow_goes_only_downwards() -> None:
@@ -94,6 +100,23 @@ def test_strings_that_name_modules_are_seen() -> None:
     assert "revbench.probes.clock" in set(named(trees["revbench.probes.declared.cost"]))
     assert "revbench.training.loop" in set(named(trees["revbench.training.declared"]))
     assert "revbench.models.networks" in set(named(trees["revbench.runner.server"]))
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Neither by a detour, nor for types alone. (A declaration and the function that it names do stand side by side.)"""
+    trees = dict(modules())
+    arrows = {
+        module: {
+            other
+            for name in imported(tree)
+            if (other := name if name in trees else name.rpartition(".")[0]) in trees and other != module
+        }
+        for module, tree in trees.items()
+        if module != "revbench"  # whose names are imported when they are asked for
+    }
+    while free := {module for module, others in arrows.items() if not others & arrows.keys()}:
+        arrows = {module: others for module, others in arrows.items() if module not in free}
+    assert not {module: others & arrows.keys() for module, others in arrows.items()}
 
 
 def test_within_the_report_an_arrow_goes_only_downwards() -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-if TYPE_CHECKING:
-    from revbench.backprop.recording import Recording
+from revbench.backprop.module_state import ModuleState
+
+
+class Function(Protocol):
+    """A function of a chain, as far as a message about one of its tensors needs it."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """The parameters of its modules."""
+
+    @property
+    def state(self) -> ModuleState:
+        """What its modules hold."""
 
 
 def refuse_left(leaf: Tensor, name: str) -> None:
@@ -39,7 +54,7 @@ def nodes_behind(nodes: Iterable[Any]) -> Iterator[Any]:
         pending += following
 
 
-def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[Tensor], recording: Recording) -> None:
+def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[Tensor], function: Function) -> None:
     """Raise if a recomputed graph reaches a tensor that needs gradient and is neither input nor parameter.
 
     Its gradient would be lost without a word: the recomputation differentiates with respect to what it knows.
@@ -55,12 +70,12 @@ def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[T
             stranger = stranger if stranger is not None else variable
         if node.name() == "CheckpointFunctionBackward":
             raise RuntimeError(
-                f"{recording.name} holds a reentrant checkpoint, which can't be differentiated inside another backward pass;"
+                f"{function.name} holds a reentrant checkpoint, which can't be differentiated inside another backward pass;"
                 " use torch.utils.checkpoint.checkpoint(…, use_reentrant=False)"
             )
     if stranger is not None:
         raise RuntimeError(
-            f"{recording.name} uses {_named(stranger, seen, recording)} that needs gradient but is neither its input nor a"
+            f"{function.name} uses {_named(stranger, seen, function)} that needs gradient but is neither its input nor a"
             " registered parameter, so its gradient would be lost; pass it as chain(x, name=tensor), register it, or set"
             " strategy 'stored'"
         )
@@ -70,10 +85,10 @@ def _has_history(output: Tensor | GradientEdge) -> bool:
     return isinstance(output, GradientEdge) or output.requires_grad
 
 
-def _named(stranger: Tensor, nodes: set[Any], recording: Recording) -> str:
-    attribute = recording.state.attribute_of(nodes, stranger)
+def _named(stranger: Tensor, nodes: set[Any], function: Function) -> str:
+    attribute = function.state.attribute_of(nodes, stranger)
     if attribute is not None:
         return attribute
-    if any(stranger is parameter for parameter in recording.parameters):
+    if any(stranger is parameter for parameter in function.parameters):
         return f"a reference of its own to its parameter of shape {tuple(stranger.shape)}, a tensor"
     return f"a tensor from outside (shape {tuple(stranger.shape)}, or made from one of that shape)"
