@@ -18,6 +18,14 @@ from tests.conftest import ROOT, run_command
 HOW_TO = (ROOT / "docs" / "how-to.md").read_text()
 
 
+def made(section: str) -> str:
+    """The source of a section."""
+    return (
+        "from revbench.report import Figure, Paragraph, Section, Table\n\n"
+        f"def section(evidence):\n    return {section}\n"
+    )
+
+
 def files_of(*headings: str) -> dict[str, str]:
     """The files that these parts of the how-to show, by the names that stand before them."""
     parts = re.split(r"^## ", HOW_TO, flags=re.MULTILINE)
@@ -93,7 +101,7 @@ def test_the_report_has_its_table_and_its_section(ran: tuple[Path, str]) -> None
 def test_where_it_is_not_installed_its_rows_are_shown_as_they_are(ran: tuple[Path, str], tmp_path: Path) -> None:
     write_report([ran[0]], tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert "The package of the probe sparsity is not installed here" in text
+    assert "The probe sparsity is not installed here" in text
     assert "464890" in text or "4.65e+05" in text
     assert "## Sparsity" not in text
 
@@ -103,11 +111,18 @@ def test_where_it_is_not_installed_its_rows_are_shown_as_they_are(ran: tuple[Pat
     [
         ("raise RuntimeError('boom')", "RuntimeError: boom"),
         ("def section(evidence):\n    raise KeyError('x')", "KeyError"),
+        ("import sys\nsys.exit(3)", "SystemExit"),
         ("def section(evidence):\n    return 'words'", "returned a str, not a revbench.report.Section"),
-        (
-            "def section(evidence):\n    from revbench.report import Section\n    return Section('A', ['words'])",
-            "a block is a str, not a Paragraph, Table or Figure",
-        ),
+        (made("Section('A', ['words'])"), "a block is a str, not a Paragraph, Table or Figure"),
+        (made("Section('A', None)"), "TypeError"),
+        (made("Section(None, [])"), "the title of the section has a NoneType where a string belongs"),
+        (made("Section('A', [Paragraph(3)])"), "a paragraph has a int where a string belongs: 3"),
+        (made("Section('A', [Table('T', ['a', 'b'], [['x', 1]])])"), "table 'T' has a int where a string belongs"),
+        (made("Section('A', [Table('T', ['a', 'b'], [['x']])])"), "table 'T' has 2 columns and a row of 1 cells"),
+        (made("Section('A', [Table('T', ['a'], [['x']], breaks=['x'])])"), "numeric_from and breaks are indices"),
+        (made("Section('A', [Figure('F', '../x', '<svg/>', 'f')])"), "a figure can't be called '../x'"),
+        (made("Section('A', [Figure('F', 'x', '<p/>', 'f')])"), "figure 'x' is no SVG"),
+        (made("Section('A', [Figure('F', 'x', '<svg>', 'f')])"), "ParseError"),
     ],
 )
 def test_a_section_that_can_not_be_had_is_one_line(

@@ -30,7 +30,7 @@ from revbench.cli.options import (
     Strategies,
     field_option,
 )
-from revbench.errors import UserError, unknown
+from revbench.errors import UserError
 from revbench.runner.registry import OURS, offered_names, probe_of, registry
 from revbench.terminal import say, say_json
 
@@ -80,7 +80,10 @@ def run(
     for name in probes:
         found = probe_of(name)
         if found.takes_group or found.resumable:
-            raise unknown("probe", name, offered_names())
+            raise UserError(
+                f"--probe {name} can't be measured so: it takes several cases at once, or trains; this command offers"
+                f" {', '.join(offered_names())}"
+            )
     for problem in registry().problems:
         say(problem, sys.stderr)
     if repeats < 1:
@@ -102,7 +105,7 @@ def run(
             cases = _cases(session, bases, strategy or (), nonreversible, reconstructed)
             for repeat in range(1, repeats + 1):
                 for name in probes:
-                    options = probe_of(name).options_of_launch(repeat)
+                    options = probe_of(name).launch_options(repeat)
                     for case in cases:
                         row = session.measure(case, name, repeat=repeat, options=options)
                         if not as_json:

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from revbench.errors import UserError, unknown
+from revbench.errors import UserError, first_line, unknown
 from revbench.units import WORDS, Unit
 
 Better = Literal["lower", "higher"] | None
@@ -116,21 +116,55 @@ class Probe:
             The probe itself.
 
         Raises:
-            UserError: a name that can't be, a metric that is declared twice, or a line that names another metric.
+            UserError: a name that can't be, a metric that is declared twice, a line that names another metric, or a value of
+                another type than its attribute has.
         """
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", self.name):
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", str(self.name)):
             raise UserError(f"a probe can't be called {self.name!r}; give lower-case letters, digits and underscores")
-        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.function):
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", str(self.function)):
             raise UserError(f"probe {self.name}: function={self.function!r} is no package.module:function")
+        if not isinstance(self.sentence, str) or not self.sentence or "\n" in self.sentence:
+            raise UserError(f"probe {self.name}: sentence={self.sentence!r} is no sentence")
+        for attribute in ("lines", "private_options", "series", "samples"):
+            value = getattr(self, attribute)
+            if isinstance(value, str) or not all(isinstance(word, str) for word in value):
+                raise UserError(f"probe {self.name}: {attribute}={value!r} is no list of strings")
+        self._check_metrics()
+        for line in self.lines:
+            for name, form, conversion in _fields_in(line):
+                if form or conversion:
+                    raise UserError(f"probe {self.name}: a line has {{{name}}} alone, without a format: {line!r}")
+                self[name]
+        self.launch_options(1)
+        return self
+
+    def _check_metrics(self) -> None:
         for name, count in Counter(metric.name for metric in self.metrics).items():
             if count > 1:
                 raise UserError(f"probe {self.name} declares the metric {name} twice")
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", str(name)):
                 raise UserError(f"probe {self.name}: a metric can't be called {name!r}")
-        for line in self.lines:
-            for name in _names_in(line):
-                self[name]
-        return self
+        for metric in self.metrics:
+            if not isinstance(metric.unit, Unit):
+                raise UserError(
+                    f"probe {self.name}: the unit of {metric.name} is no revbench.units.Unit: {metric.unit!r}"
+                )
+            for attribute, known in (("kind", get_args(Kind)), ("better", ("lower", "higher", None))):
+                if (value := getattr(metric, attribute)) not in known:
+                    raise UserError(f"probe {self.name}: {attribute}={value!r} of {metric.name} is none of {known}")
+
+    def launch_options(self, repeat: int) -> dict[str, Any]:
+        """Returns the options that `revbench run` gives a launch.
+
+        Raises:
+            UserError: what the declaration has for this raises, or gives something else.
+        """
+        try:
+            return dict(self.options_of_launch(repeat))
+        except Exception as error:  # of a stranger's function, which may do anything
+            raise UserError(
+                f"probe {self.name}: options_of_launch({repeat}) fails: {type(error).__name__}: {first_line(error)[:300]}"
+            ) from error
 
     def __getitem__(self, name: str) -> Metric:
         """A metric by its name; asking for one that is not declared is a mistake.
@@ -165,15 +199,23 @@ class Probe:
     def line(self, metrics: Mapping[str, Any]) -> str:
         """Returns what the terminal shows of a row's metrics."""
         for line in self.lines or (_all_of(self.metrics, metrics),):
-            shown = {name: self[name].show(metrics.get(name)) for name in _names_in(line)}
+            shown = {name: self[name].show(metrics.get(name)) for name, _, _ in _fields_in(line)}
             if None not in shown.values():
                 return line.format_map(shown)
         reasons = [f"{name}: {value}" for name, value in metrics.items() if name.endswith("_reason")]
         return "; ".join(reasons) or "no metric that a line is made of"
 
 
-def _names_in(line: str) -> list[str]:
-    return [name for _, name, _, _ in Formatter().parse(line) if name]
+def _fields_in(line: str) -> list[tuple[str, str, str]]:
+    """Returns each name in braces, with what stands behind its colon and its exclamation mark.
+
+    Raises:
+        UserError: braces that do not match.
+    """
+    try:
+        return [(name, form or "", how or "") for _, name, form, how in Formatter().parse(line) if name is not None]
+    except ValueError as error:
+        raise UserError(f"the line {line!r}: {error}") from error
 
 
 def _all_of(declared: Sequence[Metric], metrics: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ class Display:
 
     @contextmanager
     def bar(self, case: Case) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """A progress bar with the time left, where the terminal is one; else nothing."""
+        """Shows a progress bar with the time left, where the terminal is one; else nothing."""
         if not getattr(self._terminal, "isatty", False):
             yield lambda _: None
             return
@@ -77,8 +77,12 @@ class Display:
             task = progress.add_task(escape(plain(describe(case))), total=None, found="")
 
             def show(message: Mapping[str, Any]) -> None:
-                found = f"loss {message['loss']:.3f}  error {message['error']:.0%}" if "loss" in message else ""
-                progress.update(task, completed=message["done"], total=message["of"], found=found)
+                found = "  ".join(
+                    f"{name} {value:{form}}"
+                    for name, form in (("loss", ".3f"), ("error", ".0%"))
+                    if isinstance(value := message.get(name), (int, float))
+                )
+                progress.update(task, completed=message.get("done"), total=message.get("of"), found=found)
 
             yield show
 

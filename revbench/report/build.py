@@ -13,6 +13,7 @@ from revbench.report.evidence import Evidence
 from revbench.report.sections import all_sections
 from revbench.results.runs import read_run
 from revbench.runner.environment import summarise
+from revbench.runner.registry import OURS, registry
 
 
 def build_report(folders: Sequence[Path]) -> Report:
@@ -41,6 +42,8 @@ def build_report(folders: Sequence[Path]) -> Report:
             found, problems = all_sections(evidence)
             sections += [Section(prefix + s.title, s.blocks) for s in found]
             notes += problems
+            if any(row.probe not in OURS for row in evidence.rows):
+                notes += registry().problems
     title, subtitle = "Stored or reconstructed activations", " | ".join(subtitles)
     return Report(title, subtitle, _number_figures(sections), list(dict.fromkeys(notes)))
 

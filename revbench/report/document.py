@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from xml.etree import ElementTree
 
 MISSING = "–"  # in a cell without a number
 MOST_FIGURES = 8  # of one kind
@@ -26,7 +28,7 @@ class Table:
         columns: headers; those from `numeric_from` on are numbers and aligned right.
         rows: cells, as many as columns each.
         numeric_from: index of the first column of numbers.
-        notes: where the figures come from, and what to know of them.
+        notes: where the numbers come from, and what to know of them.
         breaks: indices of rows before which a rule is drawn.
     """
 
@@ -72,6 +74,50 @@ class Section:
         """Returns a section of those blocks that there are; None if there is none."""
         there = [block for block in blocks if block is not None]
         return cls(title, there) if there else None
+
+    def check(self) -> None:
+        """See that a section of another package can be rendered.
+
+        Raises:
+            TypeError: a value of another type than its attribute has.
+            ValueError: a table whose rows have more or fewer cells than columns, a name that can be no file's, or a picture
+                that is no SVG.
+        """
+        _check_strings("the title of the section", [self.title])
+        for block in self.blocks:
+            if isinstance(block, Paragraph):
+                _check_strings("a paragraph", [block.text])
+            elif isinstance(block, Table):
+                _check_table(block)
+            elif isinstance(block, Figure):
+                _check_strings(
+                    f"figure {block.name!r}", [block.title, block.name, block.svg, block.alternative, *block.notes]
+                )
+                if not re.fullmatch(r"[a-z0-9-]{1,60}", block.name):
+                    raise ValueError(
+                        f"a figure can't be called {block.name!r}; give lower-case letters, digits and hyphens"
+                    )
+                if not ElementTree.fromstring(block.svg).tag.endswith("svg"):
+                    raise ValueError(f"figure {block.name!r} is no SVG")
+            else:
+                raise TypeError(f"a block is a {type(block).__name__}, not a Paragraph, Table or Figure")
+
+
+def _check_table(table: Table) -> None:
+    what = f"table {table.title!r}"
+    _check_strings(what, [table.title, *table.columns, *table.notes])
+    for row in table.rows:
+        _check_strings(what, row)
+        if len(row) != len(table.columns):
+            raise ValueError(f"{what} has {len(table.columns)} columns and a row of {len(row)} cells")
+    if not all(isinstance(number, int) for number in (table.numeric_from, *table.breaks)):
+        raise TypeError(f"{what}: numeric_from and breaks are indices")
+
+
+def _check_strings(what: str, texts: Iterable[object]) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{what} has a {type(text).__name__} where a string belongs: {str(text)[:60]}")
 
 
 @dataclass(frozen=True)

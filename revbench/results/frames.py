@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 _OF_A_ROW = ("probe", "repeat", "status", "environment_id", "started", "elapsed_seconds", "message")
 
+# What a metric can't be called.
+OWN_COLUMNS = frozenset(["run", "case_id", *_OF_A_ROW, *(field.name for field in dataclasses.fields(Case))])
+
 
 def load_runs(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """Rows of any number of runs in one frame.
+    """Returns the rows of any number of runs in one frame.
 
     Args:
         paths: run folders (or their ``rows.jsonl``), one or many.

@@ -24,6 +24,7 @@ from revbench.probes.declared import (
     TIME,
     TIME_INTERLEAVED,
 )
+from revbench.results.frames import OWN_COLUMNS
 from revbench.training.declared import TRAINING
 
 GROUP = "revbench.probes"
@@ -67,6 +68,8 @@ def registry() -> Registry:
             if probe.name in probes:
                 owner = packages.get(probe.name, "revbench")
                 raise UserError(f"the name {probe.name!r} is taken, by the package {owner}")
+            if probe.name != entry.name:
+                raise UserError(f"its entry point is called {entry.name!r}; call it {probe.name!r}, as the probe")
         except UserError as error:
             problems.append(f"package {package} declares a probe that can't be used: {error}")
             continue
@@ -76,17 +79,30 @@ def registry() -> Registry:
 
 
 def _declared(entry: EntryPoint) -> Probe:
+    """Returns the probe that an entry point leads to.
+
+    Raises:
+        UserError: it can't be imported, or is no declaration that can be used.
+    """
     try:
         found = entry.load()
-    except UserError:
-        raise
-    except Exception as error:  # of a stranger's module, which may do anything
+    except (Exception, SystemExit) as error:  # of a stranger's module, which may do anything
         raise UserError(
             f"{entry.value} can't be imported: {type(error).__name__}: {first_line(error)[:300]}"
         ) from error
     if not isinstance(found, Probe):
         raise UserError(f"{entry.value} is a {type(found).__name__}, not a revbench.probes.Probe")
-    return found.check()
+    try:
+        for metric in found.check().metrics:
+            if metric.name in OWN_COLUMNS:
+                raise UserError(
+                    f"probe {found.name}: a metric can't be called {metric.name!r}: every row has a column of it"
+                )
+        return found
+    except UserError:
+        raise
+    except Exception as error:  # of values that a stranger gave
+        raise UserError(f"{entry.value}: {type(error).__name__}: {first_line(error)[:300]}") from error
 
 
 def probe_of(name: str) -> Probe:
@@ -105,8 +121,9 @@ def probe_of(name: str) -> Probe:
 
 
 def offered_names() -> list[str]:
-    """Returns the names of those that ``revbench run`` offers: they measure one case, in a few steps. Other packages are not
-    imported
-    for this; their entry points are named as their probes."""
+    """Returns the names of those that ``revbench run`` offers: they measure one case, in a few steps.
+
+    Other packages are not imported for this; their entry points are named as their probes.
+    """
     ours = [probe.name for probe in OURS.values() if not probe.takes_group and not probe.resumable]
     return [*ours, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in ours)]

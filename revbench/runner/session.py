@@ -8,14 +8,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from revbench.case import Case
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.probes.declaration import Probe
 from revbench.probes.declared import PARAMETERS
 from revbench.results.journal import Journal, series_stem
 from revbench.results.schema import Key, Row, key_of
 from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
-from revbench.runner.registry import probe_of, registry
+from revbench.runner.registry import OURS, probe_of, registry
 from revbench.runner.worker import SETTINGS
 
 
@@ -216,5 +216,12 @@ def result_of(row: Row) -> str:
     """Returns what was measured, in a line for a person, or why there is nothing."""
     if not row.ok:
         return f"{row.status}: {row.message}"
+    if row.probe in OURS:
+        return OURS[row.probe].line(row.metrics)
     probe = registry().probes.get(row.probe)
-    return probe.line(row.metrics) if probe is not None else "a probe that is not installed here"
+    if probe is None:
+        return "a probe that is not installed here"
+    try:
+        return probe.line(row.metrics)
+    except Exception as error:  # of a unit that another package brings
+        return f"measured, but its line can't be made: {type(error).__name__}: {first_line(error)[:300]}"

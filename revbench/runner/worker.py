@@ -10,7 +10,8 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from revbench.case import Case
@@ -62,18 +63,29 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     apply_settings(cases[0])
     probe = probe_of(request["probe"])
     module, _, function = probe.function.partition(":")
-    measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
     workloads = [build_workload(case) for case in cases]
     talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
-    if "alive" in inspect.signature(measure).parameters:  # of a probe that takes long between two messages
-        talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
-    found = measure(workloads if probe.takes_group else workloads[0], **talks, **request["options"])
-    return {"status": "ok", "found": [_as_json(one, probe) for one in (found if probe.takes_group else [found])]}
+    with _nobody_refuses() if probe.name not in OURS else nullcontext():
+        measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
+        if "alive" in inspect.signature(measure).parameters:  # of a probe that takes long between two messages
+            talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
+        found = measure(workloads if probe.takes_group else workloads[0], **talks, **request["options"])
+        measurements: Sequence[Measurement] = found if probe.takes_group else [found]
+        if probe.name not in OURS:
+            check_measurements(measurements, probe, len(cases))
+    return {"status": "ok", "found": [_as_json(one) for one in measurements]}
 
 
-def _as_json(found: Measurement, probe: Probe) -> dict[str, Any]:
-    if probe.name not in OURS:
-        check_measurement(found, probe)
+@contextmanager
+def _nobody_refuses() -> Iterator[None]:
+    """Makes a row of what another package finds wrong: only our own word ends a run."""
+    try:
+        yield
+    except UserError as error:
+        raise RuntimeError(str(error)) from error
+
+
+def _as_json(found: Measurement) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
         metrics[name] = finite_or_null(value)
@@ -86,6 +98,21 @@ def _as_json(found: Measurement, probe: Probe) -> dict[str, Any]:
         "samples": {name: [v for v in values if is_finite(v)] for name, values in found.samples.items()},
         "series": {name: [finite_or_null(value) for value in values] for name, values in found.series.items()},
     }
+
+
+def check_measurements(found: object, probe: Probe, count: int) -> None:
+    """See that a probe of another package returned a measurement of what it declares for each of so many cases.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it has what is not declared, or is of fewer or more cases.
+    """
+    if not isinstance(found, (list, tuple)):
+        raise TypeError(f"it returned a {type(found).__name__}, not a list of revbench.probes.Measurement")
+    if len(found) != count:
+        raise ValueError(f"it returned {len(found)} measurements of {count} cases")
+    for one in found:
+        check_measurement(one, probe)
 
 
 def check_measurement(found: object, probe: Probe) -> None:

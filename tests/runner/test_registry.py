@@ -16,15 +16,15 @@ from revbench.probes import Measurement, Metric, Probe
 from revbench.report.document import Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections.other_probes import section
-from revbench.results.runs import Run
+from revbench.results.runs import Run, read_run
 from revbench.results.schema import KEYED_WITHOUT_OPTIONS
 from revbench.results.wire import WORD_COLUMNS
 from revbench.runner import registry as module
 from revbench.runner.registry import OURS, offered_names, probe_of, registry
 from revbench.runner.session import result_of
-from revbench.runner.worker import check_measurement
+from revbench.runner.worker import check_measurement, check_measurements
 from revbench.units import COUNT, WORDS
-from tests.conftest import Cli
+from tests.conftest import ROOT, Cli
 from tests.results.rows import ENVIRONMENT, make_row
 
 HEAD = "from revbench.probes import Metric, Probe\nfrom revbench.units import COUNT\n"
@@ -42,12 +42,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     """Put a package on the path as an installer would: its module, and its entry points."""
     names: list[str] = []
 
-    def put(package: str, source: str, *, group: str = "revbench.probes", attribute: str = "PROBE") -> None:
+    def put(package: str, source: str, *, name: str = "mine") -> None:
         site = tmp_path / "site"
         info = site / f"{package}-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{group}]\n{package} = {package}:{attribute}\n")
+        (info / "entry_points.txt").write_text(f"[revbench.probes]\n{name} = {package}:PROBE\n")
         (site / f"{package}.py").write_text(source)
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.setenv("PYTHONPATH", str(site))
@@ -89,7 +89,7 @@ def test_a_probe_of_another_package_is_found(install: Install) -> None:
     assert not found.problems
     assert probe_of("mine")["count"].title == "Things"
     assert list(found.probes)[: len(OURS)] == list(OURS)
-    assert offered_names()[-1] == "theirs"  # named by its entry point, which nobody imported for this
+    assert offered_names()[-1] == "mine"
     assert result_of(make_row(probe="mine", metrics={"count": 3}, samples={})) == "Things 3"
 
 
@@ -105,6 +105,24 @@ def test_a_probe_of_another_package_is_found(install: Install) -> None:
         (GOOD.replace("name='mine'", "name='My Probe'"), "can't be called 'My Probe'"),
         (GOOD.replace("theirs:measure", "theirs.measure"), "is no package.module:function"),
         (GOOD.replace("sentence=", "lines=['{size} found'], sentence="), "unknown metric of the probe mine 'size'"),
+        (GOOD.replace("sentence=", "lines=['{count'], sentence="), "the line '{count': "),
+        (GOOD.replace("sentence=", "lines=['{count:d}'], sentence="), "a line has {count} alone, without a format"),
+        (GOOD.replace("sentence=", "lines=['{}'], sentence="), "unknown metric of the probe mine ''"),
+        (GOOD.replace("sentence=", "lines='{count}', sentence="), "lines='{count}' is no list of strings"),
+        (GOOD.replace("sentence=", "series=[3], sentence="), "series=[3] is no list of strings"),
+        (GOOD.replace("sentence=", "samples=3, sentence="), "TypeError: 'int' object is not iterable"),
+        (GOOD.replace("sentence='something'", "sentence=None"), "sentence=None is no sentence"),
+        (GOOD.replace("sentence=", "options_of_launch=lambda r: 1 / 0, sentence="), "options_of_launch(1) fails: Zero"),
+        (GOOD.replace("COUNT,", "'bytes',"), "the unit of count is no revbench.units.Unit: 'bytes'"),
+        (GOOD.replace("head=", "kind='size', head="), "kind='size' of count is none of ('count', "),
+        (GOOD.replace("head=", "better='more', head="), "better='more' of count is none of"),
+        (GOOD.replace("'count'", "'batch_size'"), "can't be called 'batch_size': every row has a column of it"),
+        (GOOD.replace("name='mine'", "name=3"), "a probe can't be called 3"),
+        (
+            GOOD.replace("name='mine'", "name='other'"),
+            "its entry point is called 'mine'; call it 'other', as the probe",
+        ),
+        ("import sys\nsys.exit()", "can't be imported: SystemExit"),
     ],
 )
 def test_a_declaration_that_can_not_be_used_is_one_line_with_its_package(
@@ -161,10 +179,56 @@ def test_a_measurement_that_is_none_is_refused(returned: object, word: str) -> N
 
 
 def test_what_a_probe_raises_is_a_row_with_its_package(install: Install, cli: Cli) -> None:
-    install("theirs", GOOD + "\ndef measure(workload, *, progress):\n    return 1 / 0\n")
-    code, out, err = cli("run", "revnet-38", "--strategy", "stored", "--probe", "mine", "--output", "run")
-    assert code == 3, err  # nothing else was to be measured
-    assert "crashed: probe mine of the package theirs: ZeroDivisionError: division by zero" in out
+    """Also our own kind of error, which would end the run if one of ours raised it."""
+    install(
+        "theirs",
+        GOOD
+        + "\ndef measure(workload, *, progress):\n    from revbench.errors import UserError\n    raise UserError('no')\n",
+    )
+    code, out, err = cli("run", "revnet-38", "--strategy", "stored", "--probe", "mine", "--probe", "parameters")
+    assert code == 0, err
+    assert "crashed: probe mine of the package theirs: RuntimeError: no" in out
+    assert "464,890 parameters" in out
+
+
+@pytest.mark.parametrize(
+    ("returned", "word"),
+    [
+        (Measurement({}), "it returned a Measurement, not a list"),
+        ([Measurement({})], "1 measurements of 2 cases"),
+        ([1, 2], "a int"),
+    ],
+)
+def test_a_group_gets_a_measurement_of_each_case(returned: object, word: str) -> None:
+    probe = Probe(name="mine", function="a:b", sentence="s", metrics=[], takes_group=True)
+    check_measurements([Measurement({}), Measurement({})], probe, 2)
+    with pytest.raises((TypeError, ValueError), match=word):
+        check_measurements(returned, probe, 2)
+
+
+def test_a_line_that_can_not_be_made_says_so(install: Install) -> None:
+    install("theirs", GOOD.replace("COUNT,", "Unit('', lambda value: value.no),").replace("COUNT", "Unit"))
+    assert not registry().problems
+    shown = result_of(make_row(probe="mine", metrics={"count": 3}, samples={}))
+    assert shown.startswith("measured, but its line can't be made: AttributeError: ")
+
+
+def test_a_probe_of_groups_is_no_option_of_the_command(install: Install, cli: Cli) -> None:
+    install("theirs", GOOD.replace("sentence=", "takes_group=True, sentence="))
+    code, _, err = cli("run", "revnet-38", "--probe", "mine")
+    assert code == 2
+    assert "--probe mine can't be measured so: it takes several cases at once" in err
+
+
+def test_rows_have_what_was_declared() -> None:
+    """Those that are committed: a few thousand, of every probe that needs no GPU."""
+    seen = set()
+    for file in (ROOT / "reports" / "reference").glob("*/*/rows.jsonl"):
+        for row in read_run(file.parent).rows:
+            seen.add(row.probe)
+            assert [name for name in row.metrics if not OURS[row.probe].declares(name)] == []
+            assert [n for n in row.samples if not (OURS[row.probe].declares(n) or n in OURS[row.probe].samples)] == []
+    assert len(seen) >= 10
 
 
 def test_rows_of_a_probe_that_is_not_installed_have_a_table(tmp_path: Path) -> None:

@@ -18,5 +18,5 @@ def render_html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         kind_of=lambda block: kinds[type(block)],
-        picture=Markup,  # figures are drawn by us
+        picture=Markup,  # drawn by us, or by a package that is installed here
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from revbench.errors import UserError, first_line
-from revbench.report.document import Figure, Paragraph, Section, Table
+from revbench.report.document import Section
 from revbench.report.evidence import Evidence
 from revbench.report.sections import (
     depth,
@@ -61,13 +61,11 @@ def _made(entry: EntryPoint, evidence: Evidence) -> Section | None:
     """
     try:
         section = entry.load()(evidence)
-    except Exception as error:  # of a stranger's function, which may do anything
+        if section is None:
+            return None
+        if not isinstance(section, Section):
+            raise TypeError(f"it returned a {type(section).__name__}, not a revbench.report.Section")
+        section.check()
+    except (Exception, SystemExit) as error:  # of a stranger's function, which may do anything
         raise UserError(f"{entry.value}: {type(error).__name__}: {first_line(error)[:300]}") from error
-    if section is None:
-        return None
-    if not isinstance(section, Section):
-        raise UserError(f"{entry.value} returned a {type(section).__name__}, not a revbench.report.Section")
-    for block in section.blocks:
-        if not isinstance(block, (Paragraph, Table, Figure)):
-            raise UserError(f"{entry.value}: a block is a {type(block).__name__}, not a Paragraph, Table or Figure")
     return section if section.blocks else None

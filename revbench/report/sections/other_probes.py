@@ -16,8 +16,7 @@ from revbench.units import RATIO, WORDS
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Returns a table for each of them; also of a probe whose package is not installed here, with the names that its rows
-    have."""
+    """Returns a table for each of them; also of a probe that is not installed here, with the names that its rows have."""
     names = dict.fromkeys(row.probe for row in evidence.rows if row.probe not in OURS)
     return Section.of("Other measurements", [_table(evidence, name) for name in names])
 
@@ -46,7 +45,7 @@ def _table(evidence: Evidence, name: str) -> Table | None:
     notes = [
         f"The probe {name} of the package {package}: {probe.sentence}. Medians over launches."
         if package is not None
-        else f"The package of the probe {name} is not installed here, so its metrics are shown as its rows have them."
+        else f"The probe {name} is not installed here, or can't be used, so its metrics are shown as its rows have them."
     ]
     return lay_out(name.replace("_", " ").capitalize(), columns, [cases], notes)
 
