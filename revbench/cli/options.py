@@ -19,7 +19,7 @@ def field_option(name: str, *declarations: str, **settings: Any) -> Any:
 
 Models = Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")]
 Strategies = Annotated[
-    list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all that the model supports.")
+    list[str] | None, typer.Option(help="A strategy; may be repeated. Default: all of ours that the model supports.")
 ]
 BatchSize = Annotated[int, field_option("batch_size")]
 ImageSize = Annotated[int | None, field_option("image_size")]
