@@ -1,4 +1,4 @@
-"""The one kind of error that a user can mend, shown as a single line and never as a traceback."""
+"""What ends a command early, each shown as a single line and never as a traceback."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> UserError:
 def first_line(error: BaseException) -> str:
     """Returns the first line of what an exception says; the name of its class if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+class Interrupted(Exception):
+    """The user ended a run (Ctrl-C). The message is one line, which says how to go on; the command line's exit code is 130.
+
+    No `KeyboardInterrupt`, which the command line's parser takes for itself and whose message it drops.
+    """
 
 
 class RunEnded(Exception):

@@ -22,7 +22,7 @@ from revbench.cli import run, train, estimate, report, compare, merge, models, p
 
 # isort: on
 from revbench.cli.app import app
-from revbench.errors import RunEnded, UserError, first_line
+from revbench.errors import Interrupted, RunEnded, UserError, first_line
 from revbench.imports import forget_current_folder
 from revbench.terminal import plain, say
 
@@ -54,14 +54,16 @@ def _run() -> tuple[str, int]:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # some versions of the parser return this of Ctrl-C, others raise
+            return "interrupted", 130
         return "", code if isinstance(code, int) else 0
     except UserError as error:
         return str(error), 2
     except RunEnded as error:
         return str(error), 3
-    except KeyboardInterrupt as error:
-        return f"interrupted; {error}" if str(error) else "interrupted", 130
-    except typer.Abort:
+    except Interrupted as error:
+        return str(error), 130
+    except (KeyboardInterrupt, typer.Abort):
         return "interrupted", 130
     except BrokenPipeError:
         return "", 141

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from revbench.case import Case
-from revbench.errors import MAKE_ROOM, RunEnded, UserError
+from revbench.errors import MAKE_ROOM, Interrupted, RunEnded, UserError
 from revbench.results.journal import open_journal
 from revbench.results.runs import ROWS
 from revbench.results.schema import Row
@@ -61,6 +61,7 @@ def open_run_of_command(*, resume: str | Path | None = None, **settings: Any) ->
     Raises:
         UserError: as `open_run`.
         RunEnded: a process died, or the system asked this one to go.
+        Interrupted: Ctrl-C.
     """
     folder = Path(resume) if resume is not None else None
     try:
@@ -68,7 +69,7 @@ def open_run_of_command(*, resume: str | Path | None = None, **settings: Any) ->
             folder = session.journal.folder
             yield session
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_what_is_left(folder)) from error
+        raise Interrupted(f"interrupted; {_what_is_left(folder)}") from error
     except UserError as error:
         if not str(error).endswith(MAKE_ROOM):
             raise

@@ -111,7 +111,7 @@ def test_cases_that_are_measured_together(tmp_path: Path, server: WorkerServer) 
     assert again[:2] == rows  # what is there stays as it is
     with pytest.raises(UserError, match="threads can't be measured in one process"):
         session.measure_together([cases[0], third.replace(threads=1)], "time_interleaved")
-    with pytest.raises(UserError, match="unknown probe of several cases"):
+    with pytest.raises(UserError, match="probe time measures one case; give it to measure"):
         session.measure_together(cases, "time")
     journal.close()
     assert [row.case for row in read_run(tmp_path).rows] == [*cases, third]
