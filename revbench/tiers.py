@@ -256,7 +256,7 @@ def limit_leads(plan: Plan) -> list[Case]:
 
 
 def limit_cases(lead: Case) -> list[Case]:
-    """Both networks of a pair under every strategy, under one memory limit."""
+    """Returns both networks of a pair under every strategy, under one memory limit."""
     cases = []
     for model in (lead.model, CATALOGUE[lead.model].pair):
         case = lead.replace(model=model)

@@ -74,7 +74,7 @@ class Workload:
         return value
 
     def forward(self, inputs: Any, targets: Any) -> Tensor:
-        """Returns zero the gradients (to None) and compute the loss under the case's autocast."""
+        """Sets the gradients to None and returns the loss, computed under the case's autocast."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             return self.loss(self.model(inputs), targets)

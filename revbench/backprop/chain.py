@@ -127,9 +127,9 @@ def propagate(
     if strategy == "stored" or not torch.is_grad_enabled() or transformed(state):
         return _run(units, state, arguments)
     if strategy in TORCH_STRATEGIES:
-        budgeted = owner._budgeted if isinstance(owner, StrategyModule) else BudgetedUnits()
+        budgeted = owner.budgeted_units if isinstance(owner, StrategyModule) else BudgetedUnits()
         return run_torch_strategy(strategy, units, state, budgeted, arguments)
-    structures = owner._structures if isinstance(owner, StrategyModule) else None
+    structures = owner.structures if isinstance(owner, StrategyModule) else None
     own = [Arguments((), arguments.of_block(i)) for i in range(len(units))] if arguments else None
     state = tuple(map(dense, state))
     if strategy == "checkpointed":
@@ -207,7 +207,7 @@ class ReversibleChain(StrategyModule):
             joined = reconstructed(
                 _pairs(self.blocks), dense(stream.enter(x1)), dense(stream.enter(x2)), stream=stream, join_dim=join_dim,
                 kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), arguments=arguments,
-                tripwire=self.tripwire, structures=self._structures,
+                tripwire=self.tripwire, structures=self.structures,
             )  # fmt: skip
             assert isinstance(joined, Tensor)
             return joined

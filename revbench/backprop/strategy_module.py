@@ -32,6 +32,8 @@ class StrategyModule(nn.Module):
         tripwire: whether the backward pass of the next calls raises if a function gives another value than in forward, under
             the strategies of ours that run functions again; True at first.
         witness: if not None, sees the activations of the next calls under ``reconstructed`` in place of `certify`'s notary.
+        structures: what the functions of its chains are made of, as far as that is known.
+        budgeted_units: its units as ``torch_budget`` has compiled them.
         certificate: of the last call that was certified and back-propagated; None before that.
     """
 
@@ -41,8 +43,8 @@ class StrategyModule(nn.Module):
         self._chosen = Backpropagation("stored")  # but for what only `reconstructed` has
         self._kept_half_blocks = 0
         self._notary: Notary | None = None
-        self._structures = Structures()
-        self._budgeted = BudgetedUnits()
+        self.structures = Structures()
+        self.budgeted_units = BudgetedUnits()
         self.certify = False
         self.tripwire = True
         self.witness: Witness | None = None

@@ -75,7 +75,7 @@ def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
 
 
 def full_title(case: Case) -> str:
-    """Network, strategy and circumstances: what a case is called where it stands alone."""
+    """Returns what a case is called where it stands alone: network, strategy and circumstances."""
     return f"{title_of(case.model)} {strategy_of(case)} ({circumstances(case)})"
 
 

@@ -11,7 +11,7 @@ from revbench.paper.catalogue import CATALOGUE
 
 
 def pair_of(number: str) -> tuple[str, str]:
-    """ResNet and RevNet of a pair by the number of either: ``38`` and ``32`` are ResNet-32 / RevNet-38.
+    """Returns ResNet and RevNet of a pair by the number of either: ``38`` and ``32`` are ResNet-32 / RevNet-38.
 
     Raises:
         UserError: no network has this number.
@@ -40,7 +40,7 @@ def recipe_of(models: Sequence[str]) -> str:
 
 
 def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence[int]) -> list[Case]:
-    """ResNet stored, RevNet stored and reconstructed, and the nulls: RevNet stored with one weight moved by one ulp.
+    """Returns ResNet stored, RevNet stored and reconstructed, and the nulls: RevNet stored with one weight moved by one ulp.
 
     All of one seed see the same batches; the RevNets of one seed start from the same weights.
     """

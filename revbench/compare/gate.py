@@ -13,16 +13,19 @@ from collections.abc import Mapping, Sequence
 from revbench.compare.findings import Finding
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.numerics.part_table import PartTable
+from revbench.probes import Metric
+from revbench.probes.declared import DRIFT
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 
+ACTIVATIONS = DRIFT["activation_error_epsilons"]
+AMPLIFICATION = DRIFT["smooth_amplification"]
+SMOOTH_ERROR = DRIFT["smooth_error_epsilons"]
+_ACTIVATION_ERROR = DRIFT["activation_error"]  # the same as `ACTIVATIONS`, in no unit
+
 # A metric is worse if all three hold: it grew by this factor, by this amount, and by more than its noise.
 WORSE_FACTOR = 1.25
-WORSE_BY: Mapping[str, float] = {
-    "activation_error_epsilons": 1.0,
-    "smooth_amplification": 0.25,
-    "smooth_error_epsilons": 2.0,
-}
+WORSE_BY: Mapping[Metric, float] = {ACTIVATIONS: 1.0, AMPLIFICATION: 0.25, SMOOTH_ERROR: 2.0}
 BLIND_FACTOR = 4.0  # draws that would not find this in 90 of 100 cases tell nothing
 
 
@@ -40,14 +43,14 @@ class CaseRows:
         launches = {row.repeat: row for row in rows if row.ok}  # of each the last, measured with other options
         seen: dict[tuple[object, ...], Row] = {}
         for row in launches.values():
-            drawn = row.options.get("draws", row.metrics.get("draws"))
+            drawn = row.options.get("draws", row.metrics.get(DRIFT["draws"].name))
             first = row.options.get("first_draw", 0)
             seen.setdefault((repr(first), repr(drawn)) if drawn else (repr(row.repeat), ""), row)
         self.ok = list(seen.values())
 
-    def samples(self, name: str) -> list[float]:
-        """Returns every draw of a quantity."""
-        return [float(value) for row in self.ok for value in row.samples.get(name, ())]
+    def samples(self, metric: Metric) -> list[float]:
+        """Returns every draw of a metric."""
+        return [float(value) for row in self.ok for value in row.samples.get(metric.name, ())]
 
     def blocks(self, *names: str) -> dict[str, list[tuple[float, ...]]]:
         """Returns columns of the series, by block, a tuple a launch; only where all of them are numbers."""
@@ -59,32 +62,33 @@ class CaseRows:
         return found
 
 
-def gate(case_id: str, title: str, metric: str, before: CaseRows, now: CaseRows) -> Finding:
+def gate(case_id: str, title: str, metric: Metric, before: CaseRows, now: CaseRows) -> Finding:
     """Judges one metric of one case that both runs have."""
     old, new = before.samples(metric), now.samples(metric)
     a, b = statistics.median(old), statistics.median(new)
     factor = b / a if a > 0 else (1.0 if b == a else None)
-    place = _worst_block(
-        before, now, "activation_error" if metric.startswith("activation") else "smooth_relative_error"
-    )
+    block = _worst_block(before, now, _ACTIVATION_ERROR if metric is ACTIVATIONS else DRIFT["smooth_relative_error"])
     if not can_tell(len(old), len(new)):
         few = f"{len(old)} and {len(new)} draws can't tell a change from noise; a baseline of 30 needs 4, one of 15 needs 5"
-        return Finding(case_id, title, metric, "unclear", a, b, factor, None, place, few)
+        return Finding(case_id, title, metric.name, "unclear", a, b, factor, None, block, few)
     significant, noise = grew(old, new)
     worse = significant and (factor is None or factor > WORSE_FACTOR) and b - a > WORSE_BY[metric]
     words = None
-    if not worse and metric.startswith("activation"):
+    if not worse and metric is ACTIVATIONS:
         words = _hidden_block(before, now, a)
         worse = words is not None
     outcome = "worse" if worse else "holds" if noise <= BLIND_FACTOR else "unclear"
     if outcome == "unclear":
         words = f"{len(old)} and {len(new)} draws scatter so much that less than {noise:.3g} × would not be found"
     known_noise = noise if math.isfinite(noise) else None
-    return Finding(case_id, title, metric, outcome, a, b, factor, known_noise, place if worse else None, words)
+    return Finding(case_id, title, metric.name, outcome, a, b, factor, known_noise, block if worse else None, words)
 
 
-def _worst_block(before: CaseRows, now: CaseRows, column: str) -> str | None:
-    old, new = ({k: statistics.median(v for (v,) in vs) for k, vs in of.blocks(column).items()} for of in (before, now))
+def _worst_block(before: CaseRows, now: CaseRows, metric: Metric) -> str | None:
+    """Returns the block in which a metric, which is a column of the series too, grew most."""
+    old, new = (
+        {k: statistics.median(v for (v,) in vs) for k, vs in of.blocks(metric.name).items()} for of in (before, now)
+    )
     grown = {name: new[name] / value for name, value in old.items() if name in new and value > 0}
     if not grown:
         return None
@@ -100,7 +104,7 @@ def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str
     """
     names = ("activation_log_mean", "activation_log_deviation")
     old, new = _pooled(before, *names), _pooled(now, *names)
-    errors = before.samples("activation_error")
+    errors = before.samples(_ACTIVATION_ERROR)
     epsilon = statistics.median(errors) / error_epsilons if errors and error_epsilons > 0 else 0.0
     grown: dict[str, float] = {}
     apart = _blocks_apart(before, now)
@@ -111,7 +115,7 @@ def _hidden_block(before: CaseRows, now: CaseRows, error_epsilons: float) -> str
         significant, _ = told_by_moments(mean_now - mean, n, variance, m, variance_now, SIGNIFICANCE / len(old))
         factor = math.exp(min(mean_now - mean, 700.0))
         amount = math.exp(min(mean_now, 700.0)) - math.exp(min(mean, 700.0))
-        if significant and factor > WORSE_FACTOR and amount > WORSE_BY["activation_error_epsilons"] * epsilon:
+        if significant and factor > WORSE_FACTOR and amount > WORSE_BY[ACTIVATIONS] * epsilon:
             grown[name] = factor
     if not grown:
         return None
@@ -128,7 +132,7 @@ def _blocks_apart(before: CaseRows, now: CaseRows) -> set[str]:
 
 def _pooled(rows: CaseRows, mean: str, deviation: str) -> dict[str, tuple[int, float, float]]:
     """Returns draws, mean and variance of the logarithms by block, launches joined."""
-    draws = [len(row.samples.get("activation_error", ())) for row in rows.ok]
+    draws = [len(row.samples.get(_ACTIVATION_ERROR.name, ())) for row in rows.ok]
     found: dict[str, tuple[int, float, float]] = {}
     for name, launches in rows.blocks(mean, deviation).items():
         if len(launches) != len(draws) or min(draws, default=0) < 2:

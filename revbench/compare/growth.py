@@ -46,9 +46,9 @@ def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
     return told and _rank_sum(a, b) <= SIGNIFICANCE, factor
 
 
-def can_tell(n: int, m: int, significance: float = SIGNIFICANCE) -> bool:
-    """Tells whether so many draws a side could tell anything: complete separation by chance is rarer than `significance`."""
-    return min(n, m) > 1 and 1 / math.comb(n + m, n) <= significance
+def can_tell(n: int, m: int) -> bool:
+    """Tells whether so many draws a side could tell anything: complete separation by chance is rare enough."""
+    return min(n, m) > 1 and 1 / math.comb(n + m, n) <= SIGNIFICANCE
 
 
 def told_by_moments(

@@ -10,15 +10,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import full_title
 from revbench.compare.findings import Comparison, Finding
-from revbench.compare.gate import CaseRows, gate
+from revbench.compare.gate import ACTIVATIONS, AMPLIFICATION, SMOOTH_ERROR, CaseRows, gate
 from revbench.errors import UserError
+from revbench.probes import Probe
+from revbench.probes.declared import DRIFT, TIME
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.terminal import plain
 
-SHOWN = ("angle_degrees", "flips")
+SHOWN = (DRIFT["angle_degrees"], DRIFT["flips"])
+_STEP = TIME["step_seconds"]
 Hardware = str
 Measured = dict[tuple[Case, Hardware], list[Row]]
 
@@ -41,7 +44,7 @@ def compare_runs(baseline: Run, current: Run) -> Comparison:
     Raises:
         UserError: they have none in common, or a row names an environment that its file does not describe.
     """
-    before, now = _measured(baseline, "drift"), _measured(current, "drift")
+    before, now = _measured(baseline, DRIFT), _measured(current, DRIFT)
     findings: list[Finding] = []
     matched = set()
     alike = []
@@ -80,7 +83,7 @@ def _match(before: Measured, case: Case, hardware: Hardware) -> tuple[Case, Hard
 
 
 def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bool) -> Iterator[Finding]:
-    title = f"{title_of(case.model)} {strategy_of(case)} ({circumstances(case)})"
+    title = full_title(case)
     if not before.ok:
         return
     failed = [row for row in now.rows if not row.ok]
@@ -90,48 +93,49 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
         yield Finding(case.id, title, "status", "worse" if same_hardware else "shown", words=plain(words)[:400])
     if not now.ok:
         return
-    for metric, said in (
-        ("trace", "a step leaves {} otherwise than stored does"),
-        ("coarse_casts", "it computes in {}"),
+    for name, said in (
+        (DRIFT["trace"].name, "a step leaves {} otherwise than stored does"),
+        (DRIFT["coarse_casts"].name, "it computes in {}"),
     ):
-        found = [row.metrics[metric] for row in now.ok if row.metrics.get(metric)]
-        if found and not any(row.metrics.get(metric) for row in before.ok):
-            yield Finding(case.id, title, metric, "worse", words=plain(said.format(found[0]))[:400])
-    gated = ["activation_error_epsilons", "smooth_amplification"]
-    if same_hardware or not now.samples("smooth_amplification"):
-        gated.append("smooth_error_epsilons")
+        found = [row.metrics[name] for row in now.ok if row.metrics.get(name)]
+        if found and not any(row.metrics.get(name) for row in before.ok):
+            yield Finding(case.id, title, name, "worse", words=plain(said.format(found[0]))[:400])
+    gated = [ACTIVATIONS, AMPLIFICATION]
+    if same_hardware or not now.samples(AMPLIFICATION):
+        gated.append(SMOOTH_ERROR)
     for metric in gated:
         old, new = before.samples(metric), now.samples(metric)
         if old and new:
             yield gate(case.id, title, metric, before, now)
         elif old:
-            yield Finding(case.id, title, metric, "worse", statistics.median(old), words="it can't be had any more")
+            yield Finding(
+                case.id, title, metric.name, "worse", statistics.median(old), words="it can't be had any more"
+            )
     for metric in SHOWN:
         old, new = before.samples(metric), now.samples(metric)
         if old and new:
             a, b = statistics.median(old), statistics.median(new)
-            yield Finding(case.id, title, metric, "shown", a, b, b / a if a > 0 else None)
+            yield Finding(case.id, title, metric.name, "shown", a, b, b / a if a > 0 else None)
 
 
 def _times(baseline: Run, current: Run) -> Iterator[Finding]:
     """Compares the times of cases that were timed on like hardware."""
-    before, now = _measured(baseline, "time"), _measured(current, "time")
+    before, now = _measured(baseline, TIME), _measured(current, TIME)
     for key, rows in now.items():
         old, new = (
-            [value for row in of if row.ok and (value := row.number("step_seconds")) is not None]
+            [value for row in of if row.ok and (value := row.number(_STEP.name)) is not None]
             for of in (before.get(key, []), rows)
         )
         if old and new:
             a, b = statistics.median(old), statistics.median(new)
-            title = f"{title_of(key[0].model)} {strategy_of(key[0])} ({circumstances(key[0])})"
-            yield Finding(key[0].id, title, "step_seconds", "shown", a, b, b / a if a > 0 else None)
+            yield Finding(key[0].id, full_title(key[0]), _STEP.name, "shown", a, b, b / a if a > 0 else None)
 
 
-def _measured(run: Run, probe: str) -> Measured:
+def _measured(run: Run, probe: Probe) -> Measured:
     """Returns the rows of a probe by case (a GPU's number aside) and the processor that it ran on."""
     found: Measured = {}
     for row in run.rows:
-        if row.probe == probe:
+        if row.probe == probe.name:
             case = row.case.replace(device=row.case.device_type)
             found.setdefault((case, _hardware(run, row)), []).append(row)
     return found

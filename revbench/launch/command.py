@@ -24,6 +24,8 @@ from revbench.terminal import plain, printable
 from revbench.training.declared import TRAINING
 from revbench.training.rendezvous import Rank
 
+_DIGEST, _RESUMED = TRAINING["weights_sha256"], TRAINING["resume_note"]
+
 SILENCE_SECONDS = 3600.0  # without a step, an evaluated batch or a word: then a training is taken to hang
 
 
@@ -86,7 +88,7 @@ def train_all(
         for line in (*written.notes, *(f"report: {path}" for path in written.paths[:1])):
             _say(console, line)
         for case, row in zip(cases, rows, strict=True):
-            said = f"sha256 {row.metrics.get('weights_sha256')}" if row.ok else f"{row.status}: {row.message}"
+            said = f"sha256 {row.metrics.get(_DIGEST.name)}" if row.ok else f"{row.status}: {row.message}"
             if not row.ok and journal.has_checkpoint(series_stem(row.key)):
                 said += f"; go on with --resume {folder}"
             _say(console, f"{plain(case.id)}  {plain(said)}")
@@ -108,7 +110,7 @@ def _train(cases: Sequence[Case], session: Session, options: Mapping[str, Any], 
             )  # fmt: skip
             board.ended(case, row)
             rows.append(row)
-            if note := row.metrics.get("resume_note"):
+            if note := row.metrics.get(_RESUMED.name):
                 console.print(plain(note), markup=False)
     if not console.is_terminal:
         console.print(board.table())

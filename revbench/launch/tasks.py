@@ -10,9 +10,9 @@ from typing import Any
 from revbench.case import Case
 from revbench.choices import STATUSES
 from revbench.errors import RunEnded
+from revbench.training.declared import TRAINING
 
 _MOST_BYTES = 1 << 20  # of a word in the store
-_OWN = ("data_path", "loaders", "folder", "stem")  # settings that may differ from machine to machine
 
 
 class Task:
@@ -29,8 +29,8 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """A digest that is equal in all processes that were started alike."""
-        shared = {name: value for name, value in self.options.items() if name not in _OWN}
+        """A digest that is equal in all processes that were started alike, whatever their machines call data and folders."""
+        shared = {name: value for name, value in self.options.items() if name not in TRAINING.private_options}
         return sha256(json.dumps([self.case.to_json(), shared], sort_keys=True).encode()).hexdigest()
 
 

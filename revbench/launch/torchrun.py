@@ -191,7 +191,7 @@ class Leader(Participant):
         if answer["status"] == "ok":
             ids = dict.fromkeys(environment["environment_id"] for environment in self.environments)
             for found in answer["found"]:
-                found["metrics"]["rank_environment_ids"] = " ".join(ids)
+                found["metrics"][TRAINING["rank_environment_ids"].name] = " ".join(ids)
             return answer
         rank, cause = self._cause(number)
         message = f"process {rank} of {self.rank.world_size}: {cause['message']}"

@@ -77,7 +77,7 @@ def _joined(halves: list[tuple[float, float, float, float]]) -> ActivationError:
 
 @torch.no_grad()
 def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationError], dict[str, str]]:
-    """Reconstruction errors of blocks that are not ours but have ``forward(x1, x2)`` and ``inverse(y1, y2)``.
+    """Returns the reconstruction errors of blocks that are not ours but have ``forward(x1, x2)`` and ``inverse(y1, y2)``.
 
     One forward pass keeps what enters and leaves each such block. Then the way back is gone with `inverse`, block after
     block from the end of each run of blocks that feed each other, and what comes out is compared with what was kept.

@@ -80,8 +80,8 @@ class DriftRecord:
             if whole.activation is not None:
                 values["activation_error"] = whole.activation.rms
                 values["activation_error_epsilons"] = whole.activation.rms / self.arithmetic.stream_epsilon
-                places = [p.activation.largest for p in draw.blocks.values() if p.activation]
-                values["activation_largest_error"] = max(places)
+                parts = [p.activation.largest for p in draw.blocks.values() if p.activation]
+                values["activation_largest_error"] = max(parts)
             values["derivative_error"] = draw.derivative_error
             for name, value in values.items():
                 if value is not None:
@@ -155,10 +155,10 @@ class DriftRecord:
         found["own_functions"] = self.own_functions()
         worst = max(
             (
-                (place.angle_degrees, name)
+                (part.angle_degrees, name)
                 for draw in self.draws
-                for name, place in draw.tensors.items()
-                if place.share > _NEGLIGIBLE
+                for name, part in draw.tensors.items()
+                if part.share > _NEGLIGIBLE
             ),
             key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0], default=(0.0, None),
         )  # fmt: skip
@@ -305,9 +305,9 @@ def _over(value: float | None, unit: float) -> float | None:
 
 
 def _field(name: str) -> Callable[[PartError], float | None]:
-    return lambda place: getattr(place, name)
+    return lambda part: getattr(part, name)
 
 
-def _median(places: Sequence[PartError], of: Callable[[PartError], float | None]) -> float | None:
-    values = [v for place in places if (v := of(place)) is not None and math.isfinite(v)]
+def _median(parts: Sequence[PartError], of: Callable[[PartError], float | None]) -> float | None:
+    values = [v for part in parts if (v := of(part)) is not None and math.isfinite(v)]
     return float(statistics.median(values)) if values else None

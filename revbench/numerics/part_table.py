@@ -47,14 +47,14 @@ class PartTable:
         return {name: list(column) for name, column in self._columns.items()}
 
     def lines(self, level: str, *names: str) -> list[tuple[Any, ...]]:
-        """Name and values of each part of a level, in the network's order; nothing if a column is not there."""
+        """Returns name and values of each part of a level, in the network's order; nothing if a column is not there."""
         if not {"level", "name", *names} <= self._columns.keys():
             return []
         columns = (self._columns[name] for name in ("level", "name", *names))
         return [line[1:] for line in zip(*columns, strict=True) if line[0] == level]
 
     def blocks(self, *names: str) -> list[tuple[Any, ...]]:
-        """Name and values of each block."""
+        """Returns name and values of each block."""
         return self.lines("block", *names)
 
     def numbers_of_blocks(self, name: str) -> list[float]:

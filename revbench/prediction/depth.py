@@ -48,7 +48,7 @@ def layers(a: Architecture) -> int:
     return sum(a.units) * a.streams * (3 if a.bottleneck else 2) + 2
 
 
-def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
+def deepest(case: Case, limit_bytes: int) -> Fit:
     """Returns the deepest network of a kind whose training step fits, with the case's batch.
 
     A network of the catalogue grows as its family does: those for CIFAR in all groups alike, those for ImageNet in the
@@ -58,7 +58,7 @@ def deepest(case: Case, limit_bytes: int, *, margin: float = MARGIN) -> Fit:
     Raises:
         UserError: a factory that names no such argument, and what `predict` raises.
     """
-    return largest(case, lambda value: deeper(case, value), limit_bytes, margin, start=8, longest=_LONGEST)
+    return largest(case, lambda value: deeper(case, value), limit_bytes, MARGIN, start=8, longest=_LONGEST)
 
 
 def deeper(case: Case, value: int) -> Case:

@@ -185,14 +185,14 @@ class _DeviceMarks:
 _Marks = _HostMarks | _DeviceMarks
 
 
-def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any, steps: int = 3) -> float:
+def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any) -> float:
     """Returns the share of a few steps, profiled in a pass of their own, in which at least one kernel ran."""
     from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     with profile(activities=activities) as profiler:
-        for _ in range(steps):
+        for _ in range(3):
             _step(workload, inputs, targets, _HostMarks())
         torch.cuda.synchronize()
     spans = sorted(

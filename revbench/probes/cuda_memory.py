@@ -125,7 +125,7 @@ def measure_nvml(
     rounds: int = 10,
     block_seconds: float = 0.3,
 ) -> Measurement:
-    """NVML's value for this process while it trains, and what asking for it costs.
+    """Returns NVML's value for this process while it trains, and what asking for it costs.
 
     Blocks of steps with and without the sampler take turns.
 

@@ -12,7 +12,7 @@ from torch.autograd import _get_sequence_nr as nodes_made  # type: ignore[attr-d
 from revbench.module_calls import around_module_calls
 
 
-class Places:
+class ModuleTracker:
     """Follows the calls of a network's modules.
 
     While `watching`, every call of a module in this process passes through here: one thread, one network at a time.

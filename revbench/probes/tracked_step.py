@@ -13,7 +13,7 @@ from revbench.nested import tensors_in
 from revbench.operator_calls import Tell
 from revbench.probes.declared import PHASES
 from revbench.probes.live_tensors import LiveTensors
-from revbench.probes.module_tracker import Places
+from revbench.probes.module_tracker import ModuleTracker
 from revbench.workload import Workload
 
 
@@ -83,7 +83,7 @@ def track_step(
         rounded, observe: see `LiveTensors`.
         on_host: tensors of a fake step that a real one would have in the host's memory, which is not counted.
     """
-    places = Places(workload.model)
+    places = ModuleTracker(workload.model)
     device = "cuda" if workload.case.on_gpu else None
     live = LiveTensors(rounded=rounded, device=device, place=places.now, observe=observe)
     live.ignore(on_host)

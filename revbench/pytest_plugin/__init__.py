@@ -181,7 +181,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Budgets, the rows that are not ok, what got worse, and the files of the report."""
+    """Show budgets, the rows that are not ok, what got worse, and the files of the report."""
     if (opened := config.stash.get(_SESSION, None)) is not None:
         opened.summarise(terminalreporter)
 

@@ -152,6 +152,6 @@ class Measurer:
         benchmark.name = benchmark_name(row.case.id, row.repeat)
         benchmark.fullname = f"{row.probe}::{benchmark.name}"
         benchmark.extra_info.update(environment_id=row.environment_id, repeat=row.repeat)
-        samples = list(row.samples["step_seconds"])
+        samples = list(row.samples[TIME["step_seconds"].name])
         left = iter(samples)
         benchmark.pedantic(lambda: clock.advance(next(left)), setup=clock.reset, rounds=len(samples), iterations=1)

@@ -58,7 +58,7 @@ def _given(arguments: Sequence[str], name: str) -> bool:
 
 
 def time_options(option: Any, arguments: Sequence[str]) -> dict[str, Any]:
-    """pytest-benchmark's options that the worker obeys, where the user gave them."""
+    """Returns pytest-benchmark's options that the worker obeys, where the user gave them."""
     found: dict[str, Any] = {}
     if _given(arguments, "--benchmark-min-rounds"):
         found["min_rounds"] = int(option.benchmark_min_rounds)

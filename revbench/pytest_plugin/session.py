@@ -86,7 +86,7 @@ class BenchmarkSession:
 
     @contextmanager
     def measurer(self, request: pytest.FixtureRequest, repeat: int) -> Iterator[Measurer]:
-        """The fixture ``revbench`` of one test, whose time counts to its suite's budget."""
+        """Returns the fixture ``revbench`` of one test, whose time counts to its suite's budget."""
         began = time.perf_counter()
         yield Measurer(request, self.session, self.display, self.plan, repeat, self.time_options)
         used = self._used_seconds.setdefault(request.path.name, [0.0, 0.0])

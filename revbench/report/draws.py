@@ -10,15 +10,15 @@ from revbench.numerics.statistics import summarise_draws
 from revbench.probes import Metric
 from revbench.report.document import MISSING
 from revbench.report.evidence import Evidence
-from revbench.report.table import Column, Show
+from revbench.report.table import Column
 
 Cell = Callable[[Evidence, Case, Metric], str]
 
 
-def median_of_draws(evidence: Evidence, case: Case, metric: Metric, show: Show | None = None) -> str:
+def median_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:
     """Returns the median over draws."""
     summary = summarise_draws(evidence.samples(case, metric))
-    return MISSING if summary is None else (show or metric.unit.show)(summary.median)
+    return MISSING if summary is None else metric.unit.show(summary.median)
 
 
 def spread_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:

@@ -71,11 +71,9 @@ def value_cell(
     return f"{text} ({shown(found.low)} to {shown(found.high)})" if spread and found.launches > 1 else text
 
 
-def value_column(
-    evidence: Evidence, metric: Metric, head: str | None = None, *, show: Show | None = None
-) -> Column[Case]:
+def value_column(evidence: Evidence, metric: Metric, head: str | None = None) -> Column[Case]:
     """Returns a column of a metric."""
-    return Column(metric.title if head is None else head, lambda case: value_cell(evidence, case, metric, show))
+    return Column(metric.title if head is None else head, lambda case: value_cell(evidence, case, metric))
 
 
 def times(ratio: float | None) -> str:

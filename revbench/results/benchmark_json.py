@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from revbench.probes.declared import TIME
 from revbench.results.files import write_atomically
 from revbench.results.runs import Run
 from revbench.results.schema import Row
+
+_STEP = TIME["step_seconds"]
 
 STATS_FIELDS = (
     "min", "max", "mean", "stddev", "rounds", "median", "iqr", "q1", "q3", "iqr_outliers", "stddev_outliers", "outliers",
@@ -24,7 +27,7 @@ def write_benchmark_json(run: Run) -> None:
     """Write ``benchmark.json`` into the run's folder, with every sample of every row of the probe ``time``."""
     import pytest_benchmark
 
-    rows = [row for row in run.rows if row.probe == "time" and row.ok and row.samples.get("step_seconds")]
+    rows = [row for row in run.rows if row.probe == TIME.name and row.ok and row.samples.get(_STEP.name)]
     environments = list(run.environments.values())
     document = {
         "machine_info": environments[-1] if environments else {},
@@ -40,7 +43,7 @@ def _benchmark(row: Row) -> dict[str, Any]:
     from pytest_benchmark.stats import Stats
 
     stats = Stats()
-    for sample in row.samples["step_seconds"]:
+    for sample in row.samples[_STEP.name]:
         stats.update(sample)
     name = benchmark_name(row.case.id, row.repeat)
     return {
@@ -52,5 +55,5 @@ def _benchmark(row: Row) -> dict[str, Any]:
         "extra_info": {**row.metrics, "environment_id": row.environment_id, "repeat": row.repeat},
         "options": dict(row.options),
         "stats": {field: getattr(stats, field) for field in STATS_FIELDS}
-        | {"data": list(row.samples["step_seconds"]), "iterations": 1},
+        | {"data": list(row.samples[_STEP.name]), "iterations": 1},
     }

@@ -76,7 +76,7 @@ class _Packages(Struct, forbid_unknown_fields=True):
 
 
 class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="environment"):
-    """Is an environment as `revbench.runner.environment.describe_environment` makes it."""
+    """An environment as `revbench.runner.environment.describe_environment` makes it."""
 
     environment_id: _Name
     cpu: _Cpu
@@ -95,7 +95,7 @@ class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", ta
 
 
 class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row"):
-    """Is a row as `Row.to_json` makes it."""
+    """A row as `Row.to_json` makes it."""
 
     case: msgspec.Raw
     probe: _Name

@@ -70,11 +70,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def limited(self, count: int, seed: int = 1) -> ImageSet:
+    def limited(self, count: int) -> ImageSet:
         """Returns an evenly drawn part of at most so many, in their old order; all if 0."""
         if not 0 < count < len(self):
             return self
-        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(1))[:count].sort().values
         return ImageSet(self._dataset, [self._indices[i] for i in drawn.tolist()])
 
     def decoded(self, i: int) -> tuple[Any, int]:

@@ -155,7 +155,7 @@ class _Loop:
         self._waited = self._wrote = 0.0
 
     def run(self, progress: Progress, alive: Callable[[float], None]) -> dict[str, Value]:
-        """Returns all steps from where the record says on.
+        """Takes all steps from where the record says on.
 
         Returns:
             ``training_seconds``, ``waiting_share`` and ``series_share``.

@@ -16,6 +16,7 @@ from revbench.compare import Comparison, compare_folders
 from revbench.compare.gate import CaseRows
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.errors import UserError
+from revbench.probes.declared import DRIFT
 from revbench.report.build import build_report
 from revbench.results.journal import Journal
 from revbench.results.runs import Run
@@ -253,7 +254,7 @@ def test_launches_with_the_same_draws_are_one(tmp_path: Path) -> None:
     row = drift_row()
     twice = [dataclasses.replace(row, repeat=i, options={"draws": 12, "first_draw": 0}) for i in (1, 2)]
     rows = CaseRows(Run(tmp_path), twice)
-    assert len(rows.samples("angle_degrees")) == 12
+    assert len(rows.samples(DRIFT["angle_degrees"])) == 12
 
 
 def run_on(folder: Path, *measured: tuple[str, Row]) -> Path:

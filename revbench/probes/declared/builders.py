@@ -7,12 +7,12 @@ from revbench.units import BYTES, WORDS
 
 
 def bytes_metric(name: str, about: str, head: str = "", kind: Kind = "bytes") -> Metric:
-    """Bytes: fewer are better."""
+    """Returns a metric of bytes, of which fewer are better."""
     return Metric(name, BYTES, about, kind, "lower", head)
 
 
 def process_bytes(name: str, about: str, head: str = "") -> Metric:
-    """Returns bytes of a process or a device, which scatter."""
+    """Returns a metric of bytes of a process or a device, which scatter."""
     return bytes_metric(name, about, head, "process bytes")
 
 

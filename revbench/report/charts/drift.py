@@ -32,13 +32,13 @@ Points = dict[int, Case]
 
 
 def drift_depth_figures(evidence: Evidence) -> list[Figure]:
-    """Angle, smooth part and flips against depth, and what float32 has more than float64."""
+    """Draws angle, smooth part and flips against depth, and what float32 has more than float64."""
     found = [_depth_figure(evidence), _ratio_figure(evidence)]
     return [figure for figure in found if figure is not None]
 
 
 def _depths(evidence: Evidence) -> dict[str, Points]:
-    """Measured chains by arithmetic and number of blocks."""
+    """Returns measured chains by arithmetic and number of blocks."""
     found: dict[str, Points] = {}
     for case in evidence.cases(DRIFT):
         chain = Chain.of(case)

@@ -18,7 +18,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def depth_table(evidence: Evidence) -> Table | None:
-    """Table 1 of the paper: what it says of the growth of activations, and what was measured."""
+    """Returns Table 1 of the paper: what it says of the growth of activations, and what was measured."""
     measured = peaks_by_depth(evidence)
     if not measured:
         return None

@@ -34,7 +34,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def drift_table(evidence: Evidence) -> Table | None:
-    """Angle, smooth part, flips and the activations' error of each case, with those of stored beside them."""
+    """Returns angle, smooth part, flips and the activations' error of each case, with those of stored beside them."""
     cases = evidence.cases(DRIFT)
     if not cases:
         return None

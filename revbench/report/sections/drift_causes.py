@@ -26,13 +26,13 @@ def stability_table(evidence: Evidence) -> Table | None:
         Column("Lipschitz F", f),
         Column("G", lambda case: _with_largest(evidence, case, "lipschitz_g")),
         Column("inverse", lambda case: _with_largest(evidence, case, "lipschitz_inverse")),
-        Column("Condition", lambda case: _with_largest(evidence, case, "inverse_condition")),
-        Column("Predicted", lambda case: _exponent(_predicted(evidence, case))),
+        Column(LIPSCHITZ["inverse_condition"].title, lambda case: _with_largest(evidence, case, "inverse_condition")),
+        Column(LIPSCHITZ["predicted_activation_error"].title, lambda case: _exponent(_predicted(evidence, case))),
         Column("Measured", lambda case: _exponent(_measured(evidence, case))),
         Column("over it", lambda case: _over(_measured(evidence, case), _predicted(evidence, case))),
-        Column("Worst case", lambda case: _exponent(_bounded(evidence, case))),
-        Column("Growth", lambda case: _growth(evidence, case)),
-        Column("Breaks down", lambda case: _breakdown(evidence, case)),
+        Column(LIPSCHITZ["bounded_activation_error"].title, lambda case: _exponent(_bounded(evidence, case))),
+        Column(DRIFT["activation_growth_per_block"].title, lambda case: _growth(evidence, case)),
+        Column(DRIFT["breakdown_block"].title, lambda case: _breakdown(evidence, case)),
     ]
     notes = [
         "Local Lipschitz constants by power iteration on Jacobian-vector products: median over blocks (largest). Inverse: of"
@@ -118,8 +118,8 @@ def determinism_table(evidence: Evidence) -> Table | None:
         words("Network", lambda line: title_of(line.case.model)),
         words("Strategy", lambda line: strategy_of(line.case)),
         words("Case", lambda line: circumstances(line.case)),
-        words("Steps", lambda line: metric(line, "runs")),
-        words("Bits", bits),
+        words(DETERMINISM["runs"].title, lambda line: metric(line, "runs")),
+        words(DETERMINISM["first_difference"].title, bits),
         Column("Gradients that differ", gradients),
     ]
     notes = ["The same step from the same weights, batch and random numbers, compared bit for bit with the first."]

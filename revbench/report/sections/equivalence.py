@@ -48,7 +48,7 @@ def trained_both_ways(evidence: Evidence) -> dict[Case, list[Errors]]:
 
 
 def differences(seeds: Sequence[Errors]) -> list[float]:
-    """Reconstructed minus stored, seed by seed."""
+    """Returns reconstructed minus stored, seed by seed."""
     return [errors["reconstructed"] - errors["stored"] for errors in seeds]
 
 

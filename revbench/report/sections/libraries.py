@@ -21,7 +21,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def chain_table(evidence: Evidence) -> Table | None:
-    """Memory, time and operations of each way on each chain, beside plain autograd's."""
+    """Returns memory, time and operations of each way on each chain, beside plain autograd's."""
     groups = chain_groups(evidence)
     if not groups:
         return None

@@ -14,7 +14,7 @@ _STEP, _UNCOUNTED = FLOPS_OF_STEP["step_flops"], FLOPS_OF_STEP["uncounted_operat
 
 
 def operations_cell(evidence: Evidence, case: Case) -> str:
-    """Operations of a step; "≥" before those that do not have all operators in them."""
+    """Returns the operations of a step; "≥" before those that do not have all operators in them."""
     found = evidence.value(case, _STEP)
     if found is None:
         return MISSING

@@ -25,7 +25,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def reconciliation_table(evidence: Evidence) -> Table | None:
-    """Live tensors, each gap, and what the system shows."""
+    """Returns live tensors, each gap, and what the system shows."""
     cases = reconciled_cases(evidence)
     if not cases:
         return None
@@ -69,7 +69,7 @@ def _all(evidence: Evidence, cases: Sequence[Case], metric: Metric) -> list[floa
 
 
 def process_table(evidence: Evidence) -> Table | None:
-    """NVML's number for the process while it trains, and what asking for it costs."""
+    """Returns NVML's number for the process while it trains, and what asking for it costs."""
     cases = [case for case in evidence.cases(NVML) if evidence.launches(case, NVML)]
     if not cases:
         return None

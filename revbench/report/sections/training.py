@@ -122,7 +122,7 @@ def _images(evidence: Evidence, case: Case) -> str:
 
 
 def errors_table(evidence: Evidence) -> Table | None:
-    """Tables 3 and 4 of the paper, and our errors beside them: a column for each data set and way of training."""
+    """Returns Tables 3 and 4 of the paper, and our errors beside them: a column for each data set and way of training."""
     ended: dict[tuple[str, Case], list[float]] = {}
     for case in evidence.cases(TRAINING):
         found = evidence.value(case, TRAINING["validation_error"])
