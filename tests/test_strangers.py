@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from revbench.results.journal import Journal
 from revbench.results.runs import ROWS
 from revbench.terminal import plain, printable
 from tests.conftest import ROOT, Cli
-from tests.results.rows import ENVIRONMENT, make_row
+from tests.results.rows import ENVIRONMENT, make_row, write_run
 
 # What the libraries of a report import if it is there, and what plain names a stranger would try.
 TRAPS = (
@@ -36,21 +35,17 @@ for arguments in {commands!r}:
 """
 
 
-def write_run(folder: Path, *changes: dict[str, Any]) -> Path:
-    journal = Journal(folder)
-    journal.add_environment(ENVIRONMENT)
-    journal.add_rows([make_row(**{"repeat": i + 1, **change}) for i, change in enumerate(changes or ({},))])
-    journal.close()
-    return folder
+def run_with(folder: Path, *changes: dict[str, Any]) -> Path:
+    return write_run(folder, *(make_row(**{"repeat": i + 1, **change}) for i, change in enumerate(changes or ({},))))
 
 
 def test_a_strangers_folder_is_not_imported_from(tmp_path: Path) -> None:
     """Not by the commands that read runs, nor by those about networks of the catalogue; matplotlib's settings neither."""
-    here = write_run(tmp_path / "run")
+    here = run_with(tmp_path / "run")
     for name in TRAPS:
         (here / f"{name}.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'a').write({name!r})\n")
     os.mkfifo(here / "matplotlibrc")  # which is waited for if it is opened; what is in it is evaluated in some versions
-    other = write_run(tmp_path / "other", {"probe": "memory"})
+    other = run_with(tmp_path / "other", {"probe": "memory"})
     commands = [
         ["report", "."], ["merge", ".", str(other), "--output", "merged"],
         ["estimate", "revnet-38", "--strategy", "stored", "--plot", "steps.svg"],
@@ -98,8 +93,8 @@ def test_what_strangers_wrote_is_printable() -> None:
     ],
 )
 def test_no_control_character_reaches_the_terminal(tmp_path: Path, cli: Cli, change: dict[str, Any]) -> None:
-    write_run(tmp_path / "run", change)
-    write_run(tmp_path / "drift", {**change, "probe": "drift"})
+    run_with(tmp_path / "run", change)
+    run_with(tmp_path / "drift", {**change, "probe": "drift"})
     for arguments in (
         ["report", "run"],
         ["compare", "run", "drift"],
@@ -124,7 +119,7 @@ def test_no_control_character_reaches_the_terminal(tmp_path: Path, cli: Cli, cha
 def test_strange_rows_are_an_error_or_a_report(tmp_path: Path, cli: Cli, where: str, value: str) -> None:
     value = value.replace("\\\\", "\\")
     for name in ("one", "other"):
-        folder = write_run(tmp_path / name, {"environment_id": ENVIRONMENT["environment_id"], "probe": "drift"})
+        folder = run_with(tmp_path / name, {"environment_id": ENVIRONMENT["environment_id"], "probe": "drift"})
         lines = (folder / ROWS).read_text().splitlines()
         row = json.loads(lines[-1])
         row[where] = "@"
@@ -147,7 +142,7 @@ def test_strange_rows_are_an_error_or_a_report(tmp_path: Path, cli: Cli, where: 
     ],
 )  # fmt: skip
 def test_a_strange_environment_is_an_error(tmp_path: Path, cli: Cli, where: tuple[str, ...], value: Any) -> None:
-    folder = write_run(tmp_path / "run")
+    folder = run_with(tmp_path / "run")
     lines = [json.loads(line) for line in (folder / ROWS).read_text().splitlines()]
     inner = lines[1]
     for name in where[:-1]:
@@ -180,7 +175,7 @@ def test_what_nobody_foresaw_is_one_line(
 
 
 def test_files_that_can_not_be_read(tmp_path: Path, cli: Cli) -> None:
-    write_run(tmp_path / "run")
+    run_with(tmp_path / "run")
     (tmp_path / "run" / ROWS).unlink()
     (tmp_path / "run" / ROWS).mkdir()
     for name in ("run", "x" * 260, "a\0b", "run/" + ROWS + "/more"):
@@ -194,7 +189,7 @@ def test_a_report_is_not_written_through_links(tmp_path: Path, cli: Cli) -> None
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "mine").write_text("mine")
-    write_run(tmp_path / "run")
+    run_with(tmp_path / "run")
     for name in ("report.html", "report.md", "report.pdf", "benchmark.json"):
         (tmp_path / "run" / name).symlink_to(outside / "mine")
     assert cli("report", "run")[0] == 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
 from revbench.case import Case
-from revbench.results.journal import Journal
 from revbench.results.schema import Row
-from tests.results.rows import ENVIRONMENT, make_row
+from tests.results.rows import ENVIRONMENT, make_row, write_run
 
 CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=16)
 
@@ -38,22 +36,17 @@ def write(
     blocks: dict[str, float] | None = None,
     smooth: dict[str, float] | None = None,
 ) -> Path:
-    journal = Journal(folder)
-    journal.add_environment(environment)
-    for row in rows:
-        errors = blocks or BLOCKS
-        columns: dict[str, list[Any]] = {
-            "level": ["block"] * len(errors), "name": list(errors), "activation_error": list(errors.values()),
-            "activation_error_low": [0.9 * e for e in errors.values()],
-            "activation_error_high": [1.1 * e for e in errors.values()],
-            "activation_log_mean": [math.log(e) for e in errors.values()],
-            "activation_log_deviation": [0.05 for _ in errors],
-            "smooth_relative_error": [(smooth or {}).get(name, 2e-6) for name in errors],
-        }  # fmt: skip
-        series = journal.add_series(row.key, columns) if row.ok and row.probe == "drift" else None
-        journal.add_row(dataclasses.replace(row, series=series))
-    journal.close()
-    return folder
+    errors = blocks or BLOCKS
+    columns: dict[str, list[Any]] = {
+        "level": ["block"] * len(errors), "name": list(errors), "activation_error": list(errors.values()),
+        "activation_error_low": [0.9 * e for e in errors.values()],
+        "activation_error_high": [1.1 * e for e in errors.values()],
+        "activation_log_mean": [math.log(e) for e in errors.values()],
+        "activation_log_deviation": [0.05 for _ in errors],
+        "smooth_relative_error": [(smooth or {}).get(name, 2e-6) for name in errors],
+    }  # fmt: skip
+    given = [(row, columns) if row.ok and row.probe == "drift" else row for row in rows]
+    return write_run(folder, *given, environment=environment)
 
 
 def drift_row(case: Case = CASE, *, metrics: dict[str, Any] | None = None, **samples: list[float]) -> Row:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from revbench.case import Case
+from revbench.results.journal import Journal
 from revbench.results.schema import Row
 
 ENVIRONMENT: dict[str, Any] = {
@@ -34,3 +39,28 @@ def make_row(**changes: Any) -> Row:
         "samples": {"step_seconds": [0.5, 0.25, 1.0]},
     }  # fmt: skip
     return Row(**{**fields, **changes})
+
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+@contextmanager
+def opened(folder: Path, environment: Mapping[str, Any] = ENVIRONMENT) -> Iterator[Journal]:
+    """A journal of a new run whose rows were measured on this machine."""
+    journal = Journal(folder)
+    journal.add_environment(dict(environment))
+    yield journal
+    journal.close()
+
+
+def write_run(folder: Path, *rows: Row | tuple[Row, Columns], environment: Mapping[str, Any] = ENVIRONMENT) -> Path:
+    """A run folder with these rows, each alone or with the columns of its series."""
+    with opened(folder, environment) as journal:
+        written = []
+        for given in rows:
+            row, columns = given if isinstance(given, tuple) else (given, None)
+            if columns is not None:
+                row = dataclasses.replace(row, series=journal.add_series(row.key, columns))
+            written.append(row)
+        journal.add_rows(written)
+    return folder

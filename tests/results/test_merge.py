@@ -10,23 +10,16 @@ import pytest
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.pytest_plugin.collection import in_shard, parse_shard
-from revbench.results.journal import Journal
 from revbench.results.merge import merge_runs
 from revbench.results.runs import ROWS, read_run
 from tests.conftest import Cli, run_command
-from tests.results.rows import ENVIRONMENT, make_row
+from tests.results.rows import ENVIRONMENT, make_row, write_run
 
 
 def write(folder: Path, machine: str, *cases: Case, loss: float = 1.0) -> Path:
-    journal = Journal(folder)
-    journal.add_environment({**ENVIRONMENT, "environment_id": machine})
-    for case in cases:
-        series = journal.add_series((case.id, "training", 1, ""), {"step": [1], "loss": [loss]})
-        journal.add_row(
-            make_row(case=case, probe="training", environment_id=machine, series=series, metrics={}, samples={})
-        )
-    journal.close()
-    return folder
+    columns = {"step": [1], "loss": [loss]}
+    rows = [make_row(case=case, probe="training", environment_id=machine, metrics={}, samples={}) for case in cases]
+    return write_run(folder, *((row, columns) for row in rows), environment={**ENVIRONMENT, "environment_id": machine})
 
 
 A, B = (Case(model="revnet-38", batch_size=n) for n in (1, 2))

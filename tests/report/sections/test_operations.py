@@ -8,7 +8,7 @@ from typing import Any
 from revbench.case import Case
 from revbench.report.document import Paragraph
 from revbench.runner.session import result_of
-from tests.report.test_render import rows_of, tables
+from tests.report.reports import report_of, tables
 from tests.results.rows import make_row
 
 
@@ -24,7 +24,7 @@ def test_a_count_that_is_not_complete_has_no_ratio(tmp_path: Path) -> None:
         for case, flops in ((stored, 3e9), (ours, 4e9))
     ]  # fmt: skip
     rows.append(make_row(case=stored.replace(model="resnet-32"), probe="flops", metrics=counted(3e9), samples={}))
-    report = rows_of(tmp_path, *rows)
+    report = report_of(tmp_path, *rows)
     table = tables(report)["Time and computation of a training step"]
     column = table.columns.index("Operations")
     shown = {tuple(row[:2]): row[column : column + 2] for row in table.rows}

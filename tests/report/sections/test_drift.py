@@ -10,11 +10,10 @@ import pytest
 
 from revbench.case import Case
 from revbench.report.build import build_report
-from revbench.report.document import Figure, Report, Table
-from revbench.results.journal import Journal
+from revbench.report.document import Report, Table
 from revbench.results.schema import Row
-from tests.report.test_render import rows_of
-from tests.results.rows import ENVIRONMENT, make_row
+from tests.report.reports import figures, report_of
+from tests.results.rows import Columns, make_row, write_run
 
 REVNET = Case(model="revnet-38", strategy="reconstructed", batch_size=16)
 EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "bfloat16": 2.0**-7}
@@ -59,9 +58,7 @@ def blocks_series(count: int, dtype: str, *, gap: int | None = None) -> dict[str
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drift") / "run"
-    journal = Journal(folder)
-    journal.add_environment(ENVIRONMENT)
+    rows: list[Row | tuple[Row, Columns]] = []
     cases = [(REVNET.replace(dtype=dtype), 9) for dtype in ("float32", "float64")]
     cases += [(chain(blocks, dtype), blocks) for dtype in EPSILON for blocks in (9, 36)]
     for case, blocks in cases:
@@ -73,11 +70,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "verdict_words": f"{word}: for these {blocks} blocks", "activation_growth_per_block": 1.25,
             "breakdown_block": "chain.blocks.4" if word == "unsafe" else None,
         }  # fmt: skip
-        key = (case.id, "drift", 1, "")
-        series = journal.add_series(
-            key, blocks_series(blocks, case.dtype, gap=3 if case.model == "revnet-38" else None)
-        )
-        journal.add_row(make_row(case=case, probe="drift", metrics=metrics, samples=found, series=series))
+        columns = blocks_series(blocks, case.dtype, gap=3 if case.model == "revnet-38" else None)
+        rows.append((make_row(case=case, probe="drift", metrics=metrics, samples=found), columns))
     stability = {
         "inverse_condition": 3.0, "inverse_condition_largest": 9.0,
         **{f"lipschitz_{name}{end}": value for name in ("f", "g", "inverse") for end, value in (("", 2.0), ("_largest", 8.0))},
@@ -86,20 +80,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for case in (REVNET, chain(36, "float32")):
         columns = blocks_series(36, "float32")
         columns["predicted_activation_error"] = columns["activation_error"]
-        series = journal.add_series((case.id, "lipschitz", 1, ""), columns)
-        journal.add_row(make_row(case=case, probe="lipschitz", metrics=stability, samples={}, series=series))
+        rows.append((make_row(case=case, probe="lipschitz", metrics=stability, samples={}), columns))
     same = {"runs": 3, "identical": 1, "first_difference": None, "differing_gradients": 0, "gradients": 113}
     parted = {**same, "identical": 0, "first_difference": "output of trunk.3.f.1", "differing_gradients": 12}
-    journal.add_row(make_row(case=REVNET.stored(), probe="determinism", metrics=same, samples={}))
-    journal.add_row(make_row(case=REVNET, probe="determinism", metrics=parted, samples={}))
+    rows.append(make_row(case=REVNET.stored(), probe="determinism", metrics=same, samples={}))
+    rows.append(make_row(case=REVNET, probe="determinism", metrics=parted, samples={}))
     broken = REVNET.replace(autocast="float16")
-    journal.add_row(
+    rows.append(
         make_row(
             case=broken, probe="drift", status="crashed", metrics={}, samples={}, message="FloatingPointError: trunk.2"
         )
     )
-    journal.close()
-    return folder
+    return write_run(tmp_path_factory.mktemp("drift") / "run", *rows)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +102,6 @@ def report(run: Path) -> Report:
 def table(report: Report, title: str) -> Table:
     (found,) = [b for s in report.sections for b in s.blocks if isinstance(b, Table) and b.title == title]
     return found
-
-
-def figures(report: Report) -> dict[str, Figure]:
-    return {b.title: b for s in report.sections for b in s.blocks if isinstance(b, Figure)}
 
 
 def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
@@ -137,7 +125,7 @@ def test_a_network_that_back_propagates_by_itself_is_not_called_stored(tmp_path:
     stored = Case(model="revnet-38", batch_size=16)
     found = {"angle_degrees": 0.1, "verdict": "safe", "verdict_words": "safe: it is", "own_functions": "Theirs"}
     other = make_row(case=stored, probe="drift", metrics=found, samples={"angle_degrees": [0.1]})
-    report = rows_of(tmp_path, other)
+    report = report_of(tmp_path, other)
     tables = [b for s in report.sections for b in s.blocks if isinstance(b, Table) and "gradient" in b.title]
     assert len(tables) == 2
     for table in tables:
@@ -178,15 +166,11 @@ def test_the_figures_say_what_they_show(report: Report) -> None:
 
 def test_rows_of_an_older_revbench(tmp_path: Path) -> None:
     """Rows of before the parts were told apart: what is not there is a dash."""
-    journal = Journal(tmp_path / "run")
-    journal.add_environment(ENVIRONMENT)
-    old: Row = make_row(
+    old = make_row(
         case=REVNET, probe="drift", metrics={"angle_degrees": 0.1, "relative_error": 0.002, "draws": 3},
         samples={"angle_degrees": [0.1, 0.2, 0.3], "relative_error": [0.002] * 3},
     )  # fmt: skip
-    journal.add_row(old)
-    journal.close()
-    found = build_report([tmp_path / "run"])
+    found = report_of(tmp_path / "run", old)
     rows = table(found, "Angle and error of the gradient, against float64").rows
     assert rows[0][2:] == ["0.200° (0.100° to 0.300°)", "–", "–", "–", "–", "–"]
     assert figures(found) == {}
@@ -207,14 +191,10 @@ def test_rows_of_an_older_revbench(tmp_path: Path) -> None:
     ],
 )
 def test_a_strangers_series_breaks_nothing(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
-    journal = Journal(tmp_path / "run")
-    journal.add_environment(ENVIRONMENT)
-    for probe in ("drift", "lipschitz"):
-        series = journal.add_series((REVNET.id, probe, 1, ""), columns)
-        row = make_row(
-            case=REVNET, probe=probe, metrics={"verdict_words": 7}, samples=samples("float32", 9), series=series
-        )
-        journal.add_row(row)
-    journal.close()
-    report = build_report([tmp_path / "run"])
+    metrics = {"verdict_words": 7}
+    rows = [
+        make_row(case=REVNET, probe=probe, metrics=metrics, samples=samples("float32", 9))
+        for probe in ("drift", "lipschitz")
+    ]
+    report = report_of(tmp_path / "run", *((row, columns) for row in rows))
     assert table(report, "Can the gradient be trusted?").rows[0][2] == "7"

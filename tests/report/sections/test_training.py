@@ -13,20 +13,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from revbench.case import Case
-from revbench.report.build import build_report
 from revbench.report.charts.training import _smooth
-from revbench.report.document import Figure, Paragraph, Report, Table
+from revbench.report.document import Paragraph, Report
 from revbench.report.sections.training import MARGIN, equivalence
-from revbench.results.journal import Journal
 from revbench.training.series_file import COLUMNS, SeriesFile
-from tests.results.rows import ENVIRONMENT, make_row
+from tests.report.reports import figures, report_of, tables
+from tests.results.rows import make_row
 
 BASE = Case(model="revnet-38", batch_size=8, data="CIFAR-10 (JPEG)", training_steps=6)
 
 
 def trained(folder: Path, cases: dict[Case, float], *, drift: bool = False) -> Report:
-    journal = Journal(folder)
-    journal.add_environment(ENVIRONMENT)
+    rows = []
     for number, (case, error) in enumerate(cases.items()):
         name = f"training-{number}.jsonl"
         with SeriesFile(folder / "series" / name) as series:
@@ -40,17 +38,8 @@ def trained(folder: Path, cases: dict[Case, float], *, drift: bool = False) -> R
             "train_loss": 1.5, "train_error": 0.6, "validation_error": error, "step_seconds": 0.1, "waiting_share": 0.02,
             "rank_step_seconds_min": 0.1, "train_images": 100, "train_images_available": 100, "validation_images": 10,
         }  # fmt: skip
-        journal.add_row(make_row(case=case, probe="training", metrics=ended, samples={}, series=name))
-    journal.close()
-    return build_report([folder])
-
-
-def tables(report: Report) -> dict[str, Table]:
-    return {b.title: b for s in report.sections for b in s.blocks if isinstance(b, Table)}
-
-
-def figures(report: Report) -> list[Figure]:
-    return [b for s in report.sections for b in s.blocks if isinstance(b, Figure)]
+        rows.append(make_row(case=case, probe="training", metrics=ended, samples={}, series=name))
+    return report_of(folder, *rows)
 
 
 def members(seed: int = 0) -> list[Case]:
@@ -81,7 +70,7 @@ def test_published_and_ours_stand_in_columns_of_their_own(tmp_path: Path) -> Non
 
 def test_figures_3_and_4_of_a_pair_with_the_angle_where_it_was_measured(tmp_path: Path) -> None:
     cases = {case: 0.3 for seed in (0, 1) for case in members(seed)}
-    third, fourth = figures(trained(tmp_path / "with", cases, drift=True))
+    third, fourth = figures(trained(tmp_path / "with", cases, drift=True)).values()
     assert third.title == "Training curves: ResNet-32 and RevNet-38 on CIFAR-10 (JPEG)"
     assert fourth.title == "Training curves: RevNet-38, stored and reconstructed on CIFAR-10 (JPEG)"
     for number, figure in ((3, third), (4, fourth)):
@@ -90,17 +79,19 @@ def test_figures_3_and_4_of_a_pair_with_the_angle_where_it_was_measured(tmp_path
     assert third.alternative == (
         "ResNet-32 stored ends at validation error 30.0%; RevNet-38 reconstructed ends at validation error 30.0%"
     )
-    _, plain = figures(trained(tmp_path / "without", cases))
+    _, plain = figures(trained(tmp_path / "without", cases)).values()
     assert len(fourth.svg) > len(plain.svg)  # a panel more
     assert "Angle" not in plain.notes[0]
 
 
 def test_a_single_network_has_one_figure(tmp_path: Path) -> None:
-    (figure,) = figures(trained(tmp_path / "a", {BASE.replace(model="resnet-32"): 0.3}))
+    (figure,) = figures(trained(tmp_path / "a", {BASE.replace(model="resnet-32"): 0.3})).values()
     assert "Figure 3" in figure.notes[0]
     assert "Shaded" not in figure.notes[0]
     assert "seeds" not in figure.notes[0]
-    (figure,) = figures(trained(tmp_path / "b", {BASE: 0.3, BASE.replace(ulp=1): 0.3, BASE.replace(ulp=2): 0.4}))
+    (figure,) = figures(
+        trained(tmp_path / "b", {BASE: 0.3, BASE.replace(ulp=1): 0.3, BASE.replace(ulp=2): 0.4})
+    ).values()
     assert "Figure 4" in figure.notes[0]
     assert "2 null runs that differ from it" in figure.notes[0]
 
@@ -182,13 +173,10 @@ def test_equivalence_against_two_one_sided_tests(mean: float, deviation: float) 
 
 
 def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    journal.add_environment(ENVIRONMENT)
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "short.jsonl").write_text('["step", "loss"]\n[1, 2.0]\n')
-    journal.add_row(make_row(case=BASE, probe="training", metrics={}, samples={}, series="short.jsonl"))
-    journal.close()
-    assert figures(build_report([tmp_path])) == []
+    row = make_row(case=BASE, probe="training", metrics={}, samples={}, series="short.jsonl")
+    assert figures(report_of(tmp_path, row)) == {}
     assert "angle_degrees" in COLUMNS
 
 

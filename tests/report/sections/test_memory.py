@@ -10,15 +10,8 @@ import pytest
 
 from revbench.case import Case
 from revbench.probes.reconciliation import reconcile
-from revbench.report.build import build_report
-from revbench.report.document import Figure, Report
-from revbench.results.journal import Journal
-from tests.report.test_render import BASE, memory, rows_of, tables, timed
-from tests.results.rows import ENVIRONMENT, make_row
-
-
-def figures(report: Report) -> dict[str, Figure]:
-    return {b.title: b for s in report.sections for b in s.blocks if isinstance(b, Figure)}
+from tests.report.reports import BASE, figures, memory, report_of, tables, timed
+from tests.results.rows import make_row
 
 
 def on_a_gpu(live: int, **others: Any) -> dict[str, Any]:
@@ -31,7 +24,7 @@ def on_a_gpu(live: int, **others: Any) -> dict[str, Any]:
 
 def test_every_gap_to_nvidia_smi_has_a_name(tmp_path: Path) -> None:
     stored = BASE.replace(device="cuda")
-    report = rows_of(
+    report = report_of(
         tmp_path / "run",
         make_row(case=stored, probe="memory", metrics=on_a_gpu(800), samples={}),
         make_row(case=stored.replace(strategy="reconstructed"), probe="memory", metrics=on_a_gpu(100), samples={}),
@@ -50,7 +43,7 @@ def test_every_gap_to_nvidia_smi_has_a_name(tmp_path: Path) -> None:
 def test_a_waterfall_ends_where_figures_are_missing(tmp_path: Path) -> None:
     hidden = {"nvml_process_bytes": None, "nvml_process_bytes_reason": "hidden"}
     stored = BASE.replace(device="cuda")
-    report = rows_of(
+    report = report_of(
         tmp_path / "run",
         make_row(case=stored, probe="memory", metrics=on_a_gpu(800, **hidden), samples={}),
         make_row(
@@ -63,17 +56,13 @@ def test_a_waterfall_ends_where_figures_are_missing(tmp_path: Path) -> None:
 
 
 def test_the_area_chart_names_the_peaks(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "run")
-    journal.add_environment(ENVIRONMENT)
     columns: dict[str, list[Any]] = {
         "operation": [1, 2, 3], "live_bytes": [5 << 20, 9 << 20, 3 << 20], "gradient_bytes": [0, 1 << 20, 1 << 20],
         "phase": ["forward", "backward", "optimizer"],
     }  # fmt: skip
-    series = journal.add_series((BASE.id, "memory", 1, ""), columns)
     metrics = {**memory(8 << 20), "parameter_bytes": 1 << 20, "optimizer_state_bytes": 1 << 20}
-    journal.add_row(make_row(case=BASE, probe="memory", metrics=metrics, samples={}, series=series))
-    journal.close()
-    (figure,) = figures(build_report([tmp_path / "run"])).values()
+    row = make_row(case=BASE, probe="memory", metrics=metrics, samples={})
+    (figure,) = figures(report_of(tmp_path / "run", (row, columns))).values()
     assert figure.alternative == "Peaks: RevNet-38 stored 9.0 MiB."
 
 
@@ -87,7 +76,7 @@ def test_images_per_second_within_the_same_memory(tmp_path: Path) -> None:
         rows.append(make_row(case=case.replace(batch_size=size), metrics=timed(seconds)))
     rows.append(make_row(case=stored.replace(strategy="recursive"), probe="fit", samples={}, metrics={
         "largest_batch_size": 0, "predicted_peak_bytes": 99 << 20, "margin": 0.0}))  # fmt: skip
-    report = rows_of(tmp_path / "run", *rows)
+    report = report_of(tmp_path / "run", *rows)
     table = tables(report)["Images per second within the same memory"]
     assert [row[1:4] + row[6:] for row in table.rows] == [
         ["RevNet-38", "stored", "10", "20", "1.00 ×"], ["RevNet-38", "reconstructed", "40", "40", "2.00 ×"],
@@ -107,7 +96,7 @@ def test_growth_with_depth_is_fitted(tmp_path: Path) -> None:
         for strategy, form in forms.items()
         for blocks in (4, 16, 64)
     ]  # fmt: skip
-    report = rows_of(tmp_path / "run", *rows)
+    report = report_of(tmp_path / "run", *rows)
     table = tables(report)["Peak memory against depth (Table 1)"]
     found = {row[0]: (row[1], row[-2], row[-1]) for row in table.rows}
     assert found["stored"][0] == "O(L)"
@@ -123,7 +112,7 @@ def test_energy_and_the_process(tmp_path: Path) -> None:
     energy = {"joules_per_step": 4.0, "watts": 300.0, "windows": 3, "window_seconds": 2.0}
     process = {"nvml_process_peak_bytes": 5 << 20, "nvml_device_before_bytes": 1 << 20, "nvml_device_after_bytes": 6 << 20,
                "sampler_interval_seconds": 0.01, "sampler_slowdown": 0.004}  # fmt: skip
-    report = rows_of(
+    report = report_of(
         tmp_path / "run",
         make_row(case=stored, probe="energy", metrics=energy, samples={}),
         make_row(
@@ -154,7 +143,7 @@ def test_leaks_are_told(tmp_path: Path) -> None:
     }
     gaps = {"unique_set_bytes": 5 << 20, "rss_bytes": 6 << 20}
     metrics = {**memory(1 << 20), **gaps, **reconcile({**memory(1 << 20), **gaps})}
-    report = rows_of(
+    report = report_of(
         tmp_path / "run",
         make_row(case=BASE, probe="memory", metrics=metrics, samples={}),
         make_row(case=BASE, probe="leak", metrics=leak, samples={}),
@@ -175,12 +164,8 @@ def test_leaks_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
-    journal = Journal(tmp_path / "run")
-    journal.add_environment(ENVIRONMENT)
-    series = journal.add_series((BASE.id, "memory", 1, ""), columns)
-    journal.add_row(make_row(case=BASE, probe="memory", metrics=memory(8 << 20), samples={}, series=series))
-    journal.close()
-    assert not figures(build_report([tmp_path / "run"]))
+    row = make_row(case=BASE, probe="memory", metrics=memory(8 << 20), samples={})
+    assert not figures(report_of(tmp_path / "run", (row, columns)))
 
 
 @pytest.mark.parametrize(
@@ -192,5 +177,5 @@ def test_why_no_batch_was_timed(tmp_path: Path, size: int, status: str, said: st
     rows = [make_row(case=case, probe="fit", metrics=fit, samples={})]
     if status != "ok":
         rows.append(make_row(case=case.replace(batch_size=size), status=status, metrics={}, samples={}))
-    (row,) = tables(rows_of(tmp_path / "run", *rows))["Images per second within the same memory"].rows
+    (row,) = tables(report_of(tmp_path / "run", *rows))["Images per second within the same memory"].rows
     assert row[3] == said

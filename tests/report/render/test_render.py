@@ -1,0 +1,54 @@
+"""The three renderers: strangers' text stays text, and what one lacks is said."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revbench.report import write_report
+from revbench.report.document import Paragraph, Report, Section, Table
+from revbench.report.render.html import render_html
+from revbench.report.render.markdown import render_markdown
+from revbench.report.render.pdf import render_pdf
+from tests.report.reports import EVIL, Page, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("reports") / "run")
+
+
+def test_without_typst_there_is_a_word_and_no_pdf(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    written = write_report([run], tmp_path)
+    assert not (tmp_path / "report.pdf").exists()
+    assert any("typst" in note for note in written.notes)
+    assert (tmp_path / "report.html").is_file()
+
+
+@given(st.text(max_size=60))
+def test_any_text_stays_text(text: str) -> None:
+    report = Report(
+        text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])]
+    )
+    page = Page()
+    page.feed(render_html(report))
+    assert page.tags.count("td") == 2
+    assert not {"script", "img", "b", "a"} & (set(page.tags) - {"a"})
+    row = [line for line in render_markdown(report).splitlines() if line.startswith("|")][-1]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 3
+
+
+@pytest.mark.parametrize("text", [EVIL, "\\u{41} \u2028 é 漢字", '"])#eval("1")', "\x00\x1b\ud800"])
+def test_typst_takes_any_text(text: str) -> None:
+    report = Report(
+        text, text, [Section(text, [Table(text, [text, "b"], [[text, text]], notes=[text]), Paragraph(text)])]
+    )
+    pdf, problem = render_pdf(report)
+    assert problem == ""
+    assert pdf is not None

@@ -1,0 +1,87 @@
+"""Runs of many cases and many draws."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from revbench.compare import compare_folders
+from revbench.report import write_report
+from revbench.report.document import MOST_FIGURES, Report, Section, Table
+from revbench.report.long_tables import MOST_ROWS, shortened
+from tests.report.reports import BASE, memory, timed
+from tests.results.rows import Columns, make_row, write_run
+
+
+def test_a_run_of_many_cases_has_the_first_figures_and_whole_tables_beside_it(tmp_path: Path) -> None:
+    """Its page does not grow with it."""
+    strategies = ("stored", "reconstructed", "checkpointed")
+    cases = [BASE.replace(batch_size=batch, strategy=name) for batch in range(1, 151) for name in strategies]
+    levels = {**memory(1 << 20), "live_bytes_at_rss_peak": 1 << 20, "allocated_bytes_at_rss_peak": 2 << 20}
+    columns: Columns = {"operation": [1, 2], "live_bytes": [5, 9], "phase": ["forward", "backward"]}
+    draws = {"angle_degrees": [0.1, 0.2], "relative_error": [1e-3, 2e-3]}
+    rows = [make_row(case=case, metrics=timed(0.1 + case.batch_size)) for case in cases]
+    timelines = [(make_row(case=case, probe="memory", metrics=levels, samples={}), columns) for case in cases]
+    rows += [
+        make_row(case=case, probe="drift", metrics={"angle_degrees": 0.1, "draws": 2}, samples=draws) for case in cases
+    ]
+    folder = write_run(tmp_path / "run", *rows, *timelines)
+    written = write_report([folder], folder)
+    assert (folder / "report.pdf") in written.paths
+    assert len(list((folder / "figures").iterdir())) <= 4 * MOST_FIGURES
+    assert (folder / "report.html").stat().st_size < 2 << 20
+    page = (folder / "report.md").read_text()
+    assert "These are the first 8 of such figures; the tables have all cases." in page
+    assert f"The first {MOST_ROWS} of 450 rows; all of them are in tables/" in page
+    whole = {path.name: path.read_text().splitlines() for path in (folder / "tables").iterdir()}
+    assert whole
+    assert all(len(lines) == 451 for lines in whole.values()), {name: len(lines) for name, lines in whole.items()}
+
+
+@pytest.mark.slow
+def test_a_row_of_very_many_draws_takes_little_memory(tmp_path: Path) -> None:
+    """100,000 draws of 30 quantities are 24 MB of numbers."""
+    count = 100_000
+    draws = [1 + i % 977 / 977 for i in range(count)]
+    metrics = {"angle_degrees": 1.0, "relative_error": 1e-3, "draws": count}
+    names = (
+        "angle_degrees",
+        "relative_error",
+        "smooth_amplification",
+        "significant_digits",
+        *(f"other_{i}" for i in range(26)),
+    )
+    case = BASE.replace(strategy="reconstructed")
+    write_run(
+        tmp_path / "run", make_row(case=case, probe="drift", metrics=metrics, samples=dict.fromkeys(names, draws))
+    )
+    tracemalloc.start()
+    write_report([tmp_path / "run"], tmp_path / "report")
+    compare_folders(tmp_path / "run", tmp_path / "run")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500 << 20
+
+
+def test_cells_of_a_table_are_no_formulas() -> None:
+    cells = ["=cmd()", "+1", "-cmd", "-3.5 MiB", "@x", "a=1", "-2+3+cmd|' /C calc'!A0"]
+    table = Table("A table", ["=a", "b"], [[cell, "x, y"] for cell in cells] * 30, 1)
+    report, files = shortened(Report("", "", [Section("", [table])]))
+    (block,) = report.sections[0].blocks
+    assert isinstance(block, Table)
+    assert len(block.rows) == MOST_ROWS
+    (text,) = files.values()
+    lines = text.splitlines()
+    assert lines[0] == "'=a,b"
+    assert [line.partition(",")[0] for line in lines[1:8]] == [
+        "'=cmd()",
+        "+1",
+        "'-cmd",
+        "-3.5 MiB",
+        "'@x",
+        "a=1",
+        "'-2+3+cmd|' /C calc'!A0",
+    ]
+    assert len(lines) == 1 + 210

@@ -1,0 +1,88 @@
+"""The files of a report: from rows alone, in one part for each machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from revbench.case import Case
+from revbench.errors import UserError
+from revbench.report import write_report
+from revbench.report.build import build_report
+from revbench.report.document import Table
+from revbench.report.render.html import render_html
+from revbench.results.journal import Journal
+from tests.report.reports import BASE, Page, make_run, memory, timed
+from tests.results.rows import ENVIRONMENT, Columns, make_row, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("reports") / "run")
+
+
+def test_files(run: Path) -> None:
+    written = write_report([run], run)
+    assert [p.name for p in written.paths] == ["report.html", "report.pdf", "report.md", "benchmark.json"]
+    assert written.notes == []
+    text = (run / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert page.tags.count("svg") == 3
+    assert all(link.startswith("#") for link in page.links)  # opens offline
+    assert not re.search(r"@import|url\(\s*['\"]?http", text)
+    assert (run / "report.pdf").read_bytes().startswith(b"%PDF")
+    markdown = (run / "report.md").read_text()
+    for name in re.findall(r"\(figures/([^)]+)\)", markdown):
+        assert (run / "figures" / name).read_text().startswith("<svg")
+    assert "<script>" not in markdown
+    widths = {line.count(" | ") for line in markdown.splitlines() if line.startswith("| RevNet-38 | recon")}
+    assert widths
+    assert json.loads((run / "benchmark.json").read_text())["benchmarks"]
+
+
+def test_the_report_is_made_of_the_rows_alone(run: Path, tmp_path: Path) -> None:
+    """Rendered twice, in another place: the same bytes."""
+    first = render_html(build_report([run]))
+    moved = make_run(tmp_path / "run")
+    assert render_html(build_report([moved])) == first
+
+
+def test_runs_without_rows_or_environment(tmp_path: Path) -> None:
+    Journal(tmp_path / "empty").close()
+    with pytest.raises(UserError, match="no rows"):
+        build_report([tmp_path / "empty"])
+    journal = Journal(tmp_path / "lost")
+    journal.add_row(make_row())
+    journal.close()
+    with pytest.raises(UserError, match="environment"):
+        build_report([tmp_path / "lost"])
+
+
+def test_a_strangers_model_name_names_no_file(tmp_path: Path) -> None:
+    columns: Columns = {"operation": [1], "live_bytes": [5], "phase": ["forward"]}
+    cases = [Case(model=m, batch_size=1) for m in ("../../../../escaped/x", 'q"uote)(', "$\\frac{", "x" * 400)]
+    rows = [make_row(case=case, probe="memory", metrics=memory(0), samples={}) for case in cases]
+    run = write_run(tmp_path / "run", *((row, columns) for row in rows))
+    written = write_report([run], tmp_path / "out")
+    assert written.notes == []
+    assert sorted(p.name for p in (tmp_path / "out" / "figures").iterdir()) == [f"{i}-memory.svg" for i in range(1, 5)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    journal = Journal(run, resume=True)
+    journal.add_environment({**ENVIRONMENT, "environment_id": "other"})
+    journal.add_row(make_row(case=BASE, environment_id="other", repeat=9, metrics=timed(100.0)))
+    journal.close()
+    report = build_report([run])
+    found = [
+        row[2] for s in report.sections for b in s.blocks
+        if isinstance(b, Table) and b.title.startswith("Time") for row in b.rows if row[:2] == ["RevNet-38", "stored"]
+    ]  # fmt: skip
+    assert found == ["400 ms (360 ms to 480 ms)", "100 s"]
