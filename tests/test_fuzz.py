@@ -31,7 +31,7 @@ from revbench.results.runs import ROWS, read_run
 from revbench.runner.environment import lines_of
 from revbench.runner.session import result_of
 from revbench.terminal import say_json
-from revbench.training.checkpoint import Checkpoints, _sealed, _with_digest, restore, state_of
+from revbench.training.checkpoint import Checkpoints, restore, sealed, state_of, with_digest
 from revbench.training.image_folder import open_image
 from revbench.training.series_file import COLUMNS, SeriesFile
 from revbench.workload import build_workload
@@ -285,7 +285,7 @@ def test_mutated_checkpoints(tmp_path: Path) -> None:
     more = {
         "scaler": scaler.state_dict(), "data": "abc", "options": {"a": 1}, "random": [{"cpu": torch.get_rng_state()}],
     }  # fmt: skip
-    whole = _sealed(state_of(workload, 3, **more))
+    whole = sealed(state_of(workload, 3, **more))
     plain = io.BytesIO()
     torch.save(state_of(workload, 3, **more), plain)
 
@@ -298,7 +298,7 @@ def test_mutated_checkpoints(tmp_path: Path) -> None:
             restore(state, workload, scaler=scaler, rank=0, data="abc", options={"a": 1})
 
     def _digested(content: bytes) -> bytes:
-        return _with_digest(content[:-2] + b"\0\0")
+        return with_digest(content[:-2] + b"\0\0")
 
     go_through("checkpoints", tmp_path, read)
 

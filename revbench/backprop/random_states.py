@@ -17,6 +17,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,7 +69,19 @@ def others_may_draw(*, but: int) -> bool:
     return any(t.ident not in ours and not isinstance(t, threading._DummyThread) for t in threading.enumerate())
 
 
-_somebody_drew = False  # another thread, from a global generator, while a function ran
+@dataclass
+class Others:
+    """What is known of the other threads of this process.
+
+    Attributes:
+        have_drawn: whether one of them has ever drawn from a global generator while a function ran. From then on functions
+            get numbers that are set aside for them.
+    """
+
+    have_drawn: bool = False
+
+
+OTHERS = Others()
 
 
 def _reserved(states: States) -> States:
@@ -110,16 +123,15 @@ class Draws:
                 self._python = None
             return
         self._python = None  # another thread may draw them meanwhile
-        global _somebody_drew
         there = self._before
-        if _somebody_drew:
+        if OTHERS.have_drawn:
             self._before = _reserved(there)
         with OwnGenerators(self._before) as own:
             yield
         self._after = own.states()
-        if not _somebody_drew:
+        if not OTHERS.have_drawn:
             if differ(there, {device: state_of(device) for device in there}):
-                _somebody_drew = True
+                OTHERS.have_drawn = True
             elif self.drew():
                 put_back(self._after)
 

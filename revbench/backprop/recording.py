@@ -226,9 +226,9 @@ class Recording:
     def prepare_again(self) -> None:
         """Make ready before backward, likewise, for one later call what can be made ready."""
         if self._prepared is not None:
-            self._ready = self._make_ready()
+            self._ready = self.make_ready()
 
-    def _make_ready(self) -> Ready:
+    def make_ready(self) -> Ready:
         """Returns what a later call needs; nothing in place of what is there, where that is what the first call found."""
         if self.state.is_there():
             aliases: dict[int, Tensor] = {id(parameter): parameter for parameter in self.parameters}
@@ -256,7 +256,7 @@ class Recording:
         self.state.check_unchanged()
         needs = self.needs[linked:]
         leaves = [x.detach().requires_grad_(need) for x, need in zip(inputs[linked:], needs, strict=True)]
-        ready = self._ready or self._make_ready()
+        ready = self._ready or self.make_ready()
         self._ready = None
         if ready.shadows is None and not self.state.parameters_are_there():  # changed since, while backward ran
             ready = Ready(*self.state.shadows())

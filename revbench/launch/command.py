@@ -81,7 +81,7 @@ def train_all(
             leader.prepare(_tasks(request, rank, session.device), session.device)
             for other in leader.environments:
                 journal.add_environment(other)
-        _check_checkpoints(folder, cases)
+        check_checkpoints(folder, cases)
         with report_if_it_ends_early(session):
             rows = _train(cases, session, request.worker_options(), console)
         written = write_report([folder], folder)
@@ -124,7 +124,7 @@ def _tasks(request: Request, rank: Rank, device: str) -> list[Task]:
     return [Task(case, options, SILENCE_SECONDS) for case in cases]
 
 
-def _check_checkpoints(folder: Path, cases: Sequence[Case]) -> None:
+def check_checkpoints(folder: Path, cases: Sequence[Case]) -> None:
     """Raise a `UserError` if a folder holds a checkpoint of none of these trainings: it would be left lying there."""
     stems = {series_stem(key_of(case, TRAINING.name, 1, {})) for case in cases}
     for path in sorted((folder / CHECKPOINTS).glob("[!.]*.pt")):

@@ -64,13 +64,13 @@ def serve(requests: int, answers: int) -> None:
             pending += chunk
         line, _, pending = pending.partition(b"\n")
         try:
-            if not _attend(json.loads(line), requests, answers):
+            if not attend(json.loads(line), requests, answers):
                 return
         except _ParentIsGone:
             return
 
 
-def _attend(request: dict[str, Any], requests: int, answers: int) -> bool:
+def attend(request: dict[str, Any], requests: int, answers: int) -> bool:
     """Fork a worker for one request and pass on what it sends. False if the parent went away meanwhile."""
     killed_before = oom_kills()
     read_end, write_end = os.pipe()
@@ -91,7 +91,7 @@ def _attend(request: dict[str, Any], requests: int, answers: int) -> bool:
         if not parent_alive:
             return False
         if result is None:
-            result = _explain(os.waitstatus_to_exitcode(wait_status), oom_kills() > killed_before)
+            result = explain(os.waitstatus_to_exitcode(wait_status), oom_kills() > killed_before)
         if result["status"] not in ("ok", "refused"):
             log.seek(max(log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES, 0))
             result["log_tail"] = log.read().decode(errors="replace")
@@ -206,7 +206,8 @@ def _kill_orphans() -> None:
             os.waitpid(-1, 0)
 
 
-def _explain(exit_code: int, oom_killed: bool) -> dict[str, Any]:
+def explain(exit_code: int, oom_killed: bool) -> dict[str, Any]:
+    """Returns the result of a worker that ended without one, from its exit code and whether the kernel killed for memory."""
     if exit_code == -signal.SIGKILL and oom_killed:
         return {"kind": "result", "status": "oom", "message": "killed by the kernel's out-of-memory killer"}
     how = f"by signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
@@ -257,7 +258,7 @@ def _write(descriptor: int, message: Mapping[str, Any]) -> None:
 
 
 def _go(number: int, frame: object) -> None:
-    """Raise, so that the worker and what it left are killed on the way out; see `_attend`."""
+    """Raise, so that the worker and what it left are killed on the way out; see `attend`."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _ToldToGo
 

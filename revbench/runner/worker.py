@@ -73,7 +73,7 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         measurements: Sequence[Measurement] = found if probe.takes_group else [found]
         if probe.name not in OURS:
             check_measurements(measurements, probe, len(cases))
-    return {"status": "ok", "found": [_as_json(one) for one in measurements]}
+    return {"status": "ok", "found": [as_json(one) for one in measurements]}
 
 
 @contextmanager
@@ -85,7 +85,8 @@ def _nobody_refuses() -> Iterator[None]:
         raise RuntimeError(str(error)) from error
 
 
-def _as_json(found: Measurement) -> dict[str, Any]:
+def as_json(found: Measurement) -> dict[str, Any]:
+    """Returns a measurement as plain values that a row can hold: what is not finite is null, metrics with the reason."""
     metrics: dict[str, Any] = {}
     for name, value in found.metrics.items():
         metrics[name] = finite_or_null(value)

@@ -54,7 +54,7 @@ class Checkpoints:
             UserError: it can't be written; what was there before is still there.
         """
         try:
-            write_atomically(self._fresh, _sealed(state))
+            write_atomically(self._fresh, sealed(state))
             if self._newest.exists() and not self._newest_is_broken:  # else the one before is the only good one
                 os.replace(self._newest, self._previous)
             os.replace(self._fresh, self._newest)
@@ -204,14 +204,15 @@ def largest_checkpoint_bytes(model: nn.Module) -> int:
     return 4 * 8 * numbers + (64 << 20)
 
 
-def _sealed(state: Mapping[str, Any]) -> bytes:
+def sealed(state: Mapping[str, Any]) -> bytes:
     """Returns a file of `torch.save` with its own digest as the comment of the archive, which ends it."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    return _with_digest(buffer.getvalue())
+    return with_digest(buffer.getvalue())
 
 
-def _with_digest(content: bytes) -> bytes:
+def with_digest(content: bytes) -> bytes:
+    """Returns an archive with the SHA-256 of its bytes as its comment."""
     if not content.endswith(b"\0\0"):  # the length of no comment
         raise AssertionError("this PyTorch writes archives with a comment of its own")
     head = content[:-2] + struct.pack("<H", _COMMENT_BYTES)

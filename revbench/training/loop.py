@@ -212,8 +212,8 @@ def _ends(columns: Mapping[str, Sequence[Any]], steps: int) -> Line:
     last = max(steps // 10, 1)
     seconds, peaks = ([v for v in columns[name] if v is not None] for name in ("step_seconds", "peak_bytes"))
     return {
-        "train_loss": _mean(columns["loss"][-last:]), "train_error": _mean(columns["error"][-last:]),
-        "validation_loss": _mean(columns["validation_loss"][-1:]), "validation_error": columns["validation_error"][-1],
+        "train_loss": mean(columns["loss"][-last:]), "train_error": mean(columns["error"][-last:]),
+        "validation_loss": mean(columns["validation_loss"][-1:]), "validation_error": columns["validation_error"][-1],
         "step_seconds": statistics.median(seconds), "peak_bytes": max(peaks),
     }  # fmt: skip
 
@@ -245,6 +245,6 @@ def _check_same_images(ranks: Ranks, facts: Facts) -> None:
             raise UserError(f"process {rank} finds other images than process 0; give every machine the same data")
 
 
-def _mean(values: Sequence[Any]) -> float:
-    """NaN if one of them was not finite: a training that diverged has no mean."""
+def mean(values: Sequence[Any]) -> float:
+    """Returns the mean; NaN if one of them was not finite: a training that diverged has none."""
     return math.nan if None in values else statistics.fmean(values)

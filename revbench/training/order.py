@@ -58,10 +58,10 @@ class Order:
 
     def generator(self, step: int) -> torch.Generator:
         """Returns what draws the augmentation of a step."""
-        return torch.Generator().manual_seed(_mixed(self._seed, step, 1))
+        return torch.Generator().manual_seed(mixed(self._seed, step, 1))
 
     def _shuffled(self, epoch: int) -> Tensor:
-        return torch.randperm(self._count, generator=torch.Generator().manual_seed(_mixed(self._seed, epoch, 0)))
+        return torch.randperm(self._count, generator=torch.Generator().manual_seed(mixed(self._seed, epoch, 0)))
 
 
 class Batches:
@@ -124,7 +124,7 @@ class Batches:
         return cut.permute(0, 3, 1, 2).contiguous(), self._labels[chosen]
 
 
-def _mixed(seed: int, number: int, purpose: int) -> int:
+def mixed(seed: int, number: int, purpose: int) -> int:
     """Returns a seed for each number and purpose; unlike seeds share no stream (splitmix64's finaliser, Steele et al. 2014)."""
     mask = 2**64 - 1
     value = (seed * 0x9E3779B97F4A7C15 + number * 2 + purpose + 1) & mask

@@ -67,15 +67,15 @@ class Ranks:
         """
         if self.alone:
             return [value]
-        own = _packed(value).to(self._device)
+        own = pack(value).to(self._device)
         size = torch.tensor([own.numel()], device=self._device)
         sizes = [torch.empty_like(size) for _ in range(self.share.world_size)]
         dist.all_gather(sizes, size)
-        counts = [_checked_size(int(one), _MOST_WORDS_BYTES) for one in sizes]
+        counts = [checked_size(int(one), _MOST_WORDS_BYTES) for one in sizes]
         padded = F.pad(own, (0, max(counts) - own.numel()))
         found = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(found, padded)
-        return [_unpacked(one[:count]) for one, count in zip(found, counts, strict=True)]
+        return [unpack(one[:count]) for one, count in zip(found, counts, strict=True)]
 
     def from_first(self, value: Any, *, most_bytes: int) -> Any:
         """Returns the first process's value, as `of_all`.
@@ -86,13 +86,13 @@ class Ranks:
         """
         if self.alone:
             return value
-        own = _packed(value if self.first else None).to(self._device)
+        own = pack(value if self.first else None).to(self._device)
         size = torch.tensor([own.numel()], device=self._device)
         dist.broadcast(size, src=0)
         if not self.first:
-            own = torch.empty(_checked_size(int(size), most_bytes), dtype=torch.uint8, device=self._device)
+            own = torch.empty(checked_size(int(size), most_bytes), dtype=torch.uint8, device=self._device)
         dist.broadcast(own, src=0)
-        return value if self.first else _unpacked(own)
+        return value if self.first else unpack(own)
 
     def copy_buffers(self, model: nn.Module) -> None:
         """Give all processes the first one's buffers (batch-norm statistics, each of its own share so far)."""
@@ -101,21 +101,31 @@ class Ranks:
                 dist.broadcast(buffer, src=0)
 
 
-def _packed(value: Any) -> Tensor:
+def pack(value: Any) -> Tensor:
     """Returns a value as bytes, uint8 ``(N,)``."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
-def _unpacked(packed: Tensor) -> Any:
+def unpack(packed: Tensor) -> Any:
+    """Returns what `pack` made a tensor of: tensors and plain values only.
+
+    Raises:
+        UserError: bytes that are nothing of the kind.
+    """
     try:
         return torch.load(io.BytesIO(packed.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise UserError(f"another process sent what can't be read: {first_line(error)}") from error
 
 
-def _checked_size(size: int, most: int) -> int:
+def checked_size(size: int, most: int) -> int:
+    """Returns the size that another process announced.
+
+    Raises:
+        UserError: it is none, or more than can be.
+    """
     if not 0 < size <= most:
         raise UserError(f"another process announced {size} bytes, where {most} are the most that can be")
     return size

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import revbench.backprop.random_states as random_states_module
 from revbench import reversible
-from revbench.backprop.random_states import OwnGenerators, others_may_draw, random_states
+from revbench.backprop.random_states import OTHERS, OwnGenerators, others_may_draw, random_states
 from revbench.choices import STRATEGIES
 from tests.backprop.oracle import Linear, assert_as_plain, once, three
 
@@ -111,10 +111,10 @@ def test_another_thread_that_draws_changes_no_gradient(
     strategy: str, kind: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = reversible([(kind(), kind()) for _ in range(4)], strategy=strategy).double()  # type: ignore[arg-type]
-    monkeypatch.setattr(random_states_module, "_somebody_drew", False)
+    monkeypatch.setattr(OTHERS, "have_drawn", False)
     seen: list[float] = []
     with drawing_thread(seen):
-        while not random_states_module._somebody_drew:
+        while not OTHERS.have_drawn:
             assert gradient_error(chain, 0) < 1e-9
         seen.clear()
         errors = [gradient_error(chain, seed) for seed in range(10)]
@@ -123,7 +123,7 @@ def test_another_thread_that_draws_changes_no_gradient(
 
 
 def test_two_models_in_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random_states_module, "_somebody_drew", False)
+    monkeypatch.setattr(OTHERS, "have_drawn", False)
     errors: dict[int, float] = {}
 
     def train(number: int) -> None:
@@ -140,7 +140,7 @@ def test_two_models_in_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_with_an_idle_thread_the_numbers_are_those_of_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random_states_module, "_somebody_drew", False)
+    monkeypatch.setattr(OTHERS, "have_drawn", False)
     chain = reversible([(half(), Noisy()) for _ in range(3)])
     x = torch.randn(4, 64)
     found = []

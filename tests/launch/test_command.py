@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -11,66 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from revbench.case import Case
-from revbench.case.pairs import model_cases, pair_cases, pair_of
 from revbench.errors import UserError
-from revbench.launch.board import Board
-from revbench.launch.command import _check_checkpoints
+from revbench.launch.command import check_checkpoints
 from revbench.results.journal import series_stem
 from revbench.results.runs import read_run
-from revbench.training.sources import count_training_images
 from tests.conftest import ROOT, Cli, interruptible, run_command
 from tests.launch.processes import ends, kill_worker, running, wait_for_a_checkpoint
-from tests.results.rows import make_row
 
 BASE = Case(model="", batch_size=8, training_steps=4, data="digits")
 TRAIN = ("train", "revnet-38", "--steps", "4", "--batch-size", "4", "--evaluations", "2", "--checkpoint-every", "2")
-
-
-@pytest.mark.parametrize("number", ["38", "32"])
-def test_a_pair_by_either_number(number: str) -> None:
-    assert pair_of(number) == ("resnet-32", "revnet-38")
-
-
-def test_pairs_that_are_there() -> None:
-    assert [pair_of(number)[1] for number in ("110", "164", "104", "101")] == [
-        "revnet-110", "revnet-164", "revnet-104", "revnet-104"
-    ]  # fmt: skip
-    with pytest.raises(UserError, match="no pair '33'; there are 38, "):
-        pair_of("33")
-
-
-def test_the_members_of_a_pair() -> None:
-    found = pair_cases(("resnet-32", "revnet-38"), BASE, nulls=2, seeds=range(3, 5))
-    assert [(c.model, c.strategy, c.ulp, c.seed) for c in found[:5]] == [
-        ("resnet-32", "stored", 0, 3), ("revnet-38", "stored", 0, 3), ("revnet-38", "reconstructed", 0, 3),
-        ("revnet-38", "stored", 1, 3), ("revnet-38", "stored", 2, 3),
-    ]  # fmt: skip
-    assert {c.seed for c in found} == {3, 4}
-    assert len({c.id for c in found}) == 10
-
-
-def test_single_models() -> None:
-    found = model_cases(["resnet-32", "revnet-38"], (), BASE, seeds=[0])
-    assert [c.strategy for c in found] == ["stored", "reconstructed"]
-    with pytest.raises(UserError, match="unknown strategy 'kept'"):
-        model_cases(["revnet-38"], ["kept"], BASE, seeds=[0])
-
-
-def test_training_images_are_counted(tmp_path: Path) -> None:
-    assert count_training_images("digits") == 1_438
-    for name in ("a", "b"):
-        (tmp_path / "whole" / name).mkdir(parents=True)
-        for i in range(5):
-            (tmp_path / "whole" / name / f"{i}.png").touch()
-    assert count_training_images(str(tmp_path / "whole")) == 8
-    for split, count in (("train", 3), ("test", 1)):
-        (tmp_path / "split" / split / "a").mkdir(parents=True)
-        for i in range(count):
-            (tmp_path / "split" / split / "a" / f"{i}.png").touch()
-    assert count_training_images(str(tmp_path / "split")) == 3
 
 
 def test_a_run_and_its_digest(tmp_path: Path) -> None:
@@ -120,40 +70,6 @@ def test_what_can_not_be(tmp_path: Path, cli: Cli, arguments: tuple[str, ...], s
     assert not list(tmp_path.iterdir())
 
 
-def board(width: int, **message: object) -> str:
-    """What the board shows of a pair of which one member is done and one under way, on a console of this width."""
-    console = Console(width=width, force_terminal=True, color_system=None, record=True, file=io.StringIO())
-    cases = pair_cases(("resnet-32", "revnet-38"), BASE.replace(training_steps=80_000), nulls=1, seeds=[0])
-    found = Board(cases, console)
-    with found.shown():
-        done = {"done": 80_000, "of": 80_000, "loss": 0.2, "error": 0.03, "step_seconds": 0.3, "peak_bytes": 9e8}
-        found.progress(cases[0])(done)
-        found.ended(cases[0], make_row(case=cases[0], probe="training", metrics={"validation_error": 0.0724}))
-        step = found.progress(cases[1])
-        step({**done, "done": 30_999, "loss": 1.234, "angle_degrees": 0.11})
-        step({**done, "done": 31_000, "loss": 1.234, "step_seconds": 0.342, **message})
-        shown = found.table()
-    console.print(shown)
-    return console.export_text()
-
-
-def test_the_board_shows_all_members_side_by_side() -> None:
-    lines = [" ".join(line.split()) for line in board(120).splitlines()[-5:]]
-    assert lines[0] == "done step loss error a step memory angle left validation"
-    assert lines[1].endswith("80,000/80,000 0.200 3.0% 300 ms 858.3 MiB 7.2%")
-    assert lines[2].endswith("31,000/80,000 1.234 3.0% 342 ms 858.3 MiB 0.110° 4:39:18")  # the last angle stays
-    assert lines[3:] == ["RevNet-38 reconstructed waits", "RevNet-38 stored null 1 waits"]
-    assert "not finite" in board(120, loss=None)
-
-
-@pytest.mark.parametrize("width", [65, 80, 100])
-def test_a_narrow_board_leaves_columns_out_and_cuts_none(width: int) -> None:
-    lines = board(width).splitlines()[-5:]
-    assert "…" not in "".join(lines)
-    assert "4:39:18" in lines[2]
-    assert max(map(len, lines)) <= width
-
-
 def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Path) -> None:
     arguments = ["train", "revnet-38", "--batch-size", "4", "--steps", "100000", "--checkpoint-every", "2"]
     told = {
@@ -197,9 +113,9 @@ def test_a_checkpoint_of_none_of_these_trainings_is_not_left_lying(tmp_path: Pat
     mine, other = BASE.replace(model="revnet-38"), BASE.replace(model="revnet-38", training_steps=5)
     for kind in ("", ".previous"):
         (tmp_path / "checkpoints" / f"{series_stem((mine.id, 'training', 1, ''))}{kind}.pt").touch()
-    _check_checkpoints(tmp_path, [mine, other])
+    check_checkpoints(tmp_path, [mine, other])
     with pytest.raises(UserError, match="is of another training than these; give the arguments with which it began"):
-        _check_checkpoints(tmp_path, [other])
+        check_checkpoints(tmp_path, [other])
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from revbench.launch.torchrun import check_command
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.training.loop import measure_training
-from revbench.training.ranks import _checked_size, _packed, _unpacked
+from revbench.training.ranks import checked_size, pack, unpack
 from revbench.training.rendezvous import Rank
 from revbench.workload import build_workload
 from tests.conftest import ROOT
@@ -205,15 +205,15 @@ class Evil:
 def test_what_processes_tell_each_other_is_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     value = {"cpu": torch.get_rng_state(), "note": None, "numbers": (1, 2.5), "words": ["a"]}
-    back = _unpacked(_packed(value))
+    back = unpack(pack(value))
     assert torch.equal(back.pop("cpu"), value.pop("cpu"))  # type: ignore[arg-type]
     assert back == value
     with pytest.raises(UserError, match="another process sent what can't be read"):
-        _unpacked(_packed({"evil": Evil()}))
+        unpack(pack({"evil": Evil()}))
     assert not list(tmp_path.iterdir())
     for size in (0, -1, 11):
         with pytest.raises(UserError, match="announced"):
-            _checked_size(size, 10)
+            checked_size(size, 10)
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:

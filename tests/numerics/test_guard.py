@@ -266,7 +266,7 @@ def test_buffers_that_our_engine_changes_twice(monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("begin_noting", "begin_replaying"):
         monkeypatch.setattr(Savings, name, lambda self, *alone: None)
-    monkeypatch.setattr(Recording, "_make_ready", _without_copies)
+    monkeypatch.setattr(Recording, "make_ready", _without_copies)
     with pytest.raises(AssertionError, match=r"a step leaves 1.blocks.*running_mean.* otherwise than stored does"):
         revbench.drift(chain, batch).assert_within()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import math
 import os
 import stat
 from pathlib import Path
@@ -15,11 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from revbench.case import Case
 from revbench.errors import UserError
-from revbench.results.benchmark_json import write_benchmark_json
 from revbench.results.files import write_atomically
-from revbench.results.frames import load_runs
 from revbench.results.journal import Journal, open_journal
 from revbench.results.runs import HEADER, ROWS, read_run
 from tests.results.rows import ENVIRONMENT, make_row
@@ -310,41 +306,3 @@ def test_a_run_is_not_overwritten_and_nothing_is_not_resumed(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't write"):
         Journal(tmp_path / "file" / "run")
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-    assert path.read_text() == "old"
-
-
-def test_benchmark_json_is_what_pytest_benchmark_would_have_written(tmp_path: Path) -> None:
-    journal_with(tmp_path, 2)
-    write_benchmark_json(read_run(tmp_path))
-    document = json.loads((tmp_path / "benchmark.json").read_text())
-    first, second = document["benchmarks"]
-    assert first["name"] == "revnet-38,strategy=reconstructed,batch_size=16"
-    assert second["fullname"] == "time::revnet-38,strategy=reconstructed,batch_size=16 (launch 2)"
-    assert first["stats"]["data"] == [0.5, 0.25, 1.0]
-    assert first["stats"]["median"] == 0.5
-    assert first["stats"]["rounds"] == 3
-    assert math.isclose(first["stats"]["mean"], 1.75 / 3)
-    assert document["machine_info"]["environment_id"] == ENVIRONMENT["environment_id"]
-
-
-def test_load_runs(tmp_path: Path) -> None:
-    journal_with(tmp_path / "run", 2)
-    frame = load_runs(tmp_path / "run")
-    assert list(frame["repeat"]) == [1, 2]
-    assert list(frame["step_seconds"]) == [0.5, 0.5]
-    assert set(frame["case_id"]) == {Case(model="revnet-38", strategy="reconstructed", batch_size=16).id}
-    with pytest.raises(UserError):
-        load_runs(tmp_path)

@@ -23,7 +23,7 @@ from revbench.runner import registry as module
 from revbench.runner.registry import OURS, offered_names, probe_of, registry
 from revbench.runner.session import result_of
 from revbench.runner.worker import check_measurement, check_measurements
-from revbench.units import COUNT, WORDS
+from revbench.units import COUNT
 from tests.conftest import ROOT, Cli
 from tests.results.rows import ENVIRONMENT, make_row
 
@@ -244,14 +244,3 @@ def test_rows_of_a_probe_that_is_not_installed_have_a_table(tmp_path: Path) -> N
     assert table.columns == ("Network", "Strategy", "Case", "count", "kind")
     assert table.rows[0][3:] == ["3", "<b>"]
     assert "not installed here" in table.notes[0]
-
-
-def test_a_line_says_why_there_is_nothing() -> None:
-    probe = Probe(
-        name="p", function="a:b", sentence="s", metrics=[Metric("n", COUNT), Metric("w", WORDS)], lines=["{n} {w}"]
-    )
-    assert probe.line({"n": 2, "w": "two"}) == "2 two"
-    assert probe.line({"n": None, "n_reason": "hidden", "w": "two"}) == "n_reason: hidden"
-    assert probe.line({"n": "a word"}) == "no metric that a line is made of"
-    assert probe.declares("n_reason")
-    assert not probe.declares("n_q05")

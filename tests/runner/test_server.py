@@ -19,8 +19,8 @@ from revbench.errors import RunEnded, UserError
 from revbench.probes.measurement import Measurement
 from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
-from revbench.runner.server import oom_kills
-from revbench.runner.worker import _as_json
+from revbench.runner.server import explain, oom_kills
+from revbench.runner.worker import as_json
 from tests.conftest import ROOT
 
 FAULTS = "tests.runner.faults"
@@ -162,7 +162,7 @@ def test_a_server_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("unreachable")
 
     monkeypatch.setattr(server_module, "PRELOADED", ())
-    monkeypatch.setattr(server_module, "_attend", attend)
+    monkeypatch.setattr(server_module, "attend", attend)
     server_module.serve(requests, answers)
     assert asked == [{}]
     for descriptor in (answers, requests, asks):
@@ -195,7 +195,7 @@ def test_files_of_the_current_folder_shadow_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_what_is_not_a_number_is_null_with_its_reason() -> None:
-    found = _as_json(Measurement({"loss": math.nan, "count": 3}, {"loss": [1.0, math.nan]}, {"loss": [1.0, math.inf]}))
+    found = as_json(Measurement({"loss": math.nan, "count": 3}, {"loss": [1.0, math.nan]}, {"loss": [1.0, math.inf]}))
     assert found["metrics"] == {"loss": None, "loss_reason": "the value is nan", "count": 3}
     assert found["samples"] == {"loss": [1.0]}
     assert found["series"] == {"loss": [1.0, None]}
@@ -300,12 +300,8 @@ def test_the_environment_names_no_person_and_no_place(server: WorkerServer) -> N
 
 
 PARENT = """
-import sys
 from revbench.case import Case
-from revbench.probes.measurement import Measurement
-from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
-from revbench.runner.worker import _as_json
 WorkerServer().measure([Case(model="tests.runner.faults:hangs", batch_size=2)], "parameters")
 """
 
@@ -382,8 +378,6 @@ def test_oom_kills_are_read_from_the_control_group(tmp_path: Path) -> None:
 
 
 def test_sigkill_is_oom_only_if_the_counter_rose() -> None:
-    from revbench.runner.server import _explain
-
-    assert _explain(-signal.SIGKILL, True)["status"] == "oom"
-    assert _explain(-signal.SIGKILL, False)["status"] == "crashed"
-    assert _explain(-signal.SIGSEGV, True)["status"] == "crashed"
+    assert explain(-signal.SIGKILL, True)["status"] == "oom"
+    assert explain(-signal.SIGKILL, False)["status"] == "crashed"
+    assert explain(-signal.SIGSEGV, True)["status"] == "crashed"

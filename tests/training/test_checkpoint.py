@@ -21,12 +21,12 @@ from revbench.case import Case
 from revbench.errors import UserError
 from revbench.training.checkpoint import (
     Checkpoints,
-    _sealed,
-    _with_digest,
     largest_checkpoint_bytes,
     random_states,
     restore,
+    sealed,
     state_of,
+    with_digest,
 )
 from revbench.training.loop import measure_training
 from revbench.training.series_file import COLUMNS, SeriesFile
@@ -227,7 +227,7 @@ class Evil:
 
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "training.pt").write_bytes(_sealed({"version": 3, "evil": Evil()}))
+    (tmp_path / "training.pt").write_bytes(sealed({"version": 3, "evil": Evil()}))
     with pytest.raises(UserError, match="can't be read"):
         Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
     assert not (tmp_path / "pwned").exists()
@@ -257,7 +257,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is_stays_packed(tmp_path: Pat
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
-    (tmp_path / "training.pt").write_bytes(_with_digest(packed.getvalue()))
+    (tmp_path / "training.pt").write_bytes(with_digest(packed.getvalue()))
     with pytest.raises(UserError, match="can't be read"):
         Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
 
@@ -282,7 +282,7 @@ def test_an_archive_with_two_lists_of_its_entries_is_refused(tmp_path: Path) -> 
     both = bytearray(bomb[:-22] + second)
     struct.pack_into("<I", both, len(both) - 22 + 16, list_offset)  # PyTorch goes by this, zipfile by the size
     assert [entry.filename for entry in zipfile.ZipFile(io.BytesIO(bytes(both))).infolist()] == ["a"]
-    (tmp_path / "training.pt").write_bytes(_with_digest(bytes(both)))
+    (tmp_path / "training.pt").write_bytes(with_digest(bytes(both)))
     with pytest.raises(UserError, match="can't be read"):
         Checkpoints(tmp_path, "training", most_bytes=MOST_BYTES).newest()
 
@@ -316,7 +316,7 @@ def test_a_checkpoint_of_every_network_is_smaller_than_its_bound(tmp_path: Path)
         inputs, targets = workload.batch()
         workload.loss(workload.model(inputs), targets).backward()
         workload.optimizer.step()
-        assert len(_sealed(state_of(workload, 3, **MORE))) < largest_checkpoint_bytes(workload.model)
+        assert len(sealed(state_of(workload, 3, **MORE))) < largest_checkpoint_bytes(workload.model)
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from revbench.errors import UserError
 from revbench.probes.measurement import Measurement
 from revbench.training.batches import MemorySupply
 from revbench.training.data import load_images
-from revbench.training.loop import _mean, measure_training
+from revbench.training.loop import mean, measure_training
 from revbench.training.ranks import Ranks
 from revbench.training.steps import Training
 from revbench.workload import build_workload
@@ -113,8 +113,8 @@ def test_fifty_steps_on_real_images_agree_in_float64() -> None:
 
 
 def test_a_training_that_diverged_has_no_mean() -> None:
-    assert _mean([1.0, 2.0]) == 1.5
-    assert math.isnan(_mean([1.0, None]))
+    assert mean([1.0, 2.0]) == 1.5
+    assert math.isnan(mean([1.0, None]))
 
 
 def test_a_batch_goes_through_in_as_many_parts_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revbench.paper.recipes import RECIPES
-from revbench.training.order import ALONE, Batches, Share, _mixed
+from revbench.training.order import ALONE, Batches, Share, mixed
 
 
 def batches(
@@ -96,6 +96,6 @@ def test_digits_are_not_mirrored() -> None:
 
 
 def test_seeds_steps_and_purposes_share_no_stream() -> None:
-    found = {_mixed(seed, number, purpose) for seed in range(30) for number in range(30) for purpose in (0, 1)}
+    found = {mixed(seed, number, purpose) for seed in range(30) for number in range(30) for purpose in (0, 1)}
     assert len(found) == 1800
     assert all(0 <= value < 2**63 for value in found)

@@ -62,8 +62,8 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         for case, columns in members:
             label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
             steps, colour = _column(columns, "step"), _colour(case)
-            left.plot(steps, _smooth(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
-            right.plot(steps, _smooth(_column(columns, "error"), window) * 100, ":", color=colour, linewidth=1.3)
+            left.plot(steps, running_means(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
+            right.plot(steps, running_means(_column(columns, "error"), window) * 100, ":", color=colour, linewidth=1.3)
             validation = _column(columns, "validation_error") * 100
             at = ~np.isnan(validation)
             right.plot(steps[at], validation[at], "-o", color=colour, linewidth=1.4, markersize=3.5, label=label)
@@ -123,7 +123,7 @@ def _column(columns: dict[str, list[Any]], name: str) -> Array:
     return np.asarray([np.nan if value is None else value for value in columns[name]], dtype=np.float64)
 
 
-def _smooth(values: Array, window: int) -> Array:
+def running_means(values: Array, window: int) -> Array:
     """Returns the mean of the finite ones of the last `window` values, of fewer at the beginning; NaN where there is none."""
     there = np.isfinite(values)
     total = np.insert(np.cumsum(np.where(there, values, 0.0)), 0, 0.0)
@@ -136,7 +136,7 @@ def _smooth(values: Array, window: int) -> Array:
 
 def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor: float, window: int) -> None:
     length = min(len(columns["step"]) for columns in members)
-    curves = np.stack([_smooth(_column(columns, name), window)[:length] for columns in members]) * factor
+    curves = np.stack([running_means(_column(columns, name), window)[:length] for columns in members]) * factor
     at = ~np.isnan(curves).any(0)  # validation has figures at some steps only
     steps, curves = _column(members[0], "step")[:length][at], curves[:, at]
     axes.fill_between(steps, curves.min(0), curves.max(0), color=COLOURS["stored"], alpha=0.25, linewidth=0)

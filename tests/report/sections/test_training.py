@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from revbench.case import Case
-from revbench.report.charts.training import _smooth
+from revbench.report.charts.training import running_means
 from revbench.report.document import Paragraph, Report
 from revbench.report.sections.training import MARGIN, equivalence
 from revbench.training.series_file import COLUMNS, SeriesFile
@@ -182,7 +182,7 @@ def test_a_series_that_can_not_be_drawn_is_left_out(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(-10, 10) | st.just(math.nan), min_size=1, max_size=30), st.integers(1, 8))
 def test_running_means_pass_over_what_is_not_there(values: list[float], window: int) -> None:
-    found = _smooth(np.asarray(values), window)
+    found = running_means(np.asarray(values), window)
     for i, value in enumerate(found):
         there = [v for v in values[max(i + 1 - window, 0) : i + 1] if not math.isnan(v)]
         assert math.isnan(value) if not there else value == pytest.approx(sum(there) / len(there), abs=1e-9)
