@@ -210,7 +210,7 @@ class Case:
     def check_fields(self) -> None:
         """Raise a `UserError` if a field has a value that it can't have, whatever the others are."""
         for field in dataclasses.fields(self):
-            field.metadata["bound"].check(field.name, getattr(self, field.name))
+            check_field(field.name, getattr(self, field.name))
 
     def check(self) -> Case:
         """Say what is wrong with this case, as far as can be told without building it.
@@ -254,14 +254,20 @@ def is_gpu(device: str) -> bool:
     return device.startswith("cuda")
 
 
+def check_field(name: str, value: Any) -> None:
+    """Raise a `UserError` if a field can't have a value."""
+    _FIELDS[name].metadata["bound"].check(name, value)
+
+
 def about(name: str) -> str:
     """Returns what a field of a case is, as a sentence for the help of a command."""
-    text: str = next(f.metadata["about"] for f in dataclasses.fields(Case) if f.name == name)
-    text = text.replace("`", "")
+    text: str = _FIELDS[name].metadata["about"].replace("`", "")
     return f"{text[:1].upper()}{text[1:]}."
 
 
+_FIELDS = {field.name: field for field in dataclasses.fields(Case)}
+
 # `help(Case)` says of each field what stands at it.
 Case.__doc__ = f"{Case.__doc__ or ''}" + "\n".join(
-    f"        {field.name}: {field.metadata['about']}." for field in dataclasses.fields(Case)
+    f"        {field.name}: {field.metadata['about']}." for field in _FIELDS.values()
 )

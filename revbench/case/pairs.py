@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from revbench.case.definition import Case
-from revbench.choices import STRATEGIES
+from revbench.case.definition import Case, check_field
 from revbench.errors import UserError
 from revbench.paper.catalogue import CATALOGUE
 
@@ -60,8 +59,7 @@ def model_cases(models: Sequence[str], strategies: Sequence[str], base: Case, *,
         known = CATALOGUE.get(model)
         default = known.default_strategy if known is not None else "reconstructed"
         for strategy in strategies or (default,):
-            if strategy not in STRATEGIES and not strategy.startswith("torch_"):
-                raise UserError(f"unknown strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}")
+            check_field("strategy", strategy)
             cases += [base.replace(model=model, strategy=strategy, seed=seed) for seed in seeds]
     return cases
 

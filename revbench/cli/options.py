@@ -12,9 +12,9 @@ from revbench.case import about
 DEFAULT_BATCH_SIZE = 16  # of a command that only measures or predicts
 
 
-def field_option(name: str, *declarations: str, **settings: Any) -> Any:
-    """Returns an option that sets a field of every case."""
-    return typer.Option(*declarations, help=about(name), **settings)
+def field_option(name: str, *declarations: str, more: str = "", **settings: Any) -> Any:
+    """Returns an option that sets a field of every case; `more` is said after what the field is."""
+    return typer.Option(*declarations, help=f"{about(name)} {more}".strip(), **settings)
 
 
 Models = Annotated[list[str], typer.Argument(help="Catalogue names, or package.module:factory.")]

@@ -23,16 +23,12 @@ def train(
     nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last place.")] = 1,
     seeds: Annotated[int, typer.Option(help="Trainings of each, on other weights and batches.")] = 1,
     seed: Annotated[int, typer.Option(help="The first.")] = 0,
-    recipe: Annotated[
-        str | None, typer.Option(help="cifar or imagenet. Default: the paper's for these networks.")
-    ] = None,
+    recipe: Annotated[str | None, field_option("recipe", more="Default: the paper's for these networks.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Default: the recipe's 80,000 or 600,000. The schedule is scaled.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Instead of --steps.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images a step, of all processes together. Default: the recipe's 100 or 256.")
-    ] = None,
+    batch_size: Annotated[int | None, field_option("batch_size", more="Default: the recipe's 100 or 256.")] = None,
     data: Annotated[
         str, typer.Option(help="digits, cifar10, cifar100, imagenet, or a folder of images as PATH or LABEL=PATH.")
     ] = "digits",

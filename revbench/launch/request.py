@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from revbench.case import DEFAULT_CLASSES, Case
+from revbench.case import DEFAULT_CLASSES, Case, check_field
 from revbench.case.pairs import model_cases, pair_cases, pair_of, recipe_of
-from revbench.errors import UserError, unknown
+from revbench.errors import UserError
 from revbench.paper.catalogue import CATALOGUE
 from revbench.paper.recipes import RECIPES, Recipe
 from revbench.training.sources import DIGITS, count_classes, count_training_images, split_data_option
@@ -108,8 +108,8 @@ class Request:
                 raise UserError(f"--{name.replace('_', '-')}={value} must be at least {least}")
         if world_size > 1 and self.fields["sync_batch_norm"] and self.options["drift_every"]:
             raise UserError("--drift-every measures in one process alone; omit it or --sync-batch-norm")
-        if self.recipe is not None and self.recipe not in RECIPES:
-            raise unknown("recipe", self.recipe, RECIPES)
+        if self.recipe is not None:
+            check_field("recipe", self.recipe)
 
 
 def count_steps(recipe: Recipe, steps: int | None, epochs: float | None, images: int, batch_size: int) -> int:

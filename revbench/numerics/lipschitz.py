@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from revbench.backprop import ReversibleBlock
+from revbench.case import is_gpu
 from revbench.numerics.passes import autocast_to, device_of, dropout_in_float32, random_states_kept, seed_generators
 
 Function = Callable[[Tensor], Tensor]
@@ -147,7 +148,7 @@ def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: 
         NotImplementedError: no block of `revbench.reversible` inside.
     """
     device = device_of(model)
-    with random_states_kept(), dropout_in_float32() if device == "cuda" else nullcontext():
+    with random_states_kept(), dropout_in_float32() if is_gpu(device) else nullcontext():
         model = copy.deepcopy(model)
         names = {m: name for name, m in model.named_modules() if isinstance(m, ReversibleBlock)}
         calls: list[tuple[ReversibleBlock, tuple[Tensor, ...], tuple[Tensor, ...]]] = []

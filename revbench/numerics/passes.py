@@ -16,6 +16,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
 
+from revbench.case import is_gpu
 from revbench.errors import first_line
 from revbench.module_calls import around_module_calls, unless_entered
 from revbench.nested import dense
@@ -117,7 +118,7 @@ class Step:
         try:
             with (
                 torch.enable_grad(),
-                dropout_in_float32() if device == "cuda" else nullcontext(),
+                dropout_in_float32() if is_gpu(device) else nullcontext(),
                 autocast_to(self.autocast, device),
             ):
                 return float(self.loss(model(inputs), targets).item())
@@ -131,7 +132,7 @@ class Step:
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(autocast_to("none", device))  # backward, too, is not to know of an autocast around us
-            if device == "cuda":
+            if is_gpu(device):
                 stack.enter_context(dropout_in_float32())
             if switches is not None:
                 stack.enter_context(switches.watching())
@@ -157,7 +158,7 @@ class Step:
             if not torch.isfinite(value).all():
                 raise FloatingPointError(f"the gradient of {name} is not finite, on the way back first that of {key}")
         buffers = {key: value.clone() for key, value in model.named_buffers()}
-        random_state = (torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device == "cuda" else []))
+        random_state = (torch.get_rng_state(), *([torch.cuda.get_rng_state()] if is_gpu(device) else []))
         return Pass(gradient, loss.item(), switches, None, buffers, random_state, own)
 
     def _first_not_finite(self, model: nn.Module, inputs: Any, device: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from revbench.case import check_field
 from revbench.errors import UserError, unknown
 from revbench.pytest_plugin.collection import parse_shard
 from revbench.tiers import TIERS
@@ -49,8 +49,8 @@ def check_tier_and_device(option: Any) -> None:
         parse_shard(option.revbench_shard)
     if option.revbench_tier not in TIERS:
         raise unknown("tier", option.revbench_tier, TIERS)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", option.revbench_device):
-        raise unknown("device", option.revbench_device, ("auto", "cpu", "cuda", "cuda:N"))
+    if option.revbench_device != "auto":
+        check_field("device", option.revbench_device)
 
 
 def _given(arguments: Sequence[str], name: str) -> bool:
