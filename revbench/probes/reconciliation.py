@@ -7,30 +7,51 @@ tensors, unique set, resident set of the worker.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from revbench.probes.measurement import Value
 
-# Each gap: its metric, and the values it lies between, all peaks or high-water marks of the worker.
+LEVELS: Mapping[str, str] = {
+    "peak_bytes": "live tensors", "requested_peak_bytes": "requested", "allocated_peak_bytes": "allocated",
+    "reserved_peak_bytes": "reserved", "nvml_process_bytes": "process (NVML)", "nvml_device_used_bytes": "device (NVML)",
+    "unique_set_bytes": "unique set", "rss_bytes": "resident set",
+}  # fmt: skip
+
+
+class Gap(NamedTuple):
+    """The difference of two neighbours in the chain, all of them peaks or high-water marks of the worker.
+
+    Attributes:
+        name: of its metric.
+        below, above: names of the metrics that it lies between, keys of `LEVELS`.
+        head: what tables and pictures call it.
+        words: what it is made of.
+    """
+
+    name: str
+    below: str
+    above: str
+    head: str
+    words: str
+
+
 GPU_CHAIN = (
-    ("workspace_bytes", "peak_bytes", "requested_peak_bytes"),
-    ("rounding_bytes", "requested_peak_bytes", "allocated_peak_bytes"),
-    ("cache_bytes", "allocated_peak_bytes", "reserved_peak_bytes"),
-    ("context_bytes", "reserved_peak_bytes", "nvml_process_bytes"),
-    ("others_bytes", "nvml_process_bytes", "nvml_device_used_bytes"),
-)
+    Gap("workspace_bytes", "peak_bytes", "requested_peak_bytes", "workspace", "workspace of kernels, cuDNN and cuBLAS"),
+    Gap(
+        "rounding_bytes", "requested_peak_bytes", "allocated_peak_bytes", "rounding",
+        "rounding of the allocator, remainders that it does not split off",
+    ),
+    Gap("cache_bytes", "allocated_peak_bytes", "reserved_peak_bytes", "cache, fragmentation", "cache and fragmentation"),
+    Gap("context_bytes", "reserved_peak_bytes", "nvml_process_bytes", "context", "CUDA context and libraries"),
+    Gap("others_bytes", "nvml_process_bytes", "nvml_device_used_bytes", "other processes", "other processes"),
+)  # fmt: skip
 CPU_CHAIN = (
-    ("interpreter_bytes", "peak_bytes", "unique_set_bytes"),
-    ("shared_bytes", "unique_set_bytes", "rss_bytes"),
-)
-GAP_WORDS: Mapping[str, str] = {
-    "workspace_bytes": "workspace of kernels, cuDNN and cuBLAS",
-    "rounding_bytes": "rounding of the allocator, remainders that it does not split off",
-    "cache_bytes": "cache and fragmentation",
-    "context_bytes": "CUDA context and libraries",
-    "others_bytes": "other processes",
-    "interpreter_bytes": "Python, libraries, workspace, malloc's reserve",
-    "shared_bytes": "shared with the server it was forked from",
-}
+    Gap(
+        "interpreter_bytes", "peak_bytes", "unique_set_bytes", "Python, malloc",
+        "Python, libraries, workspace, malloc's reserve",
+    ),
+    Gap("shared_bytes", "unique_set_bytes", "rss_bytes", "shared", "shared with the server it was forked from"),
+)  # fmt: skip
 
 
 def reconcile(metrics: Mapping[str, Value]) -> dict[str, Value]:
@@ -46,12 +67,12 @@ def reconcile(metrics: Mapping[str, Value]) -> dict[str, Value]:
         A metric for each gap of the chain of the row's device; None with the reason where a value is missing.
     """
     found: dict[str, Value] = {}
-    for gap, below, above in GPU_CHAIN if "requested_peak_bytes" in metrics else CPU_CHAIN:
-        low, high = metrics.get(below), metrics.get(above)
+    for gap in GPU_CHAIN if "requested_peak_bytes" in metrics else CPU_CHAIN:
+        low, high = metrics.get(gap.below), metrics.get(gap.above)
         if isinstance(low, int) and isinstance(high, int):
-            found[gap] = high - low
+            found[gap.name] = high - low
         else:
-            missing = below if not isinstance(low, int) else above
-            found[gap] = None
-            found[f"{gap}_reason"] = f"{missing}: {metrics.get(f'{missing}_reason', 'not measured')}"
+            missing = gap.below if not isinstance(low, int) else gap.above
+            found[gap.name] = None
+            found[f"{gap.name}_reason"] = f"{missing}: {metrics.get(f'{missing}_reason', 'not measured')}"
     return found

@@ -64,7 +64,7 @@ def ignore(message: Any) -> None:
 
 def test_the_chain_of_a_gpu_names_every_gap() -> None:
     levels = [100, 130, 150, 200, 700, 900]
-    names = [GPU_CHAIN[0][1], *(above for _, _, above in GPU_CHAIN)]
+    names = [GPU_CHAIN[0].below, *(gap.above for gap in GPU_CHAIN)]
     found = reconcile(dict(zip(names, levels, strict=True)))
     assert found == {
         "workspace_bytes": 30, "rounding_bytes": 20, "cache_bytes": 50, "context_bytes": 500, "others_bytes": 200
@@ -84,7 +84,7 @@ def test_a_gap_beside_a_missing_figure_is_none_with_the_reason() -> None:
 
 def test_the_chain_of_the_cpu_ends_at_the_resident_set() -> None:
     metrics = measure_memory(build_workload(CASE), progress=ignore).metrics
-    gaps = [metrics[gap] for gap, _, _ in CPU_CHAIN]
+    gaps = [metrics[gap.name] for gap in CPU_CHAIN]
     assert metrics["peak_bytes"] + sum(gaps) == metrics["rss_bytes"]  # type: ignore[operator,arg-type]
     assert 0 < metrics["unique_set_bytes"] <= metrics["rss_bytes"] <= metrics["rss_peak_bytes"]  # type: ignore[operator]
 

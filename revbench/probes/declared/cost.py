@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from revbench.probes.declaration import Metric, Probe
 from revbench.probes.declared.builders import bytes_metric, process_bytes, word
+from revbench.probes.reconciliation import CPU_CHAIN, GPU_CHAIN, LEVELS, Gap
 from revbench.units import BYTES, CELSIUS, CHANGE, COUNT, FLOPS, JOULES, MEGAHERTZ, PERCENT, SECONDS, WATTS
 
 PHASES = ("forward", "backward", "optimizer")  # of a training step
@@ -56,15 +57,11 @@ TIME_INTERLEAVED = Probe(
     lines=(_SECONDS_LINE,),
 )
 
-_GAPS = {
-    "workspace": "from live tensors to requested: workspace of kernels, cuDNN and cuBLAS",
-    "rounding": "from requested to allocated: rounding of the allocator, remainders that it does not split off",
-    "cache": "from allocated to reserved: cache and fragmentation",
-    "context": "from reserved to the process: CUDA context and libraries",
-    "others": "from the process to the device: other processes",
-    "interpreter": "on the CPU, from live tensors to the unique set: Python, libraries, workspace, malloc's reserve",
-    "shared": "on the CPU, from the unique to the resident set: shared with the server it was forked from",
-}
+
+def _gap(gap: Gap) -> Metric:
+    about = f"gap from {LEVELS[gap.below]} to {LEVELS[gap.above]}: {gap.words}"
+    return Metric(gap.name, BYTES, about, "process bytes", head=gap.head)
+
 
 MEMORY = Probe(
     name="memory",
@@ -113,7 +110,7 @@ MEMORY = Probe(
         Metric("allocator_ooms", COUNT, "on a GPU, allocations that failed", "process bytes", "lower"),
         process_bytes("nvml_process_bytes", "on a GPU, what NVML says of the process", "NVML process"),
         process_bytes("nvml_device_used_bytes", "on a GPU, in use on the whole device", "device (NVML)"),
-        *(Metric(f"{name}_bytes", BYTES, f"gap {about}", "process bytes") for name, about in _GAPS.items()),
+        *map(_gap, (*GPU_CHAIN, *CPU_CHAIN)),
     ),
     lines=(
         "{peak_bytes} at peak, {activation_peak_bytes} above the steady state",

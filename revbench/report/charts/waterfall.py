@@ -9,10 +9,11 @@ from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import is_resnet, paired
 from revbench.probes.declared import MEMORY
+from revbench.probes.reconciliation import LEVELS
 from revbench.report.charts.canvas import canvas, svg_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
-from revbench.report.memory_chain import LEVELS, SHORT, chain_of, reconciled_cases
+from revbench.report.memory_chain import chain_of, reconciled_cases
 from revbench.units import human_bytes
 
 _CROWDED = 6  # bars, beyond which their numbers are turned
@@ -73,14 +74,14 @@ def _draw(axis: Any, bars: list[_Bar], *, crowded: bool) -> None:
 def _bars(evidence: Evidence, case: Case) -> list[_Bar]:
     """Up to the first number that is missing."""
     chain = chain_of(case)
-    first = evidence.value(case, MEMORY[chain[0][1]])
+    first = evidence.value(case, MEMORY[chain[0].below])
     if first is None:
         return []
-    bars = [_Bar(LEVELS[chain[0][1]], 0.0, first.median, True)]
-    for gap, below, above in chain:
-        low, high = evidence.value(case, MEMORY[below]), evidence.value(case, MEMORY[above])
+    bars = [_Bar(LEVELS[chain[0].below], 0.0, first.median, True)]
+    for gap in chain:
+        low, high = evidence.value(case, MEMORY[gap.below]), evidence.value(case, MEMORY[gap.above])
         if low is None or high is None:
             break
-        bars.append(_Bar(SHORT[gap], low.median, high.median - low.median, False))
-        bars.append(_Bar(LEVELS[above], 0.0, high.median, True))
+        bars.append(_Bar(gap.head, low.median, high.median - low.median, False))
+        bars.append(_Bar(LEVELS[gap.above], 0.0, high.median, True))
     return bars

@@ -9,11 +9,11 @@ from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import paired
 from revbench.probes import Metric
 from revbench.probes.declared import LEAK, MEMORY, NVML
-from revbench.probes.reconciliation import GAP_WORDS, GPU_CHAIN
+from revbench.probes.reconciliation import GPU_CHAIN, LEVELS
 from revbench.report.charts.waterfall import waterfalls
 from revbench.report.document import MISSING, Section, Table, leading
 from revbench.report.evidence import Evidence
-from revbench.report.memory_chain import LEVELS, SHORT, chain_of, reconciled_cases
+from revbench.report.memory_chain import chain_of, reconciled_cases
 from revbench.report.table import Column, lay_out, value_column, words
 from revbench.units import human_bytes
 
@@ -30,15 +30,16 @@ def reconciliation_table(evidence: Evidence) -> Table | None:
     if not cases:
         return None
     chain = chain_of(cases[0])
-    names = [chain[0][1]]
-    for gap, _, above in chain:
-        names += [gap, above]
+    numbers = [value_column(evidence, MEMORY[chain[0].below], LEVELS[chain[0].below])]
+    for gap in chain:
+        numbers.append(value_column(evidence, MEMORY[gap.name], f"+ {gap.head}"))
+        numbers.append(value_column(evidence, MEMORY[gap.above], LEVELS[gap.above]))
     columns = [
         words("Network", lambda case: title_of(case.model)),
         words("Strategy", strategy_of),
-        *(value_column(evidence, MEMORY[name], LEVELS.get(name) or f"+ {SHORT[name]}") for name in names),
+        *numbers,
     ]
-    meant = "; ".join(f"{SHORT[gap]}: {GAP_WORDS[gap]}" for gap, _, _ in chain if GAP_WORDS[gap] != SHORT[gap])
+    meant = "; ".join(f"{gap.head}: {gap.words}" for gap in chain if gap.words != gap.head)
     notes = [f"Peaks of a fresh process; a gap is the difference of its neighbours. {meant[:1].upper()}{meant[1:]}."]
     if chain is GPU_CHAIN:
         retries, ooms = (sum(_all(evidence, cases, MEMORY[n])) for n in ("allocation_retries", "allocator_ooms"))
