@@ -182,6 +182,10 @@ class Case:
         """Returns the same case with all activations stored: what its strategy is compared with."""
         return self.replace(strategy="stored", nonreversible="kept", kept_half_blocks=0, certify=False)
 
+    def under(self, strategy: str, nonreversible: str) -> Case:
+        """Returns the same case under a strategy; what can't be reversed is always kept under ``stored``."""
+        return self.replace(strategy=strategy, nonreversible="kept" if strategy == "stored" else nonreversible)
+
     def in_float32(self) -> Case:
         """Returns the same case in plain float32: what cases that differ in their arithmetic have in common."""
         return self.replace(dtype="float32", autocast="none", tf32_matmul=False, tf32_convolution=False)

@@ -1,1 +1,1 @@
-"""What starts trainings: the request, the command with its board, and torchrun's processes."""
+"""What commands start: measurements of models, and trainings with their request, their board and torchrun's processes."""

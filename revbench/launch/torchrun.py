@@ -190,7 +190,7 @@ class Leader(Participant):
             answer = self.take_part(number, task, progress)
         if answer["status"] == "ok":
             ids = dict.fromkeys(environment["environment_id"] for environment in self.environments)
-            for found in answer["found"]:
+            for found in answer["measurements"]:
                 found["metrics"][TRAINING["rank_environment_ids"].name] = " ".join(ids)
             return answer
         rank, cause = self._cause(number)

@@ -65,8 +65,7 @@ def estimate_all(
     predictions, batches, depths, problems = [], {}, {}, {}
     for base in dict.fromkeys(stored):
         for strategy in strategies or predictor.strategies(base):
-            kept = "kept" if strategy == "stored" else nonreversible
-            case = base.replace(strategy=strategy, nonreversible=kept).check()
+            case = base.under(strategy, nonreversible).check()
             try:
                 predictions.append(predictor.predict(case))
             except NotImplementedError as error:

@@ -89,8 +89,8 @@ class WorkerServer:
             progress: called with each message of a probe that reports on its way.
 
         Returns:
-            ``status``; if it is ``ok`` also ``found``: for each case ``metrics``, ``samples``, ``series``; else ``message`` and
-            ``log_tail``, the end of what the worker printed.
+            ``status``; if it is ``ok`` also ``measurements``: for each case ``metrics``, ``samples``, ``series``; else
+            ``message`` and ``log_tail``, the end of what the worker printed.
 
         Raises:
             UserError: what the worker found wrong with the case.

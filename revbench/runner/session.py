@@ -65,7 +65,7 @@ class Session:
         answer = self.server.measure([case], PARAMETERS.name)
         if answer["status"] != "ok":
             raise UserError(f"model {case.model!r} can't be built: {answer['message']}")
-        return str(answer["found"][0]["metrics"]["strategies"]).split(", ")
+        return str(answer["measurements"][0]["metrics"]["strategies"]).split(", ")
 
     def measure(
         self,
@@ -161,7 +161,7 @@ class Session:
         )  # fmt: skip
         elapsed = time.perf_counter() - clock
         rows = []
-        for case, key, found in zip(cases, keys, answer.get("found", [{}] * len(cases)), strict=True):
+        for case, key, found in zip(cases, keys, answer.get("measurements", [{}] * len(cases)), strict=True):
             series = written if found else None
             if found.get("series"):
                 series = self.journal.add_series(key, found["series"])

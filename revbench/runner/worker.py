@@ -73,7 +73,7 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         measurements: Sequence[Measurement] = found if probe.takes_group else [found]
         if probe.name not in OURS:
             check_measurements(measurements, probe, len(cases))
-    return {"status": "ok", "found": [as_json(one) for one in measurements]}
+    return {"status": "ok", "measurements": [as_json(one) for one in measurements]}
 
 
 @contextmanager

@@ -21,10 +21,10 @@ CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=16, device="
 def test_time_and_memory_in_workers(server: WorkerServer) -> None:
     time = server.measure([CASE], "time", options={"max_seconds": 0.2})
     assert time["status"] == "ok", time
-    timed = time["found"][0]["metrics"]
+    timed = time["measurements"][0]["metrics"]
     assert 0 < timed["kernel_busy_share"] <= 1
     assert timed["launch_bound"] in (0, 1)
-    memory = server.measure([CASE], "memory")["found"][0]["metrics"]
+    memory = server.measure([CASE], "memory")["measurements"][0]["metrics"]
     assert memory["peak_bytes"] <= memory["allocated_peak_bytes"] <= memory["reserved_peak_bytes"]
     assert memory["nvml_process_bytes"] is None or memory["nvml_process_bytes"] > memory["reserved_peak_bytes"]
 
@@ -65,7 +65,7 @@ def test_predicted_is_allocated_without_workspace(server: WorkerServer, model: s
         case = Case(model=model, strategy=strategy, batch_size=batch_size, device="cuda")
         row = server.measure([case], "memory", options={"timeline": False})
         assert row["status"] == "ok", row
-        found = row["found"][0]["metrics"]
+        found = row["measurements"][0]["metrics"]
         predicted = predictor.predict(case).step.peak_bytes
         without = found["allocated_peak_bytes"] - found["workspace_bytes"]
         assert predicted == pytest.approx(without, rel=0.03, abs=8 * 2**20), case.id
@@ -77,23 +77,23 @@ def test_predicted_is_allocated_without_workspace(server: WorkerServer, model: s
 def test_the_sampler_costs_less_than_a_percent(server: WorkerServer) -> None:
     row = server.measure([CASE.replace(batch_size=256)], "nvml")
     assert row["status"] == "ok", row
-    metrics = row["found"][0]["metrics"]
+    metrics = row["measurements"][0]["metrics"]
     assert abs(metrics["sampler_slowdown"]) < 0.01
     assert metrics["nvml_process_peak_bytes"] is None or metrics["nvml_process_peak_bytes"] > 0
 
 
 def test_history_and_energy(server: WorkerServer) -> None:
-    history = server.measure([CASE], "memory_history")["found"][0]
-    memory = server.measure([CASE], "memory")["found"][0]["metrics"]
+    history = server.measure([CASE], "memory_history")["measurements"][0]
+    memory = server.measure([CASE], "memory")["measurements"][0]["metrics"]
     for kind in ("requested", "reserved"):
         assert max(history["series"][f"{kind}_bytes"]) == pytest.approx(memory[f"{kind}_peak_bytes"], rel=0.02)
-    energy = server.measure([CASE], "energy")["found"][0]["metrics"]
+    energy = server.measure([CASE], "energy")["measurements"][0]["metrics"]
     assert energy["joules_per_step"] is None or energy["joules_per_step"] > 0
 
 
 def test_a_memory_limit_is_kept(server: WorkerServer) -> None:
     limit = 2**30
-    (fit,) = server.measure([CASE.replace(batch_size=1, memory_limit_bytes=limit)], "fit")["found"]
+    (fit,) = server.measure([CASE.replace(batch_size=1, memory_limit_bytes=limit)], "fit")["measurements"]
     size = fit["metrics"]["largest_batch_size"]
     fits, does_not = CASE.replace(batch_size=size // 2), CASE.replace(batch_size=2 * size)
     statuses = [
@@ -119,7 +119,7 @@ def test_drift_in_every_arithmetic(server: WorkerServer, fields: dict[str, objec
     case = CASE.replace(batch_size=8, **fields)
     found = server.measure([case], "drift", options={"draws": 2})
     assert found["status"] == "ok", found
-    m = found["found"][0]["metrics"]
+    m = found["measurements"][0]["metrics"]
     assert 0 < m["smooth_error_epsilons"] < 1000
     assert m["trace"] is None
     assert m["coarse_casts"] is None
@@ -139,4 +139,4 @@ def test_dropout_of_drift_is_the_same_in_every_dtype() -> None:
 def test_determinism_is_told(server: WorkerServer) -> None:
     found = server.measure([CASE.replace(deterministic=True)], "determinism")
     if found["status"] == "ok":  # an operation without a deterministic kernel is an error of PyTorch's own
-        assert found["found"][0]["metrics"]["identical"] == 1
+        assert found["measurements"][0]["metrics"]["identical"] == 1

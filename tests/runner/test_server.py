@@ -47,7 +47,7 @@ def test_a_fault_is_a_status(server: WorkerServer, name: str, status: str, messa
     assert found["status"] == status
     assert message in found["message"]
     assert "\n" not in found["message"]
-    assert server.measure([case("healthy")], "parameters")["found"][0]["metrics"] == {
+    assert server.measure([case("healthy")], "parameters")["measurements"][0]["metrics"] == {
         "parameters": 30_730, "strategies": "stored",
     }  # fmt: skip
 
@@ -250,7 +250,7 @@ def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
     for allocator in ("default", "pinned"):
         subject = Case(model="resnet-32", batch_size=32, allocator=allocator)
         row = server.measure([subject], "time", options={"min_rounds": 3, "max_seconds": 0.0})
-        faults[allocator] = row["found"][0]["metrics"]["minor_faults_per_step"]
+        faults[allocator] = row["measurements"][0]["metrics"]["minor_faults_per_step"]
     assert faults["pinned"] < 0.2 * faults["default"], faults
 
 

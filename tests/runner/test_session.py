@@ -159,7 +159,9 @@ class Answers:
     def measure(self, cases: list[Case], probe: str, **settings: Any) -> dict[str, Any]:
         status = self.statuses.pop(0)
         found = [{"metrics": {"weights_sha256": "abc"}}]
-        return {"status": status, "found": found} if status == "ok" else {"status": status, "message": "so it was"}
+        return (
+            {"status": status, "measurements": found} if status == "ok" else {"status": status, "message": "so it was"}
+        )
 
 
 @pytest.mark.parametrize("status", ["oom", "timeout", "crashed"])
