@@ -26,7 +26,7 @@ from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, Factory
 from revbench.choices import STRATEGIES
 from revbench.errors import UserError
 from revbench.models.synchronised import synchronise_batch_norm
-from revbench.nested import map_tensors
+from revbench.observing.nested import map_tensors
 from revbench.paper.recipes import RECIPES
 
 MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
@@ -61,7 +61,7 @@ class Workload:
         """Move tensors to the case's device, floating-point ones into its dtype and memory format.
 
         Args:
-            value: a tensor, or tensors in tuples, lists, mappings, dataclasses (`revbench.nested`).
+            value: a tensor, or tensors in tuples, lists, mappings, dataclasses (`revbench.observing.nested`).
         """
         return map_tensors(self._placed, value)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,17 @@ def server() -> Iterator[WorkerServer]:
         yield found
 
 
+@pytest.fixture
+def one_server(server: WorkerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that this process opens use the session's server instead of starting one, which takes seconds."""
+    monkeypatch.setattr("revbench.runner.opening.WorkerServer", lambda: nullcontext(server))
+
+
 Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+def cli(one_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
     """The command line in this process, in an empty folder: exit code, what it printed, what it complained of."""
 
     def call(*arguments: str) -> tuple[int, str, str]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from revbench.case import Case, is_gpu
 from revbench.errors import UserError
-from revbench.nested import map_tensors
 from revbench.numerics.drift_record import DriftRecord
 from revbench.numerics.gradients import GradientDrift, compare_gradients
 from revbench.numerics.networks import SetStrategy, set_strategies
 from revbench.numerics.passes import Loss, random_states_kept, seed_generators
+from revbench.observing.nested import map_tensors
 
 _OTHER_BATCHES = 2  # by which the noise of a batch is measured
 Batch = tuple[Any, Any] | Callable[[], tuple[Any, Any]]

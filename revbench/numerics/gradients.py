@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from revbench.backprop import Certificate, StrategyModule
-from revbench.nested import map_tensors
 from revbench.numerics.activations import ActivationError, Reconstructions, round_trips
 from revbench.numerics.components import Components, compare_components
 from revbench.numerics.derivative import norm_of
@@ -29,6 +28,7 @@ from revbench.numerics.reference import (
 )
 from revbench.numerics.switches import Switches
 from revbench.numerics.twins import check_twins
+from revbench.observing.nested import map_tensors
 
 _SAME_BATCH = 1e-5  # a noise below this is that of one batch, drawn again
 

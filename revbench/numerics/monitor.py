@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from revbench.errors import UserError, first_line
-from revbench.nested import map_tensors
 from revbench.numerics.gradients import GradientDrift, compare_gradients
 from revbench.numerics.networks import SetStrategy, set_strategies
+from revbench.observing.nested import map_tensors
 
 
 @dataclass(frozen=True)

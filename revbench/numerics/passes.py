@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from revbench.case import is_gpu
 from revbench.errors import first_line
-from revbench.module_calls import around_module_calls, unless_entered
-from revbench.nested import dense
 from revbench.numerics.switches import Switches
+from revbench.observing.module_calls import around_module_calls, unless_entered
+from revbench.observing.nested import dense
 
 Loss = Callable[[Any, Any], Tensor]
 

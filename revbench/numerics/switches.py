@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from revbench.backprop.recording import Call, calls_now
 from revbench.backprop.replay import watched_relus
-from revbench.module_calls import around_module_calls, unless_entered
+from revbench.observing.module_calls import around_module_calls, unless_entered
 
 _SOME = 8192  # of an activation's numbers are looked at
 _NEAR_ZERO = 0.1  # of their root mean square: within which their density is taken for that at zero

@@ -11,7 +11,7 @@ from torch import nn
 from revbench.errors import UserError
 from revbench.numerics.passes import Loss, seed_generators
 from revbench.numerics.reference import float64_by_default, wide
-from revbench.operator_calls import EachOperator
+from revbench.observing.operator_calls import EachOperator
 
 _SAME = 1e-8  # relative, within which two losses of one function are in float64: sums in another order
 

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from revbench.case import Case
-from revbench.operator_calls import EachOperator
+from revbench.observing.operator_calls import EachOperator
 from revbench.probes.tracked_step import track_step
 from revbench.workload import build_workload
 

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.nested import map_tensors
+from revbench.observing.nested import map_tensors
 from revbench.workload import Workload, build_workload, make_optimizer
 
 _DEEPENED = "revbench.prediction.depth:"  # networks of the catalogue, as deep as is tried

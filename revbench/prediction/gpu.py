@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from revbench.module_calls import around_module_calls, unless_entered
+from revbench.observing.module_calls import around_module_calls, unless_entered
 
 _MIB = 2**20
 _FLASH_WIDTH = 256  # of a head, at most

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.certificate import checksum
-from revbench.module_calls import around_module_calls
-from revbench.nested import dense
+from revbench.observing.module_calls import around_module_calls
+from revbench.observing.nested import dense
 from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload, build_workload
 

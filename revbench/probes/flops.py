@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from revbench.operator_calls import EachOperator
+from revbench.observing.operator_calls import EachOperator
 from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.probes.operations import Operations
 from revbench.workload import Workload, build_workload

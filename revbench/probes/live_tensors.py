@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from revbench.operator_calls import Tell
+from revbench.observing.operator_calls import Tell
 
 _DEVICE = torch.ops.prim.device.default  # a fake tensor that is asked where it is; no operation of the step
 

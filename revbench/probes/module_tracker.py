@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.autograd import _get_sequence_nr as nodes_made  # type: ignore[attr-defined]
 
-from revbench.module_calls import around_module_calls
+from revbench.observing.module_calls import around_module_calls
 
 
 class ModuleTracker:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revbench.nested import tensors_in
-from revbench.operator_calls import Tell
+from revbench.observing.nested import tensors_in
+from revbench.observing.operator_calls import Tell
 from revbench.probes.declared import PHASES
 from revbench.probes.live_tensors import LiveTensors
 from revbench.probes.module_tracker import ModuleTracker

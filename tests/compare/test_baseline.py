@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+import revbench
+from revbench.case import Case
 from tests.conftest import run_command
 
 NETWORK = """
@@ -39,7 +43,7 @@ from revbench import Case
 
 def test_mine(revbench):
     case = Case(model="network:make", strategy="reconstructed", batch_size=16)
-    revbench.measure(case, "drift", draws=8, first_draw=FIRST)
+    revbench.measure(case, "drift", draws=8, first_draw=100)
 """
 OWN = """
 import network
@@ -51,14 +55,14 @@ def test_gradient(revbench_drift):
 """
 
 
-def test_a_baseline_in_a_users_own_suite(tmp_path: Path) -> None:
+def test_a_baseline_in_a_users_own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_server: None) -> None:
     (tmp_path / "network.py").write_text(NETWORK)
-    for name, first in (("bench_first.py", 0), ("bench_other_draws.py", 100)):
-        (tmp_path / name).write_text(SUITE.replace("FIRST", str(first)))
+    (tmp_path / "bench_mine.py").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    case = Case(model="network:make", strategy="reconstructed", batch_size=16)
+    revbench.measure(case, "drift", options={"drift": {"draws": 8, "first_draw": 0}}, output="before")
     path = {"PYTHONPATH": str(tmp_path)}
-    made = run_command("--benchmark", "bench_first.py", "--revbench-output=before", cwd=tmp_path, **path)
-    assert made.returncode == 0, made.stdout + made.stderr
-    gate = ("--benchmark", "bench_other_draws.py", "--revbench-baseline=before")
+    gate = ("--benchmark", "bench_mine.py", "--revbench-baseline=before")
     good = run_command(*gate, "--revbench-output=good", cwd=tmp_path, **path)
     assert good.returncode == 0, good.stdout
     assert "gate against before (like hardware): 3 metrics of 1 cases, 0 worse" in good.stdout
@@ -68,7 +72,7 @@ def test_a_baseline_in_a_users_own_suite(tmp_path: Path) -> None:
     assert "network:make reconstructed" in worse
     assert "most in blocks." in worse
     assert (tmp_path / "bad" / "report.html").is_file()
-    nowhere = run_command("--benchmark", "bench_first.py", "--revbench-baseline=nowhere", cwd=tmp_path, **path)
+    nowhere = run_command("--benchmark", "bench_mine.py", "--revbench-baseline=nowhere", cwd=tmp_path, **path)
     assert nowhere.returncode == 4
     assert "nowhere is not a run folder" in nowhere.stderr
     assert not (tmp_path / "reports").exists()

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from revbench.case import Case
-from revbench.operator_calls import EachOperator
+from revbench.observing.operator_calls import EachOperator
 from revbench.prediction import predict
 from revbench.probes.flops import measure_flops
 from revbench.probes.operations import Operations

@@ -20,6 +20,7 @@ from revbench.results.runs import Run, read_run
 from revbench.results.schema import KEYED_WITHOUT_OPTIONS
 from revbench.results.wire import WORD_COLUMNS
 from revbench.runner import registry as module
+from revbench.runner.client import WorkerServer
 from revbench.runner.registry import OURS, offered_names, probe_of, registry
 from revbench.runner.session import result_of
 from revbench.runner.worker import check_measurement, check_measurements
@@ -51,6 +52,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (site / f"{package}.py").write_text(source)
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.setenv("PYTHONPATH", str(site))
+        monkeypatch.setattr("revbench.runner.opening.WorkerServer", WorkerServer)  # one that has this path
         names.append(package)
         importlib.invalidate_caches()
         module.registry.cache_clear()

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revbench.nested import map_tensors, tensors_in
+from revbench.observing.nested import map_tensors, tensors_in
 
 Pair = namedtuple("Pair", "x mask")
 
