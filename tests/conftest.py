@@ -77,8 +77,12 @@ def interruptible(module: str, *arguments: str) -> list[str]:
 def run_command(
     *arguments: str, cwd: Path, timeout: float = 240, module: str = "pytest", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m module arguments`` as a user would: nothing of this test session's settings leaks in."""
+    """Run ``python -m module arguments`` as a user would: nothing of this test session's settings leaks in.
+
+    But for a plugin of the tests' own environment, hypothesis's, which takes a second to import.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
+    clean["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
     return subprocess.run(
         [sys.executable, "-m", module, *arguments], cwd=cwd, env={**clean, **environment}, timeout=timeout,
         capture_output=True, text=True, check=False,
