@@ -84,11 +84,8 @@ def test_run_of_an_ordinary_network(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_estimate(cli: Cli, tmp_path: Path) -> None:
-    arguments = (
-        "estimate", "revnet-38", "--strategy", "stored", "--strategy", "reconstructed", "--batch-size", "4",
-        "--fit", "16MiB",
-    )  # fmt: skip
-    code, out, err = cli(*arguments, "--plot", "step.svg")
+    fit = ("--strategy", "stored", "--batch-size", "4", "--fit", "16MiB")
+    code, out, err = cli("estimate", "revnet-38", *fit, "--plot", "step.svg")
     assert code == 0, err
     assert "464,890 parameters" in out
     assert "stored" in out
@@ -99,9 +96,9 @@ def test_estimate(cli: Cli, tmp_path: Path) -> None:
     assert picture.startswith("<?xml")
     assert [path.name for path in tmp_path.iterdir()] == ["step.svg"]
     chain = "revbench.peers:chain(kind=basic,blocks=4)"
-    code, out, _ = cli(*(chain if word == "revnet-38" else word for word in arguments), "--json")
+    code, out, _ = cli("estimate", chain, "--strategy", "reconstructed", *fit, "--json")
     assert code == 0
-    stored, reconstructed = json.loads(out)["predictions"]
+    reconstructed, stored = json.loads(out)["predictions"]
     assert stored["case"]["device"] == "cuda"
     assert stored["peak_bytes"] > reconstructed["peak_bytes"]
     assert stored["largest_batch"]["value"] < reconstructed["largest_batch"]["value"]
