@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from rich.console import Console
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.launch.board import Board
+from revbench.launch.measuring import Measured
 from revbench.launch.request import Request
 from revbench.launch.tasks import Task
 from revbench.launch.torchrun import Leader, follow
-from revbench.report import Written, report_if_it_ends_early, write_report
+from revbench.report import report_if_it_ends_early, write_report
 from revbench.results.journal import series_stem
 from revbench.results.runs import CHECKPOINTS
 from revbench.results.schema import Row, key_of
@@ -29,14 +29,6 @@ _DIGEST, _RESUMED = TRAINING["weights_sha256"], TRAINING["resume_note"]
 SILENCE_SECONDS = 3600.0  # without a step, an evaluated batch or a word: then a training is taken to hang
 
 
-@dataclass(frozen=True)
-class Ended:
-    """The row of each training, and the files of the report."""
-
-    rows: Sequence[Row]
-    written: Written
-
-
 def train_all(
     request: Request,
     *,
@@ -46,7 +38,7 @@ def train_all(
     retry: bool,
     quiet: bool,
     rank: Rank | None,
-) -> Ended | None:
+) -> Measured | None:
     """Train, write the rows, render the report and print it all, the digests of the final weights last.
 
     Args:
@@ -92,7 +84,7 @@ def train_all(
             if not row.ok and journal.has_checkpoint(series_stem(row.key)):
                 said += f"; go on with --resume {folder}"
             _say(console, f"{plain(case.id)}  {plain(said)}")
-    return Ended(rows, written)
+    return Measured(rows, written)
 
 
 def _say(console: Console, line: str) -> None:

@@ -19,7 +19,7 @@ _ONLY_RECONSTRUCTED = "--kept-half-blocks and --certify are of strategy reconstr
 
 @dataclass(frozen=True)
 class Measured:
-    """All rows of the run, with those that a resumed one had already, and the files of the report."""
+    """What a command comes to: rows, and the files of their report."""
 
     rows: Sequence[Row]
     written: Written

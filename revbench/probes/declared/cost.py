@@ -69,7 +69,7 @@ MEMORY = Probe(
     sentence="bytes of live tensors by phase, of the allocator, of the process and of the device, and the gaps between them",
     by_default=True,
     metrics=(
-        bytes_metric("peak_bytes", "the most bytes of live tensors in the step", "live tensors"),
+        bytes_metric("peak_bytes", "the most bytes of live tensors in the step", LEVELS["peak_bytes"]),
         *(
             bytes_metric(f"{phase}_peak_bytes", f"the same in the {phase} phase", phase.capitalize())
             for phase in PHASES
@@ -93,23 +93,33 @@ MEMORY = Probe(
             "Allocated",
         ),
         process_bytes("rss_before_bytes", "resident set of the worker before its first step"),
-        process_bytes("rss_bytes", "on the CPU, resident set after an untouched step", "resident set"),
+        process_bytes("rss_bytes", "on the CPU, resident set after an untouched step", LEVELS["rss_bytes"]),
         process_bytes("rss_peak_bytes", "the worker's high-water mark", "RSS"),
-        process_bytes("unique_set_bytes", "on the CPU, memory that no other process shares", "unique set"),
+        process_bytes(
+            "unique_set_bytes", "on the CPU, memory that no other process shares", LEVELS["unique_set_bytes"]
+        ),
         *(
             bytes_metric(f"{phase}_{kind}_{what}", f"on a GPU, {kind} {when} {phase}")
             for phase in PHASES
             for kind in ALLOCATOR_KINDS
             for what, when in (("peak_bytes", "at most during"), ("bytes", "at the end of"))
         ),
-        bytes_metric("requested_peak_bytes", "on a GPU, the most that the step asked the allocator for", "requested"),
-        bytes_metric("allocated_peak_bytes", "on a GPU, the most that the allocator gave out", "allocated"),
+        bytes_metric(
+            "requested_peak_bytes",
+            "on a GPU, the most that the step asked the allocator for",
+            LEVELS["requested_peak_bytes"],
+        ),
+        bytes_metric(
+            "allocated_peak_bytes", "on a GPU, the most that the allocator gave out", LEVELS["allocated_peak_bytes"]
+        ),
         process_bytes("reserved_peak_bytes", "on a GPU, the most that the allocator held", "Reserved"),
         bytes_metric("steady_allocated_bytes", "on a GPU, given out before the step"),
         Metric("allocation_retries", COUNT, "on a GPU, of the allocator", "process bytes", "lower"),
         Metric("allocator_ooms", COUNT, "on a GPU, allocations that failed", "process bytes", "lower"),
         process_bytes("nvml_process_bytes", "on a GPU, what NVML says of the process", "NVML process"),
-        process_bytes("nvml_device_used_bytes", "on a GPU, in use on the whole device", "device (NVML)"),
+        process_bytes(
+            "nvml_device_used_bytes", "on a GPU, in use on the whole device", LEVELS["nvml_device_used_bytes"]
+        ),
         *map(_gap, (*GPU_CHAIN, *CPU_CHAIN)),
     ),
     lines=(
