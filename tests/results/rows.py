@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +43,16 @@ def make_row(**changes: Any) -> Row:
 Columns = Mapping[str, Sequence[Any]]
 
 
-@contextmanager
-def opened(folder: Path, environment: Mapping[str, Any] = ENVIRONMENT) -> Iterator[Journal]:
-    """A journal of a new run whose rows were measured on this machine."""
-    journal = Journal(folder)
-    journal.add_environment(dict(environment))
-    yield journal
-    journal.close()
-
-
 def write_run(folder: Path, *rows: Row | tuple[Row, Columns], environment: Mapping[str, Any] = ENVIRONMENT) -> Path:
     """A run folder with these rows, each alone or with the columns of its series."""
-    with opened(folder, environment) as journal:
-        written = []
-        for given in rows:
-            row, columns = given if isinstance(given, tuple) else (given, None)
-            if columns is not None:
-                row = dataclasses.replace(row, series=journal.add_series(row.key, columns))
-            written.append(row)
-        journal.add_rows(written)
+    journal = Journal(folder)
+    journal.add_environment(dict(environment))
+    written = []
+    for given in rows:
+        row, columns = given if isinstance(given, tuple) else (given, None)
+        if columns is not None:
+            row = dataclasses.replace(row, series=journal.add_series(row.key, columns))
+        written.append(row)
+    journal.add_rows(written)
+    journal.close()
     return folder

@@ -1,0 +1,69 @@
+"""A mistake on the command line is one line and exit code 4, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import run_command
+
+MISTAKES = [
+    (["--revbench-tier=enormous"], "unknown tier 'enormous'"),
+    (["--revbench-device=cuda:99"], "is not there"),
+    (["--revbench-device=tpu"], "unknown device"),
+    (["--revbench-data=/no/such/folder"], "'/no/such/folder' is not a folder"),
+    (["--revbench-data=empty"], "holds no images"),
+    (["--revbench-output=file/run"], "can't write the run folder"),
+    (["--revbench-resume=nothing"], "to resume"),
+    (["--revbench-resume=a", "--revbench-output=b"], "omit --revbench-output"),
+    (["--revbench-repeats=0"], "at least 1"),
+    (["--benchmark-max-time=nan"], "must be a number of seconds"),
+    (["--revbench-retry"], "give it with --revbench-resume=DIR"),
+    (["--benchmark-disable"], "can't apply"),
+    (["--benchmark-only"], "can't apply"),
+    (["--collect-only", "--revbench-tier=huge"], "unknown tier"),
+    (["--benchmark-timer=time.perf_counter"], "can't apply"),
+    (["-n", "2"], "pytest-xdist"),
+    (["-p", "no:benchmark"], "pytest-benchmark"),
+]
+# All in one process, whose imports they share: exit code and what is said of each, in a folder of its own.
+EACH = """
+import contextlib, io, json, os, sys
+import pytest
+
+found = []
+for number, arguments in enumerate(json.loads(sys.argv[1])):
+    os.mkdir(str(number))
+    os.chdir(str(number))
+    os.mkdir("empty")
+    open("file", "w").close()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = pytest.main(["--benchmark", *arguments])
+    except SystemExit as ended:
+        code = ended.code
+    found.append([int(code), said.getvalue(), sorted(os.listdir())])
+    os.chdir("..")
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[str]]]:
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "each.py").write_text(EACH)
+    done = run_command(json.dumps([arguments for arguments, _ in MISTAKES]), cwd=folder, module="each")
+    found: list[tuple[int, str, list[str]]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_4(mistakes: list[tuple[int, str, list[str]]], number: int) -> None:
+    code, output, files = mistakes[number]
+    assert code == 4, output
+    said = [line for line in output.splitlines() if line.strip()]
+    assert len(said) == 1, said
+    assert MISTAKES[number][1] in said[0]
+    assert files == ["empty", "file"]
