@@ -21,6 +21,11 @@ settings.load_profile(os.environ.get("REVBENCH_HYPOTHESIS_PROFILE", "default"))
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# One thread in each process that the tests start, so that tests side by side (`-n 2`) take a core each: threads of two
+# processes that wait for each other on the same cores make both ten times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
