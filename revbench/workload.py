@@ -252,6 +252,6 @@ def sparse_weights(model: nn.Module) -> set[int]:
 @torch.no_grad()
 def move_by_one_ulp(model: nn.Module, number: int) -> None:
     """Move one element of the first weight up by one unit in the last place, the null of a comparison."""
-    weight = next(p for p in model.parameters() if p.dim() >= 2).view(-1)
-    i = number % weight.numel()
-    weight[i] = torch.nextafter(weight[i], torch.full_like(weight[i], torch.inf))
+    weight = next(p for p in model.parameters() if p.dim() >= 2)
+    place = torch.unravel_index(torch.tensor(number % weight.numel()), weight.shape)  # in whatever order memory is
+    weight[place] = torch.nextafter(weight[place], torch.full_like(weight[place], torch.inf))

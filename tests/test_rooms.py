@@ -30,7 +30,7 @@ FLOORS = (
     ("backprop",),
     ("case",),
     ("paper",),
-    ("terminal", "units", "observing"),
+    ("devices", "terminal", "units", "observing"),
     ("choices", "errors", "imports"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

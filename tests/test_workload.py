@@ -36,6 +36,18 @@ def test_the_case_is_obeyed() -> None:
     assert build_workload(SMALL.replace(autocast="bfloat16")).forward(*w.batch()).isfinite()
 
 
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("number", [1, 17, 10_000_019])
+def test_the_null_differs_by_one_unit_in_the_last_place_of_one_weight(memory_format: str, number: int) -> None:
+    """The same one in whatever order weights lie in memory."""
+    case = SMALL.replace(memory_format=memory_format)
+    base, null = (next(build_workload(c).model.parameters()) for c in (case, case.replace(ulp=number)))
+    flat, moved = base.detach().flatten(), null.detach().flatten()
+    place = number % len(flat)
+    assert (flat != moved).nonzero().tolist() == [[place]]
+    assert moved[place] == torch.nextafter(flat[place], torch.tensor(torch.inf))
+
+
 def test_weight_decay_is_on_weights_only() -> None:
     w = build_workload(SMALL)
     decayed, rest = w.optimizer.param_groups

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revbench.case import Case, is_gpu
+from revbench.devices.float32 import without_tf32
 from revbench.errors import UserError
 from revbench.numerics.drift_record import DriftRecord
 from revbench.numerics.gradients import GradientDrift, compare_gradients
@@ -68,7 +68,7 @@ def drift(
     if is_gpu(device) and not torch.cuda.is_available():
         raise UserError(f"device {device!r} is not there: PyTorch finds no CUDA device; use cpu")
     found: list[GradientDrift] = []
-    with random_states_kept(), _without_tf32():
+    with random_states_kept(), without_tf32():
         for draw in range(seed, seed + draws):
             seed_generators(draw)
             model = model_factory()
@@ -91,17 +91,6 @@ def drift(
                 )
             )  # fmt: skip
     return DriftRecord(found, arithmetic, strategy or "stored")
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Tells PyTorch's convolutions on a GPU not to take TF32 for float32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _default_loss(targets: Any) -> Loss:

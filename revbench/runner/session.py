@@ -16,7 +16,7 @@ from revbench.results.schema import Key, Row, key_of
 from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.registry import OURS, probe_of, registry
-from revbench.runner.worker import SETTINGS
+from revbench.runner.settings import SETTINGS
 
 
 class Session:

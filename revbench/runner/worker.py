@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
 import inspect
 import json
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -20,6 +18,7 @@ from revbench.probes.declaration import Probe
 from revbench.probes.measurement import MOST_LETTERS, Measurement, finite_or_null, is_finite
 from revbench.results.wire import decode_columns
 from revbench.runner.registry import OURS, probe_of, registry
+from revbench.runner.settings import Settings
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -60,16 +59,19 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     from revbench.workload import build_workload
 
     cases = [Case.from_json(fields) for fields in request["cases"]]
-    apply_settings(cases[0])
+    settings = Settings(cases[0])
+    settings.begin()
     probe = probe_of(request["probe"])
     module, _, function = probe.function.partition(":")
     workloads = [build_workload(case) for case in cases]
+    settings.apply()
     talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
     with _nobody_refuses() if probe.name not in OURS else nullcontext():
         measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
         if "alive" in inspect.signature(measure).parameters:  # of a probe that takes long between two messages
             talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
         found = measure(workloads if probe.takes_group else workloads[0], **talks, **request["options"])
+        settings.check()
         measurements: Sequence[Measurement] = found if probe.takes_group else [found]
         if probe.name not in OURS:
             check_measurements(measurements, probe, len(cases))
@@ -140,89 +142,6 @@ def check_measurement(found: object, probe: Probe) -> None:
             decode_columns(json.dumps({name: list(column) for name, column in found.series.items()}).encode())
         except UserError as error:
             raise ValueError(f"it returned a series that is none: {error}") from error
-
-
-# The fields of a case that `apply_settings` sets for the whole process.
-SETTINGS = (
-    "allocator", "threads", "device", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic",
-    "memory_limit_bytes",
-)  # fmt: skip
-
-
-def apply_settings(case: Case) -> None:
-    """Set in this process all that a case says of threads, allocator and kernels.
-
-    Raises:
-        UserError: a CUDA device is asked for that is not there.
-        NotImplementedError: the device lacks the memory or the arithmetic.
-    """
-    set_malloc(case.allocator)
-    import torch
-
-    if case.threads:
-        torch.set_num_threads(case.threads)
-    if case.on_gpu:
-        if not torch.cuda.is_available():
-            raise UserError(f"device {case.device!r} is not there: PyTorch finds no CUDA device; use cpu")
-        torch.cuda.set_device(torch.device(case.device if ":" in case.device else "cuda:0"))
-        if case.memory_limit_bytes:
-            there = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-            if case.memory_limit_bytes > there:
-                raise NotImplementedError(
-                    f"the limit of {case.memory_limit_bytes} bytes is more than the GPU's {there}"
-                )
-            torch.cuda.set_per_process_memory_fraction(case.memory_limit_bytes / there)
-    check_arithmetic(case)
-    torch.backends.cuda.matmul.allow_tf32 = case.tf32_matmul
-    torch.backends.cudnn.allow_tf32 = case.tf32_convolution
-    torch.backends.cudnn.benchmark = case.cudnn_benchmark
-    torch.use_deterministic_algorithms(case.deterministic)
-
-
-def check_arithmetic(case: Case) -> None:
-    """See that the device can compute as a case asks.
-
-    Raises:
-        NotImplementedError: it has no such arithmetic; the row's status is ``unsupported``.
-    """
-    import torch
-
-    cuda = case.on_gpu
-    if case.tf32_matmul or case.tf32_convolution:
-        name = torch.cuda.get_device_name() if cuda else "the CPU"
-        if not cuda or torch.cuda.get_device_capability() < (8, 0):
-            raise NotImplementedError(f"{name} has no TF32 arithmetic; it came with NVIDIA's Ampere")
-    if cuda and "bfloat16" in (case.dtype, case.autocast) and not torch.cuda.is_bf16_supported():
-        raise NotImplementedError(f"{torch.cuda.get_device_name()} has no bfloat16 arithmetic")
-    if case.autocast != "none" and not cuda:
-        with warnings.catch_warnings(record=True) as caught:  # PyTorch only warns, and goes on without autocast
-            warnings.simplefilter("always")
-            torch.autocast("cpu", dtype=getattr(torch, case.autocast))
-        if caught:
-            raise NotImplementedError(f"this PyTorch has no autocast to {case.autocast} on the CPU")
-
-
-# What `mallopt` is told, by its parameters' numbers in malloc.h. The default values are those of mallopt(3), held fast: glibc
-# moves its own thresholds with the largest block that was ever freed, in a forked worker also one that its server freed.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
-_MALLOC: Mapping[str, Mapping[int, int]] = {
-    "pinned": {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 256 << 20},
-    "default": {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 128 << 10, _TRIM_THRESHOLD: 128 << 10, _TOP_PAD: 128 << 10},
-}
-
-
-def set_malloc(allocator: str) -> bool:
-    """Tell glibc what to do with freed memory; by `mallopt`, since a variable of the environment would come too late for a
-    forked process.
-
-    Args:
-        allocator: ``pinned`` keeps it, so that a step takes no page faults; ``default`` gives blocks above 128 KiB back.
-
-    Returns:
-        Whether this C library knows `mallopt`.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(option, value) == 1 for option, value in _MALLOC[allocator].items())
 
 
 def classify(error: BaseException) -> str:

@@ -236,14 +236,6 @@ def test_a_mistake_is_the_users(server: WorkerServer, found: Case, words: str) -
         server.measure([found], "parameters")
 
 
-def test_settings_travel_with_the_case(server: WorkerServer) -> None:
-    found = {
-        threads: server.measure([case("healthy", threads=threads)], "time", options={"max_seconds": 0.0})["status"]
-        for threads in (1, 2)
-    }
-    assert set(found.values()) == {"ok"}
-
-
 def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
     """The setting is made in the forked worker, and means the same whatever its server freed before."""
     faults = {}
@@ -256,7 +248,7 @@ def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
 
 _FAULTS_OF_MALLOC = """
 import ctypes, resource
-from revbench.runner.worker import set_malloc
+from revbench.runner.settings import set_malloc
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
