@@ -15,6 +15,9 @@ FIT = Probe(
         Metric("largest_batch_size", COUNT, "0 if not even one item fits", "count", "higher", "Batch"),
         bytes_metric("predicted_peak_bytes", "of that batch, or of one item", "Predicted peak"),
         Metric("margin", PERCENT, "of the limit, left free"),
+        bytes_metric(
+            "usable_limit_bytes", "what of the limit is there: a GPU that is named after it has a little less"
+        ),
     ),
     lines=("{largest_batch_size} items fit, {predicted_peak_bytes} predicted",),
 )

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from revbench.case import Case
+from revbench.devices.memory import within_limit_bytes
 from revbench.errors import UserError
 from revbench.prediction.predictor import Predictor
-from revbench.probes.measurement import Measurement, Progress
+from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload
 
 _SURELY = 64  # at which memory grows, if it does: the smallest networks have peaks of their own kind
@@ -70,17 +71,23 @@ def measure_fit(workloads: Sequence[Workload], *, progress: Progress, margin: fl
 
     Returns:
         Metrics ``largest_batch_size`` (0 if not even one item fits), ``predicted_peak_bytes`` (of that batch, or of one
-        item), ``margin``.
+        item), ``margin``, ``usable_limit_bytes``.
+
+    Raises:
+        NotImplementedError: the limit is more than the GPU has.
     """
     found = []
     predictor = Predictor()
     for workload in workloads:
         case = workload.case
         free = margin if margin is not None else (MARGIN if case.on_gpu else 0.0)
-        fit = largest_batch(case, case.memory_limit_bytes, margin=free, predictor=predictor)
-        found.append(
-            Measurement({"largest_batch_size": fit.value, "predicted_peak_bytes": fit.peak_bytes, "margin": free})
-        )
+        limit = within_limit_bytes(case.memory_limit_bytes) if case.on_gpu else case.memory_limit_bytes
+        fit = largest_batch(case, limit, margin=free, predictor=predictor)
+        metrics: dict[str, Value] = {
+            "largest_batch_size": fit.value, "predicted_peak_bytes": fit.peak_bytes, "margin": free,
+            "usable_limit_bytes": limit,
+        }  # fmt: skip
+        found.append(Measurement(metrics))
         progress({"done": len(found), "of": len(workloads)})
     return found
 

@@ -45,15 +45,12 @@ class Settings:
 
         if case.on_gpu:
             from revbench.devices.gpus import use_gpu
+            from revbench.devices.memory import within_limit_bytes
 
             use_gpu(case.device)
             if case.memory_limit_bytes:
                 there = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-                if case.memory_limit_bytes > there:
-                    raise NotImplementedError(
-                        f"the limit of {case.memory_limit_bytes} bytes is more than the GPU's {there}"
-                    )
-                torch.cuda.set_per_process_memory_fraction(case.memory_limit_bytes / there)
+                torch.cuda.set_per_process_memory_fraction(within_limit_bytes(case.memory_limit_bytes) / there)
         check_arithmetic(case)
         self._threads = case.threads or torch.get_num_threads()
         self.apply()

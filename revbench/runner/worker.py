@@ -146,13 +146,10 @@ def check_measurement(found: object, probe: Probe) -> None:
 
 def classify(error: BaseException) -> str:
     """Returns the status of a row whose probe raised this: ``oom``, ``unsupported`` or ``crashed``."""
-    import torch
+    from revbench.devices.memory import is_out_of_memory
 
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if is_out_of_memory(error):
         return "oom"
-    text = str(error)
-    if isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text):
-        return "oom"  # the CPU allocator raises a plain RuntimeError
     if isinstance(error, NotImplementedError):
         return "unsupported"
     return "crashed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -166,6 +167,24 @@ def test_a_server_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> 
     server_module.serve(requests, answers)
     assert asked == [{}]
     for descriptor in (answers, requests, asks):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EPERM, errno.EACCES, None])
+def test_a_system_without_descriptors_of_processes(monkeypatch: pytest.MonkeyPatch, problem: int | None) -> None:
+    """An old kernel, gVisor, or a container's filter of system calls."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(problem, "no") if problem is not None else AttributeError("pidfd_open")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    messages, writer = os.pipe()
+    requests, asks = os.pipe()
+    os.write(writer, b'{"kind": "result", "status": "ok"}\n')
+    asked = {"timeout_seconds": 60, "silence_seconds": None}
+    found = server_module._relay(asked, messages, requests, -1, os.getpid())
+    assert found == ({"kind": "result", "status": "ok"}, True)
+    for descriptor in (messages, writer, requests, asks):
         os.close(descriptor)
 
 

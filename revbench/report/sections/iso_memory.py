@@ -62,7 +62,16 @@ def _note(evidence: Evidence, cases: list[Case]) -> str:
     batches = "Batch: the largest whose predicted peak fits; the time is measured."
     if one.on_gpu:
         batches += " One that did not fit after all was made smaller, so the predicted peak is that of the first try."
-    return f"{circumstances(one, batch=False)}. Limit: {enforced}{margin}. {batches}"
+    return f"{circumstances(one, batch=False)}. Limit: {enforced}{margin}.{_less(evidence, cases)} {batches}"
+
+
+def _less(evidence: Evidence, cases: list[Case]) -> str:
+    """Says of limits that the GPU did not have whole what it had."""
+    usable = {c.memory_limit_bytes: s.median for c in cases if (s := evidence.value(c, FIT["usable_limit_bytes"]))}
+    less = [
+        f" Of {human_bytes(limit)} the GPU had {human_bytes(int(had))}." for limit, had in usable.items() if had < limit
+    ]
+    return "".join(less)
 
 
 def _batch(evidence: Evidence, case: Case) -> str:

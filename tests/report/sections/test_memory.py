@@ -85,6 +85,18 @@ def test_images_per_second_within_the_same_memory(tmp_path: Path) -> None:
     assert "Time and computation of a training step" not in tables(report)
 
 
+def test_a_limit_that_a_gpu_does_not_have_whole_is_said(tmp_path: Path) -> None:
+    case = BASE.replace(batch_size=1, memory_limit_bytes=80 << 30, device="cuda")
+    fit = {"largest_batch_size": 9, "predicted_peak_bytes": 60 << 30, "margin": 0.1, "usable_limit_bytes": 79 << 30}
+    whole = case.replace(memory_limit_bytes=8 << 30)
+    rows = [
+        make_row(case=case, probe="fit", metrics=fit, samples={}),
+        make_row(case=whole, probe="fit", metrics=fit | {"usable_limit_bytes": 8 << 30}, samples={}),
+    ]
+    (note,) = tables(report_of(tmp_path / "run", *rows))["Images per second within the same memory"].notes
+    assert "10% of it left free. Of 80.0 GiB the GPU had 79.0 GiB. Batch:" in note
+
+
 def test_growth_with_depth_is_fitted(tmp_path: Path) -> None:
     forms = {"stored": lambda n: 3 * n, "reconstructed": lambda n: 40, "checkpointed": lambda n: 5 + 7 * n**0.5,
              "recursive": lambda n: 4 + 6 * math.log2(n)}  # fmt: skip
