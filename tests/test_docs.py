@@ -26,7 +26,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 def test_the_readme_begins_with_the_two_commands_that_ci_runs() -> None:
     blocks = re.findall(r"^```\w*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert blocks[0].rstrip().endswith(".venv/bin/python -m pytest --benchmark")
-    assert blocks[1].rstrip().endswith(".venv/bin/python -m pytest")
+    assert blocks[1].rstrip().endswith(".venv/bin/python -m pytest -n 2 --dist loadfile")
     for block in blocks[:2]:
         assert block.startswith("python3 -m venv .venv && ")
         assert len(block.splitlines()) == 1
