@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,8 +43,8 @@ def measure_time(
 
     Returns:
         Metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over the
-        steps), ``rounds``, ``minor_faults_per_step``; on a GPU also clocks and the share of the step
-        in which a kernel ran. Samples for each of the seconds.
+        steps), ``rounds``, ``minor_faults_per_step``; on a GPU also its clocks while steps are queued, how many other
+        processes compute on it, and the share of the step in which a kernel ran. Samples for each of the seconds.
     """
     cuda = workload.case.on_gpu
     inputs, targets = workload.batch()
@@ -64,13 +65,9 @@ def measure_time(
     metrics["minor_faults_per_step"] = (_minor_faults() - faults) / len(rounds)
     _refuse_divergence(workload, inputs, targets)
     if cuda:
-        from revbench.probes.nvml import Gpu
+        from revbench.probes.gpu_load import gpu_load
 
-        with Gpu.of_torch(torch.cuda.current_device()) as gpu:
-            metrics |= gpu.clocks()
-        busy = _kernel_busy_share(workload, inputs, targets)
-        metrics["kernel_busy_share"] = busy
-        metrics["launch_bound"] = int(busy < LAUNCH_BOUND_BELOW)
+        metrics |= gpu_load(workload, inputs, targets, statistics.median(samples["step_seconds"]))
     return Measurement(metrics, samples)
 
 
@@ -79,8 +76,9 @@ def measure_time_interleaved(
 ) -> list[Measurement]:
     """Times the steps of several workloads in turn, in one process: what slows the machine slows them all.
 
-    A ratio of two of these is worth more than one of two processes, if their weights fit in memory together. The
-    order of a round is turned by one from round to round, so that nobody always follows the same neighbour.
+    A ratio of two of these is worth more than one of two processes, if their weights fit in memory together. Each round
+    has an order of its own, drawn with a fixed seed, so that nobody always follows the same neighbour; a GPU is idle when
+    a step begins, so that no neighbour hides what it costs to launch the first kernels.
 
     Args:
         workloads: what to time, on one device.
@@ -97,18 +95,26 @@ def measure_time_interleaved(
     batches = [workload.batch() for workload in workloads]
     cuda = workloads[0].case.on_gpu
     found: list[list[_Marks]] = [[] for _ in workloads]
-    for number in range(-warmup_rounds, rounds):
-        for i in range(len(workloads)):
-            which = (i + number) % len(workloads)
+    for number, order in enumerate(orders(len(workloads), warmup_rounds + rounds)):
+        for which in order:
+            if cuda:
+                torch.cuda.synchronize()
             marks = _timed_step(workloads[which], *batches[which])
             workloads[which].optimizer.zero_grad(set_to_none=True)
-            if number >= 0:
+            if number >= warmup_rounds:
                 found[which].append(marks)
-        if cuda:
-            torch.cuda.synchronize()
+    if cuda:
+        torch.cuda.synchronize()
     for workload, batch in zip(workloads, batches, strict=True):
         _refuse_divergence(workload, *batch)
     return [Measurement(*_summary(marks)) for marks in found]
+
+
+def orders(count: int, rounds: int) -> Iterator[list[int]]:
+    """Yields for each round an order of so many; the same ones each time."""
+    generator = random.Random(0)
+    for _ in range(rounds):
+        yield generator.sample(range(count), count)
 
 
 def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Value], dict[str, list[float]]]:
@@ -143,9 +149,6 @@ def _timed_step(workload: Workload, inputs: Any, targets: Any) -> _Marks:
     marks = _DeviceMarks() if workload.case.on_gpu else _HostMarks()
     _step(workload, inputs, targets, marks)
     return marks
-
-
-LAUNCH_BOUND_BELOW = 0.8  # below this share of the step with a kernel running, the host is what is timed
 
 
 def _step(workload: Workload, inputs: Any, targets: Any, marks: _Marks) -> None:
@@ -183,32 +186,3 @@ class _DeviceMarks:
 
 
 _Marks = _HostMarks | _DeviceMarks
-
-
-def _kernel_busy_share(workload: Workload, inputs: Any, targets: Any) -> float:
-    """Returns the share of a few steps, profiled in a pass of their own, in which at least one kernel ran."""
-    from torch.autograd import DeviceType  # type: ignore[attr-defined]
-    from torch.profiler import ProfilerActivity, profile
-
-    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    with profile(activities=activities) as profiler:
-        for _ in range(3):
-            _step(workload, inputs, targets, _HostMarks())
-        torch.cuda.synchronize()
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in profiler.events() or []
-        if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
-    )
-    return busy_share(spans)
-
-
-def busy_share(spans: list[tuple[float, float]]) -> float:
-    """Returns the union of intervals, sorted by their begin, over the time from the first begin to the last end."""
-    if not spans:
-        return 0.0
-    busy, reach = 0.0, spans[0][0]
-    for start, end in spans:
-        busy += max(end - max(start, reach), 0.0)
-        reach = max(reach, end)
-    return busy / (reach - spans[0][0]) if reach > spans[0][0] else 0.0

@@ -11,7 +11,8 @@ import torch
 
 from revbench.probes.declared import ALLOCATOR_KINDS, PHASES
 from revbench.probes.measurement import Measurement, Progress, Value
-from revbench.probes.nvml import Gpu, Sampler
+from revbench.probes.nvml import Gpu
+from revbench.probes.sampler import Sampler
 from revbench.workload import Workload
 
 

@@ -6,16 +6,19 @@ beside it, never 0.
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
-import threading
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pynvml
 import torch
 
 from revbench.probes.measurement import Value
+
+_T = TypeVar("_T")
 
 _SHADOWED = (
     "the module pynvml is not that of nvidia-ml-py (an older package of this name shadows it): pip uninstall pynvml, then"
@@ -27,6 +30,7 @@ class Nvml(Protocol):
     """What we call of nvidia-ml-py; a test gives its own, that raises nvidia-ml-py's own exceptions."""
 
     NVMLError: type[Exception]
+    NVMLError_FunctionNotFound: type[Exception]
     NVMLLibraryMismatchError: type[Exception]
     nvmlMemory_v2: int
     NVML_CLOCK_SM: int
@@ -59,8 +63,23 @@ class Nvml(Protocol):
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int:
         """Returns degrees Celsius."""
 
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any) -> int:
+        """Returns a bit mask; drivers before 535 do not know it."""
+
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int:
-        """Returns a bit mask."""
+        """Returns the same by its older name."""
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
+        """Returns milliwatts."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        """Returns how many GPUs the driver sees."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
+        """Returns a GPU's handle."""
+
+    def nvmlDeviceGetName(self, handle: Any) -> str:
+        """Returns the name of its model."""
 
 
 class Reading(NamedTuple):
@@ -76,16 +95,20 @@ class Reading(NamedTuple):
 
 
 class Gpu:
-    """One GPU as NVML sees it; a context manager.
+    """One GPU, or a part of one (MIG), as NVML sees it; a context manager.
 
     Args:
-        uuid: of the GPU, with its prefix ``GPU-``.
+        uuid: as PyTorch has it, without the prefix (``GPU-``, ``MIG-``) by which NVML tells the two apart.
         nvml: what answers.
         pid: of the process whose memory is asked for; this one if not given.
+
+    Attributes:
+        uuid: as NVML has it; that of a whole GPU where NVML finds none.
     """
 
     def __init__(self, uuid: str, *, nvml: Nvml = pynvml, pid: int | None = None) -> None:
-        self._uuid = uuid
+        self._bare = uuid
+        self.uuid = f"GPU-{uuid}"
         self._nvml = nvml
         self._pid = os.getpid() if pid is None else pid
         self._loaded = False
@@ -95,18 +118,25 @@ class Gpu:
     @classmethod
     def of_torch(cls, index: int, *, nvml: Nvml = pynvml) -> Gpu:
         """Returns the GPU that PyTorch counts under this index, which NVML may count under another."""
-        return cls(f"GPU-{torch.cuda.get_device_properties(index).uuid}", nvml=nvml)
+        return cls(str(torch.cuda.get_device_properties(index).uuid), nvml=nvml)
 
     def __enter__(self) -> Gpu:
         try:
             self._nvml.nvmlInit()
             self._loaded = True
-            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self._uuid)
+            self._find()
         except self._nvml.NVMLError as error:
             self._problem = f"NVML: {error}"
         except (AttributeError, TypeError):
             self._problem = _SHADOWED
         return self
+
+    def _find(self) -> None:
+        try:
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self.uuid)
+        except self._nvml.NVMLError:
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(f"MIG-{self._bare}")
+            self.uuid = f"MIG-{self._bare}"
 
     def __exit__(self, *exception: object) -> None:
         if self._loaded:
@@ -127,9 +157,22 @@ class Gpu:
                 return Reading(None, "NVML does not list this process (another process-number space?)")
             if own.usedGpuMemory is None:
                 return Reading(None, "NVML hides the memory of processes here (permission, MIG or WSL)")
+            if not own.usedGpuMemory:
+                return Reading(None, "NVML does not tell the memory of processes in this container: it says 0")
             if int(own.usedGpuMemory) < least:
                 return Reading(None, "the process of this number that NVML lists is another one")
             return Reading(int(own.usedGpuMemory))
+
+        return self._asked(ask)
+
+    def other_processes(self) -> Reading:
+        """Returns how many other processes compute on the GPU; a container may list none of them, and this one neither."""
+
+        def ask() -> Reading:
+            numbers = [process.pid for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
+            if self._pid not in numbers:
+                return Reading(None, "NVML does not list this process (another process-number space?)")
+            return Reading(len(numbers) - 1)
 
         return self._asked(ask)
 
@@ -143,20 +186,35 @@ class Gpu:
 
     def energy_joules(self) -> Reading:
         """Returns the energy since the driver was loaded; the counter moves about every 0.1 s, so differences want seconds."""
-        return self._asked(lambda: Reading(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3))
 
-    def clocks(self) -> dict[str, Value]:
-        """Returns ``sm_clock_megahertz``, ``temperature_celsius`` and ``throttle_reasons`` (NVML's bit mask), now."""
+        def ask() -> Reading:
+            if self.uuid.startswith("MIG-"):
+                return Reading(None, "the counter of energy is that of the whole GPU, of which this is a part (MIG)")
+            return Reading(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3)
+
+        return self._asked(ask)
+
+    def power_limit_watts(self) -> Reading:
+        """Returns the limit that is in force, which sets how fast a GPU may run."""
+        return self._asked(lambda: Reading(self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1e3))
+
+    def clocks(self) -> Clocks:
+        """Returns what the GPU does at this moment; while it idles, that says nothing of how it computes."""
         nvml, handle = self._nvml, self._handle
         readers: dict[str, Callable[[], int]] = {
             "sm_clock_megahertz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
             "temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            "throttle_reasons": lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
+            "throttle_reasons": self._event_reasons,
         }
-        found: dict[str, Value] = {}
-        for name, read in readers.items():
-            found |= self._asked(lambda read=read: Reading(int(read()))).metrics(name)  # type: ignore[misc]
-        return found
+        return Clocks(**{name: self._asked(lambda read=read: Reading(int(read()))) for name, read in readers.items()})  # type: ignore[misc]
+
+    def _event_reasons(self) -> int:
+        nvml = self._nvml
+        older = getattr(nvml, "NVMLError_FunctionNotFound", nvml.NVMLError)
+        try:
+            return nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle)
+        except (older, AttributeError):
+            return nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
 
     def _asked(self, ask: Callable[[], Reading]) -> Reading:
         if self._problem is not None:
@@ -170,47 +228,59 @@ class Gpu:
             return Reading(None, _SHADOWED)
 
 
-class Sampler:
-    """Reads a value at an interval in a thread of this process; a context manager.
-
-    Args:
-        read: gives the value, or None for none.
-        interval_seconds: between the end of one reading and the beginning of the next.
+class Clocks(NamedTuple):
+    """What a GPU does at one moment.
 
     Attributes:
-        samples: seconds since the beginning, and the value.
+        sm_clock_megahertz: clock of its multiprocessors.
+        temperature_celsius: of the GPU.
+        throttle_reasons: why it does not run faster: NVML's bit mask.
     """
 
-    def __init__(self, read: Callable[[], int | float | None], interval_seconds: float) -> None:
-        self._read = read
-        self._interval_seconds = interval_seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.samples: list[tuple[float, int | float | None]] = []
+    sm_clock_megahertz: Reading
+    temperature_celsius: Reading
+    throttle_reasons: Reading
 
-    def __enter__(self) -> Sampler:
-        self._began = time.perf_counter()
-        self._thread.start()
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self.samples.append((time.perf_counter() - self._began, self._read()))
-            if self._over.wait(self._interval_seconds):
-                return
+def joined(moments: Sequence[Clocks]) -> dict[str, Value]:
+    """Returns what some moments come to: the median clock, the highest temperature, the bits that were set at any of them."""
+    found: dict[str, Value] = {}
+    how: dict[str, Callable[[list[Any]], int | float]] = {
+        "sm_clock_megahertz": statistics.median, "temperature_celsius": max,
+        "throttle_reasons": lambda masks: functools.reduce(operator.or_, masks),
+    }  # fmt: skip
+    for name, summarise in how.items():
+        readings: list[Reading] = [getattr(moment, name) for moment in moments]
+        values = [reading.value for reading in readings if reading.value is not None]
+        found |= (Reading(summarise(values)) if values else readings[-1]).metrics(name)
+    return found
 
 
 def driver_version(nvml: Nvml = pynvml) -> str | None:
     """Returns the NVIDIA driver's version; None without NVML."""
+    return _told(nvml, lambda: str(nvml.nvmlSystemGetDriverVersion()), None)
+
+
+def names_of_gpus(nvml: Nvml = pynvml) -> list[str]:
+    """Returns the model of each GPU that the driver sees, whether PyTorch can use it or not; none without NVML."""
+    return _told(
+        nvml,
+        lambda: [
+            str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i))) for i in range(nvml.nvmlDeviceGetCount())
+        ],
+        [],
+    )
+
+
+def _told(nvml: Nvml, ask: Callable[[], _T], nothing: _T) -> _T:
+    """Returns what an NVML says that is loaded for this question, or `nothing` where it does not."""
     try:
         nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
+    except (nvml.NVMLError, AttributeError):
+        return nothing
     try:
-        return str(nvml.nvmlSystemGetDriverVersion())
+        return ask()
+    except (nvml.NVMLError, AttributeError, TypeError):
+        return nothing
     finally:
         nvml.nvmlShutdown()

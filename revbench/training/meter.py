@@ -11,7 +11,8 @@ import torch
 
 from revbench.case import is_gpu
 from revbench.probes.measurement import Value
-from revbench.probes.nvml import Gpu, Reading, Sampler
+from revbench.probes.nvml import Gpu, Reading
+from revbench.probes.sampler import Sampler
 
 NVML_INTERVAL_SECONDS = 0.5  # the allocator's reserve grows in the first steps and seldom after
 

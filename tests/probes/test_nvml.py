@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 import torch
 
 from revbench.probes import nvml
-from revbench.probes.nvml import Gpu, Sampler
+from revbench.probes.nvml import Clocks, Gpu, Reading, joined, names_of_gpus
 
-UUID = "GPU-d6a1f2c0-0000-1111-2222-333344445555"
+UUID = "d6a1f2c0-0000-1111-2222-333344445555"  # without its prefix, as PyTorch has it
 
 
 class FakeNvml:
@@ -22,6 +21,7 @@ class FakeNvml:
 
     NVMLError = pynvml.NVMLError
     NVMLLibraryMismatchError = pynvml.NVMLLibraryMismatchError
+    NVMLError_FunctionNotFound = pynvml.NVMLError_FunctionNotFound
     nvmlMemory_v2 = pynvml.nvmlMemory_v2
     NVML_CLOCK_SM = pynvml.NVML_CLOCK_SM
     NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
@@ -29,7 +29,7 @@ class FakeNvml:
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {
             "init": None, "handle": "handle", "driver": "535.1", "processes": [], "used": 5_000, "millijoules": 0, "clock": 1980,
-            "temperature": 40, "throttle": 0,
+            "temperature": 40, "throttle": 0, "events": 4, "milliwatts": 700_000, "mig": False, "names": ["A GPU"],
         } | answers  # fmt: skip
         self.loaded = 0
 
@@ -50,7 +50,9 @@ class FakeNvml:
         return str(self._answer("driver"))
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Any:
-        assert uuid == UUID
+        assert uuid.partition("-")[2] == UUID
+        if uuid.startswith("MIG-") != self.answers["mig"]:
+            raise failure(pynvml.NVML_ERROR_NOT_FOUND)
         return self._answer("handle")
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int) -> Any:
@@ -69,8 +71,23 @@ class FakeNvml:
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int:
         return int(self._answer("temperature"))
 
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any) -> int:
+        return int(self._answer("events"))
+
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int:
         return int(self._answer("throttle"))
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
+        return int(self._answer("milliwatts"))
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self._answer("names"))
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:
+        return index
+
+    def nvmlDeviceGetName(self, handle: Any) -> str:
+        return str(self.answers["names"][handle])
 
 
 def process(used: int | None, pid: int | None = None) -> Any:
@@ -99,6 +116,7 @@ def test_the_process_is_found_by_its_number() -> None:
         ([], "does not list"),
         ([process(77, pid=1)], "does not list"),
         ([process(None)], "hides"),
+        ([process(0)], "does not tell the memory of processes in this container"),
         ([process(50)], "another one"),  # less than this process has reserved
         (failure(pynvml.NVML_ERROR_NO_PERMISSION), "Insufficient Permissions"),
         (failure(pynvml.NVML_ERROR_NOT_SUPPORTED), "Not Supported"),
@@ -137,7 +155,7 @@ def test_without_a_driver_or_the_gpu_every_figure_is_none(answers: dict[str, Any
     fake = FakeNvml(**answers)
     with Gpu(UUID, nvml=fake) as gpu:
         readings = [gpu.process_bytes(), gpu.device_bytes(), gpu.energy_joules()]
-        clocks = gpu.clocks()
+        clocks = joined([gpu.clocks()])
     assert all(value is None and str(reason).startswith("NVML: ") for value, reason in readings)
     assert clocks["sm_clock_megahertz"] is None
     assert fake.loaded == 0
@@ -155,30 +173,67 @@ def test_driver_version() -> None:
     assert nvml.driver_version(FakeNvml(init=failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))) is None
 
 
-def test_clocks() -> None:
+def test_names_of_all_gpus() -> None:
+    assert names_of_gpus(FakeNvml(names=["A GPU", "Another"])) == ["A GPU", "Another"]
+    lost = FakeNvml(names=failure(pynvml.NVML_ERROR_GPU_IS_LOST))
+    for fake in (FakeNvml(init=failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)), lost):
+        assert names_of_gpus(fake) == []
+        assert fake.loaded == 0
+
+
+def test_clocks_of_some_moments() -> None:
+    moments = []
+    for clock, temperature, events in ((1980, 40, 0), (1500, 81, 4), (1755, 80, 0x20)):
+        with Gpu(UUID, nvml=FakeNvml(clock=clock, temperature=temperature, events=events)) as gpu:
+            moments.append(gpu.clocks())
+    assert joined(moments) == {"sm_clock_megahertz": 1755, "temperature_celsius": 81, "throttle_reasons": 0x24}
+
+
+def test_a_clock_that_is_not_told_has_its_reason() -> None:
     with Gpu(UUID, nvml=FakeNvml(temperature=failure(pynvml.NVML_ERROR_NOT_SUPPORTED))) as gpu:
-        found = gpu.clocks()
+        moments = [gpu.clocks(), Clocks(Reading(1000), Reading(None, "no"), Reading(1))]
+        found = joined(moments[:1])
     assert found["sm_clock_megahertz"] == 1980
-    assert found["throttle_reasons"] == 0
     assert found["temperature_celsius"] is None
     assert "Not Supported" in str(found["temperature_celsius_reason"])
+    assert joined(moments)["throttle_reasons"] == 5
+
+
+@pytest.mark.parametrize("older", ["driver", "package"])
+def test_reasons_by_their_older_name(older: str) -> None:
+    """A driver that does not know the newer one, or an nvidia-ml-py that does not."""
+    if older == "driver":
+        fake: Any = FakeNvml(throttle=8, events=failure(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND))
+    else:
+        fake = type("Older", (FakeNvml,), {"nvmlDeviceGetCurrentClocksEventReasons": property(_absent)})(throttle=8)
+    with Gpu(UUID, nvml=fake) as gpu:
+        assert gpu.clocks().throttle_reasons == (8, None)
+
+
+def _absent(_: object) -> None:
+    raise AttributeError("no such function")
+
+
+def test_a_part_of_a_gpu() -> None:
+    with Gpu(UUID, nvml=FakeNvml(mig=True)) as gpu:
+        assert gpu.uuid == f"MIG-{UUID}"
+        assert gpu.device_bytes().value == 5_000
+        assert "whole GPU, of which this is a part" in str(gpu.energy_joules().reason)
+    with Gpu(UUID, nvml=FakeNvml()) as gpu:
+        assert gpu.uuid == f"GPU-{UUID}"
+
+
+def test_others_on_the_gpu() -> None:
+    fake = FakeNvml(processes=[process(1, pid=1), process(2), process(3, pid=2)])
+    with Gpu(UUID, nvml=fake) as gpu:
+        assert gpu.other_processes().value == 2
+        assert gpu.power_limit_watts().value == 700
+    with Gpu(UUID, nvml=FakeNvml(processes=[process(1, pid=1)])) as gpu:
+        assert "does not list this process" in str(gpu.other_processes().reason)
 
 
 def test_the_gpu_is_found_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
-    properties = SimpleNamespace(uuid=UUID.removeprefix("GPU-"))
+    properties = SimpleNamespace(uuid=UUID)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     with Gpu.of_torch(0, nvml=FakeNvml()) as gpu:
         assert gpu.device_bytes().value == 5_000
-
-
-def test_the_sampler_reads_until_it_is_left() -> None:
-    values = iter(range(10_000))
-    with Sampler(lambda: next(values), 0.001) as sampler:
-        while len(sampler.samples) < 5:
-            time.sleep(0.001)
-    count = len(sampler.samples)
-    assert [value for _, value in sampler.samples] == list(range(count))
-    seconds = [at for at, _ in sampler.samples]
-    assert seconds == sorted(seconds)
-    time.sleep(0.01)
-    assert len(sampler.samples) == count

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import statistics
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import revbench
 from revbench.case import Case
-from revbench.probes.clock import busy_share, measure_time, measure_time_interleaved
+from revbench.probes.clock import measure_time, measure_time_interleaved, orders
 from revbench.probes.flops import measure_flops
 from revbench.probes.memory import measure_memory
 from revbench.probes.parameters import measure_parameters
@@ -65,18 +64,6 @@ def test_measured_steps_do_not_diverge_unless_they_are_told_to(strategy: str) ->
         measure_time(build_workload(case.replace(learning_rate=0.1)), min_rounds=9, max_seconds=0.0, **QUIET)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), min_size=1, max_size=20))
-def test_busy_share_is_the_union_of_the_kernels(spans: list[tuple[int, int]]) -> None:
-    intervals = sorted((a, a + n) for a, n in spans)
-    ticks = {t for a, b in intervals for t in range(a, b)}
-    length = max(b for _, b in intervals) - intervals[0][0]
-    assert busy_share([(float(a), float(b)) for a, b in intervals]) == pytest.approx(len(ticks) / length)
-
-
-def test_busy_share_of_nothing() -> None:
-    assert busy_share([]) == 0.0
-
-
 def test_interleaved_times_are_the_steps_of_each() -> None:
     small, large = SMALL, SMALL.replace(batch_size=32)
     found = measure_time_interleaved([build_workload(small), build_workload(large)], rounds=5, **QUIET)  # type: ignore[arg-type]
@@ -85,6 +72,18 @@ def test_interleaved_times_are_the_steps_of_each() -> None:
         assert one.metrics["step_seconds"] == statistics.median(one.samples["step_seconds"])
         assert {len(values) for values in one.samples.values()} == {5}
     assert found[0].metrics["step_seconds"] < found[1].metrics["step_seconds"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_nobody_always_follows_the_same_neighbour(count: int) -> None:
+    rounds = list(orders(count, 15))
+    assert rounds == list(orders(count, 15))
+    assert all(sorted(order) == list(range(count)) for order in rounds)
+    turns = list(itertools.chain.from_iterable(rounds))
+    for one in range(count):
+        before = [a for a, b in itertools.pairwise(turns) if b == one]
+        commonest = max(before.count(other) for other in range(count))
+        assert commonest <= 0.7 * len(before), (one, before)
 
 
 def test_the_allocator_agrees_with_the_tracker() -> None:

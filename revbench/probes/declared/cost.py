@@ -39,11 +39,14 @@ TIME = Probe(
         *_seconds(),
         _ROUNDS,
         Metric("minor_faults_per_step", COUNT, "page faults without a disk, of the worker"),
-        Metric("kernel_busy_share", PERCENT, "on a GPU, share of a step in which a kernel ran, from a profiled pass"),
+        Metric(
+            "kernel_busy_share", PERCENT, "on a GPU, time of a profiled step in which a kernel ran, over that of a step"
+        ),
         Metric("launch_bound", COUNT, "on a GPU, 1 if that share is below 80 %: then the host is what is timed"),
-        Metric("sm_clock_megahertz", MEGAHERTZ, "on a GPU, after the steps"),
-        Metric("temperature_celsius", CELSIUS, "of the GPU, after the steps"),
-        Metric("throttle_reasons", COUNT, "on a GPU, NVML's bit mask, after the steps"),
+        Metric("sm_clock_megahertz", MEGAHERTZ, "on a GPU, while steps are queued"),
+        Metric("temperature_celsius", CELSIUS, "of the GPU, the highest then"),
+        Metric("throttle_reasons", COUNT, "on a GPU, NVML's bit mask of all reasons then"),
+        Metric("other_processes", COUNT, "that compute on the same GPU"),
     ),
     lines=(_SECONDS_LINE,),
 )
