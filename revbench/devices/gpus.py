@@ -16,8 +16,8 @@ def usable_gpus() -> int:
     return int(torch._C._cuda_getDeviceCount()) if torch.cuda.is_available() else 0
 
 
-def use_gpu(device: str) -> None:
-    """Make a GPU the current one of this thread.
+def index_of(device: str) -> int:
+    """Returns the number of a GPU; nothing of it is used yet.
 
     Args:
         device: ``cuda`` or ``cuda:N``.
@@ -32,7 +32,7 @@ def use_gpu(device: str) -> None:
     if index >= count:
         there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise UserError(f"device {device!r} is not there: PyTorch finds {there}")
-    torch.cuda.set_device(index)
+    return index
 
 
 def has_tf32() -> bool:

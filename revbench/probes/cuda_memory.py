@@ -11,7 +11,7 @@ import torch
 
 from revbench.probes.declared import ALLOCATOR_KINDS, PHASES
 from revbench.probes.measurement import Measurement, Progress, Value
-from revbench.probes.nvml import Gpu
+from revbench.probes.nvml import Gpu, Reading
 from revbench.probes.sampler import Sampler
 from revbench.workload import Workload
 
@@ -122,6 +122,7 @@ def measure_nvml(
     workload: Workload,
     *,
     progress: Progress,
+    device_before: Reading | None = None,
     interval_seconds: float = 0.01,
     rounds: int = 10,
     block_seconds: float = 0.3,
@@ -133,6 +134,7 @@ def measure_nvml(
     Args:
         workload: on a GPU, else the row is ``unsupported``.
         progress: not called.
+        device_before: bytes in use on the whole GPU before this process used it.
         interval_seconds: between two readings.
         rounds: blocks of each kind.
         block_seconds: how long a block takes at least.
@@ -146,7 +148,7 @@ def measure_nvml(
     _only_on_a_gpu(workload, "NVML sees GPUs only")
     inputs, targets = workload.batch()
     with Gpu.of_torch(torch.cuda.current_device()) as gpu:
-        before = gpu.device_bytes()
+        before = device_before or Reading(None, "it was not read before this process used the GPU")
         for _ in range(3):  # kernels are loaded, libraries made ready
             workload.step(inputs, targets)
         torch.cuda.synchronize()

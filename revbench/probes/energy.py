@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
 from revbench.probes.measurement import Measurement, Progress, Value
-from revbench.probes.nvml import Gpu
+from revbench.probes.nvml import Gpu, Reading
 from revbench.workload import Workload
+
+_AHEAD_SECONDS = 0.05  # of steps that are launched before the device is waited for
+_STILL_SECONDS = 5.0  # in which the counter must move while the device computes
 
 
 def measure_energy(
@@ -17,12 +24,14 @@ def measure_energy(
 ) -> Measurement:
     """Measures the energy of the whole GPU over windows of many steps, by NVML's counter of total energy.
 
-    The counter moves about every 0.1 s, so a window must be seconds long. What else runs on the GPU is in it.
+    The counter moves about every 0.1 s, so a window is seconds long, and begins and ends when the counter moves. Steps
+    follow each other as they do where time is measured: the host is some 50 ms of launches ahead of the GPU. What else runs on
+    the GPU is in the energy.
 
     Args:
         workload: on a GPU, else the row is ``unsupported``.
         progress: not called.
-        window_seconds: how long steps are repeated between two readings, at least.
+        window_seconds: how long steps are repeated between two ticks of the counter, at least.
         windows: how many.
         warmup_steps: before the first.
 
@@ -33,29 +42,117 @@ def measure_energy(
     if not workload.case.on_gpu:
         raise NotImplementedError("energy is read from NVML, which sees GPUs only")
     inputs, targets = workload.batch()
-
-    def step() -> None:
-        workload.step(inputs, targets)
-        torch.cuda.synchronize()
-
     for _ in range(warmup_steps):
-        step()
-    joules, watts = [], []
+        workload.step(inputs, targets)
+    torch.cuda.synchronize()
+    queue = StepQueue(lambda: workload.step(inputs, targets), _Done)
     with Gpu.of_torch(torch.cuda.current_device()) as gpu:
+        ticks = [tick_after(0.0, gpu.energy_joules, queue)]
         for _ in range(windows):
-            before, began, steps = gpu.energy_joules(), time.perf_counter(), 0
-            while time.perf_counter() - began < window_seconds:
-                step()
-                steps += 1
-            after, seconds = gpu.energy_joules(), time.perf_counter() - began
-            if before.value is None or after.value is None:
-                reason = before.reason or after.reason
-                untold: dict[str, Value] = {"joules_per_step": None, "watts": None}
-                return Measurement(untold | {f"{name}_reason": reason for name in untold})
-            joules.append((after.value - before.value) / steps)
-            watts.append((after.value - before.value) / seconds)
+            if isinstance(ticks[-1], Reading):
+                break
+            ticks.append(tick_after(ticks[-1].seconds + window_seconds, gpu.energy_joules, queue))
+    torch.cuda.synchronize()
+    told = [tick for tick in ticks if isinstance(tick, Tick)]
+    if len(told) < len(ticks):
+        reason = next(tick.reason for tick in ticks if isinstance(tick, Reading))
+        untold: dict[str, Value] = {"joules_per_step": None, "watts": None}
+        return Measurement(untold | {f"{name}_reason": reason for name in untold})
+    pairs = list(itertools.pairwise(told))
+    joules = [(b.joules - a.joules) / (b.steps - a.steps) for a, b in pairs]
+    watts = [(b.joules - a.joules) / (b.seconds - a.seconds) for a, b in pairs]
     metrics: dict[str, Value] = {
         "joules_per_step": statistics.median(joules), "watts": statistics.median(watts), "windows": windows,
         "window_seconds": window_seconds,
     }  # fmt: skip
     return Measurement(metrics, {"joules_per_step": joules, "watts": watts})
+
+
+class Tick(NamedTuple):
+    """A moment at which the counter of energy moved.
+
+    Attributes:
+        seconds: of a monotonic clock.
+        joules: what the counter says from then on.
+        steps: how many the device had finished.
+    """
+
+    seconds: float
+    joules: float
+    steps: int
+
+
+class StepQueue:
+    """Steps that are launched ahead of the device, and how many of them it has finished.
+
+    Args:
+        launch: puts a step into the device's queue.
+        mark: makes something whose ``query()`` says whether the device has got as far as here.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self, launch: Callable[[], None], mark: Callable[[], _Done], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._launch, self._mark = launch, mark
+        self.clock = clock
+        self._under_way: deque[_Done] = deque()
+        self._ahead = 1
+        self._finished = 0
+        self._began = clock()
+
+    def keep_busy(self) -> None:
+        """Launch steps until the device has work for some time; one at a time at first, until it is known how long one takes."""
+        finished = self.finished()
+        if finished:
+            step_seconds = (self.clock() - self._began) / finished
+            self._ahead = max(int(_AHEAD_SECONDS / step_seconds), 2)
+        while len(self._under_way) < self._ahead:
+            self._launch()
+            self._under_way.append(self._mark())
+
+    def finished(self) -> int:
+        """Returns how many steps the device has finished."""
+        while self._under_way and self._under_way[0].query():
+            self._under_way.popleft()
+            self._finished += 1
+        return self._finished
+
+
+class _Done:
+    """The end of what was launched until now."""
+
+    def __init__(self) -> None:
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    def query(self) -> bool:
+        """Tells whether the device has got there."""
+        return bool(self._event.query())
+
+
+def tick_after(seconds: float, read: Callable[[], Reading], queue: StepQueue) -> Tick | Reading:
+    """Returns the first moment after so many seconds at which the counter moves, with the device busy all the time.
+
+    Args:
+        seconds: by the queue's clock; 0 for the next.
+        read: gives the counter in joules.
+        queue: of the steps that are measured.
+
+    Returns:
+        The moment, or a reading without a value: the counter's own, or one that says that it does not move.
+    """
+    before = read()
+    moved = max(queue.clock(), seconds)
+    while before.value is not None:
+        queue.keep_busy()
+        now = read()
+        at, steps = queue.clock(), queue.finished()
+        if now.value == before.value:
+            if at > moved + _STILL_SECONDS:
+                return Reading(None, f"the counter of energy stood still for {_STILL_SECONDS:g} s")
+            continue
+        if now.value is not None and at >= seconds and steps:
+            return Tick(at, float(now.value), steps)
+        before, moved = now, max(at, seconds)
+    return before

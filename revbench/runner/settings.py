@@ -6,8 +6,12 @@ import ctypes
 import os
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from revbench.case import Case
+
+if TYPE_CHECKING:
+    from revbench.probes.nvml import Reading
 
 # The fields of a case that `Settings` sets for the whole process.
 SETTINGS = (
@@ -24,11 +28,15 @@ class Settings:
 
     Args:
         case: what says them; of a group its first, since all of a group agree (`revbench.runner.session`).
+
+    Attributes:
+        device_before: bytes in use on the whole GPU before this process used it (NVML); None on the CPU.
     """
 
     def __init__(self, case: Case) -> None:
         self._case = case
         self._threads = case.threads
+        self.device_before: Reading | None = None
 
     def begin(self) -> None:
         """Set what can be set once in a process, then `apply`.
@@ -44,12 +52,16 @@ class Settings:
         import torch
 
         if case.on_gpu:
-            from revbench.devices.gpus import use_gpu
+            from revbench.devices.gpus import index_of
             from revbench.devices.memory import within_limit_bytes
+            from revbench.probes.nvml import Gpu
 
-            use_gpu(case.device)
+            index = index_of(case.device)
+            with Gpu.of_torch(index) as gpu:
+                self.device_before = gpu.device_bytes()
+            torch.cuda.set_device(index)
             if case.memory_limit_bytes:
-                there = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+                there = torch.cuda.get_device_properties(index).total_memory
                 torch.cuda.set_per_process_memory_fraction(within_limit_bytes(case.memory_limit_bytes) / there)
         check_arithmetic(case)
         self._threads = case.threads or torch.get_num_threads()

@@ -68,8 +68,11 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
     with _nobody_refuses() if probe.name not in OURS else nullcontext():
         measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
-        if "alive" in inspect.signature(measure).parameters:  # of a probe that takes long between two messages
+        asked = inspect.signature(measure).parameters
+        if "alive" in asked:  # of a probe that takes long between two messages
             talks["alive"] = lambda patience: send({"kind": "alive", "patience_seconds": patience})
+        if "device_before" in asked:  # of one that wants to know what was in use before this process was there
+            talks["device_before"] = settings.device_before
         found = measure(workloads if probe.takes_group else workloads[0], **talks, **request["options"])
         settings.check()
         measurements: Sequence[Measurement] = found if probe.takes_group else [found]

@@ -16,22 +16,18 @@ def test_the_runtime_counts_and_not_nvml(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 1, raising=False)
     assert gpus.usable_gpus() == 1
     with pytest.raises(UserError, match=r"device 'cuda:3' is not there: PyTorch finds cuda:0 alone"):
-        gpus.use_gpu("cuda:3")
+        gpus.index_of("cuda:3")
     monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 2, raising=False)
-    used: list[int] = []
-    monkeypatch.setattr(torch.cuda, "set_device", used.append)
-    gpus.use_gpu("cuda")
-    gpus.use_gpu("cuda:1")
-    assert used == [0, 1]
+    assert [gpus.index_of("cuda"), gpus.index_of("cuda:1")] == [0, 1]
     with pytest.raises(UserError, match="PyTorch finds cuda:0 to cuda:1"):
-        gpus.use_gpu("cuda:2")
+        gpus.index_of("cuda:2")
 
 
 def test_no_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpus.usable_gpus() == 0
     with pytest.raises(UserError, match="PyTorch finds no CUDA device; use cpu"):
-        gpus.use_gpu("cuda")
+        gpus.index_of("cuda")
 
 
 def test_arithmetic_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

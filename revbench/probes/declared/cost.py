@@ -180,8 +180,10 @@ NVML = Probe(
     sentence="what NVML says of the process while it trains, and what asking costs; on a GPU",
     metrics=(
         process_bytes("nvml_process_peak_bytes", "high-water mark of the process", "Process"),
-        process_bytes("nvml_device_before_bytes", "in use on the whole device before the first step", "Device before"),
-        process_bytes("nvml_device_after_bytes", "and after the last", "Device after"),
+        process_bytes(
+            "nvml_device_before_bytes", "in use on the whole device before the worker used it", "Device before"
+        ),
+        process_bytes("nvml_device_after_bytes", "and after the last step", "Device after"),
         Metric("sampler_interval_seconds", SECONDS, "between two readings"),
         Metric("sampler_slowdown", CHANGE, "what a step takes more while it is read", "time", "lower", "Slow-down"),
     ),
