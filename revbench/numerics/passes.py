@@ -158,7 +158,7 @@ class Step:
             if not torch.isfinite(value).all():
                 raise FloatingPointError(f"the gradient of {name} is not finite, on the way back first that of {key}")
         buffers = {key: value.clone() for key, value in model.named_buffers()}
-        random_state = (torch.get_rng_state(), *([torch.cuda.get_rng_state()] if is_gpu(device) else []))
+        random_state = (torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if is_gpu(device) else []))
         return Pass(gradient, loss.item(), switches, None, buffers, random_state, own)
 
     def _first_not_finite(self, model: nn.Module, inputs: Any, device: str) -> str:
@@ -234,7 +234,7 @@ def seed_generators(seed: int) -> None:
 @contextmanager
 def random_states_kept() -> Iterator[None]:
     """Inside, random numbers may be drawn and generators seeded; afterwards they are as they were, on every device."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(len(torch.cuda.default_generators))) if torch.cuda.is_initialized() else []
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=devices):

@@ -156,7 +156,7 @@ def restore(
         workload.model.load_state_dict(state["model"])
         workload.optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        _set_random_states(state["random"][rank])
+        _set_random_states(state["random"][rank], workload.case.device)
         step = int(state["step"])
         if not 0 < step < workload.case.training_steps:
             raise ValueError(f"step {step} of {workload.case.training_steps}")
@@ -187,14 +187,14 @@ def random_states(device: str) -> dict[str, Any]:
     """Returns those of this process's generators that a training draws from."""
     found: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if is_gpu(device):
-        found["cuda"] = torch.cuda.get_rng_state()
+        found["cuda"] = torch.cuda.get_rng_state(device)
     return found
 
 
-def _set_random_states(states: Mapping[str, Any]) -> None:
+def _set_random_states(states: Mapping[str, Any], device: str) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def largest_checkpoint_bytes(model: nn.Module) -> int:

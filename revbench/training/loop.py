@@ -19,7 +19,7 @@ from revbench.training.batches import Batch, Facts, open_supply
 from revbench.training.checkpoint import weights_sha256
 from revbench.training.declared import TRAINING
 from revbench.training.loaders import named_failures
-from revbench.training.meter import Meter
+from revbench.training.meter import Meter, values_later
 from revbench.training.ranks import Ranks, joined
 from revbench.training.record import TrainingRecord
 from revbench.training.series_file import SeriesFile
@@ -228,10 +228,11 @@ def _of_data(facts: Facts) -> Line:
 def _reader(
     line: Line, totals: Tensor, batch_size: int, measured: Callable[[], dict[str, Value]]
 ) -> Callable[[], Line]:
-    """Gives the line with all its metrics; it waits for the device."""
+    """Gives the line with all its metrics; it waits for the device to end the step, and not for what it was given after it."""
+    values = values_later(totals)
 
     def read() -> Line:
-        loss, wrong = totals.tolist()
+        loss, wrong = values()
         line.update(loss=loss, error=wrong / batch_size, **measured())
         return line
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import psutil
 import torch
+from torch import Tensor
 
 from revbench.case import is_gpu
 from revbench.probes.measurement import Value
@@ -91,3 +92,27 @@ class Meter:
         elif self._nvml.value is None or now.value > self._nvml.value:
             self._nvml = now
         return now.value
+
+
+def values_later(tensor: Tensor) -> Callable[[], list[float]]:
+    """Begins to fetch the values of a tensor from its device.
+
+    Args:
+        tensor: of one dimension, just computed.
+
+    Returns:
+        Gives the values. It waits until the device has computed them, and not for what was put into its queue since, as
+        `Tensor.tolist` would.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.tolist
+    values = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    values.copy_(tensor, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record()
+
+    def read() -> list[float]:
+        there.synchronize()
+        return values.tolist()
+
+    return read

@@ -11,7 +11,7 @@ import torch
 
 from revbench.probes.nvml import Gpu
 from revbench.training import meter
-from revbench.training.meter import Meter
+from revbench.training.meter import Meter, values_later
 from tests.probes.test_nvml import UUID, FakeNvml
 
 
@@ -94,6 +94,55 @@ def test_a_figure_that_can_not_be_had_is_null_with_the_reason(processes: list[An
         values = found.high_water()
         assert values["nvml_process_peak_bytes"] is None
         assert "another one" in str(values["nvml_process_peak_bytes_reason"])
+
+
+class OnAGpu(torch.Tensor):
+    """Lies here, and says that it lies on a GPU."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", 0)
+
+
+def test_values_are_fetched_before_the_next_step_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    copy, empty = torch.Tensor.copy_, torch.empty
+
+    class Event:
+        def record(self) -> None:
+            events.append("record")
+
+        def synchronize(self) -> None:
+            events.append("wait")
+
+    def copied(self: torch.Tensor, other: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        events.append(f"copy, non_blocking={non_blocking}")
+        return copy(self, other.as_subclass(torch.Tensor))
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options))
+    monkeypatch.setattr(torch.Tensor, "copy_", copied)
+    totals = torch.tensor([1.5, 3.0])
+    read = values_later(totals.as_subclass(OnAGpu))
+    assert events == ["copy, non_blocking=True", "record"]
+    totals.zero_()  # the next step
+    assert read() == [1.5, 3.0]
+    assert events[2:] == ["wait"]
+
+
+def test_values_on_the_cpu_are_there() -> None:
+    assert values_later(torch.tensor([1.5, 3.0]))() == [1.5, 3.0]
+
+
+@pytest.mark.cuda
+def test_a_gpu_is_not_waited_for_until_its_queue_is_empty() -> None:
+    totals = torch.tensor([1.0, 2.0], device="cuda") * 2
+    read = values_later(totals)
+    torch.cuda._sleep(1_000_000_000)  # cycles: half a second of a next step
+    after = torch.cuda.Event()
+    after.record()
+    assert read() == [2.0, 4.0]
+    assert not after.query()
 
 
 @pytest.mark.cuda
