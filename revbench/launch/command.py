@@ -66,7 +66,7 @@ def train_all(
     leader = Leader(rank) if rank is not None else None
     with open_run_of_command(resume=resume, output=output, retry=retry, device=device, server=leader) as session:
         journal, folder = session.journal, session.journal.folder
-        for note in journal.notes:
+        for note in session.notes:
             _say(console, note)
         cases = [case.replace(device=session.device) for case in cases]
         if rank is not None and leader is not None:

@@ -116,7 +116,7 @@ def measure_all(
     """
     asked.check()
     with open_run_of_command(output=output, resume=resume, retry=retry, device=device) as session:
-        for line in session.journal.notes:
+        for line in session.notes:
             note(line)
         with report_if_it_ends_early(session):
             cases = asked.cases(session)

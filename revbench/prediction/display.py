@@ -10,6 +10,7 @@ from rich.table import Table
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.prediction.allocator import caveat_here
 from revbench.prediction.depth import depth_of
 from revbench.prediction.estimates import Estimates
 from revbench.prediction.fit import Fit
@@ -86,6 +87,8 @@ def _notes(found: Sequence[Prediction], fits: Sequence[Fit]) -> str:
         else "what a kernel takes and gives back inside one operation, Python and its libraries"
     )
     text = f"Predicted without running. Left out: {left_out}."
+    if cuda and (said := caveat_here()):
+        text += f"\n{said}"
     if uncounted := next((p.uncounted_operators for p in found if p.uncounted_operators), None):
         text += f"\n≥: operators that multiply and for which there is no formula are not counted: {uncounted}."
     if fits:

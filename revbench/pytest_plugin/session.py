@@ -81,7 +81,7 @@ class BenchmarkSession:
             f"revbench: tier {plan.tier}, device {plan.device}, data {plan.data}, run folder {self.folder}"
         )
         self.display.line(summarise(self.session.environment))
-        for note in (*self.session.journal.notes, *registry().problems):
+        for note in (*self.session.notes, *registry().problems):
             self.display.line(note, yellow=True)
 
     @contextmanager

@@ -36,7 +36,8 @@ def build_report(folders: Sequence[Path]) -> Report:
         for key in ids:
             evidence = Evidence(run, key)
             dates = sorted(row.started for row in evidence.rows)
-            where = f"{summarise(dict(evidence.environment))}; {dates[0][:16].replace('T', ' ')} UTC"
+            devices = {row.case.device for row in evidence.rows}
+            where = f"{summarise(evidence.environment, devices)}; {dates[0][:16].replace('T', ' ')} UTC"
             subtitles.append(where)
             prefix = "" if len(folders) == len(ids) == 1 else f"{folder.name} · {key} · "
             found, problems = all_sections(evidence)

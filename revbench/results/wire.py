@@ -58,6 +58,7 @@ class _Accelerator(Struct, forbid_unknown_fields=True):
     capability: _Word
     multiprocessors: _Count
     driver: _Word | None
+    power_limit_watts: _Seconds | UnsetType | None = UNSET
 
 
 class _Build(Struct, forbid_unknown_fields=True):
@@ -86,6 +87,8 @@ class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", ta
     python: _Word
     packages: _Packages
     torch: _Build
+    gpu_settings: dict[_Name, _Word | None] | UnsetType = UNSET
+    unused_gpu: _Text | UnsetType = UNSET
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as it was before it was written."""

@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from revbench.case import is_gpu
+from revbench.runner.unused_gpu import why_no_gpu
 from revbench.units import human_bytes
 
 
@@ -17,8 +20,9 @@ def describe_environment() -> dict[str, Any]:
 
     Returns:
         A JSON-able dict with the keys ``cpu``, ``memory_bytes``, ``accelerators``, ``system``,
-        ``python``, ``packages``, ``torch`` and ``environment_id``, a hash of all the rest. It holds no host
-        name, user name or path.
+        ``python``, ``packages``, ``torch`` and ``environment_id``, a hash of all the rest; where there is a GPU also
+        ``gpu_settings``, what else decides how it computes and allocates; where there is one that PyTorch can't use,
+        ``unused_gpu``, why. It holds no host name, user name or path.
     """
     import psutil
     import torch
@@ -42,17 +46,34 @@ def describe_environment() -> dict[str, Any]:
             "mkldnn": torch.backends.mkldnn.is_available(),
         },
     }
+    if found["accelerators"]:
+        found["gpu_settings"] = _gpu_settings()
+    elif (why := why_no_gpu()) is not None:
+        found["unused_gpu"] = why
     canonical = json.dumps(found, sort_keys=True)
     return {"environment_id": hashlib.sha256(canonical.encode()).hexdigest()[:12], **found}
 
 
-def summarise(environment: dict[str, Any]) -> str:
-    """Returns one line for a person: the accelerator if there is one, else the CPU."""
-    cpu = environment["cpu"]
-    where = f"{cpu['model']}, {cpu['usable_cores']} cores"
-    if environment["accelerators"]:
-        where = f"{environment['accelerators'][0]['name']}; {where}"
+def summarise(environment: Mapping[str, Any], devices: Iterable[str] = ()) -> str:
+    """Returns one line for a person.
+
+    Args:
+        environment: as `describe_environment` gives it.
+        devices: what was measured on; all accelerators, if none is given.
+
+    Returns:
+        The accelerators, each with its name once, then the CPU and PyTorch.
+    """
+    cpu, accelerators = environment["cpu"], environment["accelerators"]
+    used = {_index(device) for device in devices if is_gpu(device)} if devices else set(range(len(accelerators)))
+    names = dict.fromkeys(a["name"] for i, a in enumerate(accelerators) if i in used)
+    where = "; ".join([*names, f"{cpu['model']}, {cpu['usable_cores']} cores"])
     return f"{where}; torch {environment['packages']['torch']}"
+
+
+def _index(device: str) -> int:
+    _, _, number = device.partition(":")
+    return int(number) if number.isdigit() else 0
 
 
 def lines_of(environment: dict[str, Any]) -> list[str]:
@@ -60,21 +81,24 @@ def lines_of(environment: dict[str, Any]) -> list[str]:
     cpu, built = environment["cpu"], environment["torch"]
     accelerators = [
         f"{a['name']}, {human_bytes(a['memory_bytes'])}, capability {a['capability']}, {a['multiprocessors']} multiprocessors,"
-        f" driver {a['driver'] or 'unknown'}, {a['uuid']}"
+        f" driver {a['driver'] or 'unknown'}, {_watts(a)}{a['uuid']}"
         for a in environment["accelerators"]
     ]
+    none = f"none: {environment['unused_gpu']}" if "unused_gpu" in environment else "none"
     packages = ", ".join(f"{name} {version or 'absent'}" for name, version in environment["packages"].items())
     found = {
         "environment": environment["environment_id"],
         "CPU": f"{cpu['model']}, {cpu['usable_cores']} of {cpu['logical_cores']} logical cores, {cpu['capability']}",
         "memory": human_bytes(environment["memory_bytes"]),
-        "accelerators": "\n".join(accelerators) or "none",
+        "accelerators": "\n".join(accelerators) or none,
         "system": environment["system"],
         "Python": environment["python"],
         "packages": packages,
         "PyTorch": f"{built['threads']} threads, oneDNN {'yes' if built['mkldnn'] else 'no'}, CUDA {built['cuda'] or 'no'}, cuDNN"
         f" {built['cudnn'] or 'not in use'}",
     }
+    if settings := environment.get("gpu_settings"):
+        found["GPU settings"] = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
     width = max(map(len, found))
     return [
         f"{name if i == 0 else '':<{width}}  {line}"
@@ -110,19 +134,47 @@ def _accelerators() -> list[dict[str, Any]]:
 
     if not torch.cuda.is_available():
         return []
-    from revbench.probes.nvml import driver_version
+    from revbench.devices.gpus import usable_gpus
+    from revbench.probes.nvml import Gpu, driver_version
 
     found = []
-    for i in range(torch.cuda.device_count()):
+    for i in range(usable_gpus()):
         properties = torch.cuda.get_device_properties(i)
+        with Gpu.of_torch(i) as gpu:
+            limit = gpu.power_limit_watts().value
         found.append(
             {
                 "name": properties.name,
-                "uuid": f"GPU-{properties.uuid}",
+                "uuid": gpu.uuid,
                 "memory_bytes": properties.total_memory,
                 "capability": f"{properties.major}.{properties.minor}",
                 "multiprocessors": properties.multi_processor_count,
                 "driver": driver_version(),
+                "power_limit_watts": limit,
             }
         )
     return found
+
+
+# Variables that change what PyTorch computes on a GPU, or where it allocates.
+_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_MODULE_LOADING",
+)  # fmt: skip
+
+
+def _gpu_settings() -> dict[str, str | None]:
+    """Returns what, besides hardware and versions, decides how a GPU computes and allocates."""
+    import torch
+
+    configuration = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
+    found = {
+        "hip": torch.version.hip, "allocator": torch.cuda.get_allocator_backend(), "allocator_configuration": configuration,
+        **{name: os.environ.get(name) for name in _VARIABLES},
+    }  # fmt: skip
+    return {name: value and value[:200] for name, value in found.items()}
+
+
+def _watts(accelerator: Mapping[str, Any]) -> str:
+    limit = accelerator.get("power_limit_watts")
+    return f"limit {limit:g} W, " if limit is not None else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from revbench.case import Case
+from revbench.case import Case, is_gpu
 from revbench.errors import UserError, first_line
 from revbench.probes.declaration import Probe
 from revbench.probes.declared import PARAMETERS
@@ -55,6 +55,13 @@ class Session:
             row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
         }
         self.replayed = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know before anything is measured."""
+        why = self.environment.get("unused_gpu")
+        unused = [f"{why}. The CPU is measured."] if why and not is_gpu(self.device) else []
+        return [*self.journal.notes, *unused]
 
     def supported_strategies(self, case: Case) -> list[str]:
         """Returns those of our own strategies that the network of a case says it supports; nothing is written.
@@ -209,7 +216,8 @@ def check_device(device: str, environment: Mapping[str, Any]) -> None:
     count = len(environment["accelerators"])
     if kind == "cuda" and (count == 0 or (index and not (index.isdigit() and int(index) < count))):
         there = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
-        raise UserError(f"device {device!r} is not there: this machine has {there}; use cpu")
+        why = environment.get("unused_gpu") or f"this machine has {there}"
+        raise UserError(f"device {device!r} is not there: {why}; use cpu")
 
 
 def result_of(row: Row) -> str:

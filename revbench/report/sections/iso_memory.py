@@ -5,6 +5,7 @@ from __future__ import annotations
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import resnet_of
+from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import TIME
 from revbench.report.document import MISSING, Section, Table
@@ -62,7 +63,13 @@ def _note(evidence: Evidence, cases: list[Case]) -> str:
     batches = "Batch: the largest whose predicted peak fits; the time is measured."
     if one.on_gpu:
         batches += " One that did not fit after all was made smaller, so the predicted peak is that of the first try."
+    batches += _caveat(evidence, one)
     return f"{circumstances(one, batch=False)}. Limit: {enforced}{margin}.{_less(evidence, cases)} {batches}"
+
+
+def _caveat(evidence: Evidence, case: Case) -> str:
+    said = caveat(evidence.environment.get("gpu_settings", {})) if case.on_gpu else None
+    return f" {said}" if said else ""
 
 
 def _less(evidence: Evidence, cases: list[Case]) -> str:

@@ -22,9 +22,13 @@ def environment_table(evidence: Evidence) -> Table:
         ["Memory", human_bytes(e["memory_bytes"])],
     ]
     for a in e["accelerators"]:
-        rows.append(["Accelerator", f"{a['name']}, {human_bytes(a['memory_bytes'])}, driver {a['driver']}"])
+        limit = f", limit {a['power_limit_watts']:g} W" if a.get("power_limit_watts") else ""
+        rows.append(["Accelerator", f"{a['name']}, {human_bytes(a['memory_bytes'])}, driver {a['driver']}{limit}"])
     if not e["accelerators"]:
-        rows.append(["Accelerator", "none"])
+        rows.append(["Accelerator", f"none: {e['unused_gpu']}" if "unused_gpu" in e else "none"])
+    settings = {name: value for name, value in e.get("gpu_settings", {}).items() if value is not None}
+    if settings:
+        rows.append(["GPU settings", ", ".join(f"{name} {value}" for name, value in settings.items())])
     packages = ", ".join(f"{name} {version}" for name, version in e["packages"].items() if version)
     rows += [["System", str(e["system"])], ["Software", f"Python {e['python']}, {packages}"]]
     rows.append(["PyTorch threads", str(e["torch"]["threads"])])
