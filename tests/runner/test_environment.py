@@ -11,11 +11,10 @@ import torch
 
 from revbench.probes import nvml
 from revbench.probes.nvml import Gpu
-from revbench.results.journal import Journal
 from revbench.results.runs import read_run
 from revbench.runner.environment import describe_environment, lines_of, summarise
 from tests.probes.test_nvml import UUID, FakeNvml
-from tests.results.rows import ACCELERATOR, ENVIRONMENT
+from tests.results.rows import ACCELERATOR, ENVIRONMENT, make_row, write_run
 
 
 def test_two_gpus_of_a_kind_are_named_once_and_the_one_that_was_used_is_named() -> None:
@@ -56,7 +55,5 @@ def test_what_decides_how_a_gpu_computes(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "allocator native, allocator_configuration expandable_segments:True, NVIDIA_TF32_OVERRIDE 0" in text
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     assert describe_environment()["environment_id"] != found["environment_id"]
-    journal = Journal(tmp_path)  # and a file holds it as it is
-    journal.add_environment(found)
-    journal.close()
-    assert read_run(tmp_path).environments == {found["environment_id"]: found}
+    folder = write_run(tmp_path / "run", make_row(environment_id=found["environment_id"]), environment=found)
+    assert read_run(folder).environments == {found["environment_id"]: found}  # a file holds it as it is
