@@ -55,7 +55,7 @@ class WorkerServer:
         """Returns the fingerprint of this machine, taken in a worker.
 
         Raises:
-            UserError: PyTorch can't be used here.
+            UserError: PyTorch can't be used here, or processes can't be forked (Windows).
             RunEnded: something ended the server.
         """
         request = {"task": "environment", "timeout_seconds": DEFAULT_TIMEOUT_SECONDS, "silence_seconds": None}
@@ -93,7 +93,7 @@ class WorkerServer:
             ``message`` and ``log_tail``, the end of what the worker printed.
 
         Raises:
-            UserError: what the worker found wrong with the case.
+            UserError: what the worker found wrong with the case, or processes can't be forked (Windows).
         """
         for name, value in (("timeout_seconds", timeout_seconds), ("silence_seconds", silence_seconds)):
             if value is not None and not 0 < value < math.inf:
@@ -134,6 +134,8 @@ class WorkerServer:
 
     def _running(self) -> subprocess.Popen[bytes]:
         with self._starting:
+            if not hasattr(os, "fork"):
+                raise UserError("revbench forks a process for each measurement, which Windows can't; run it inside WSL2")
             if self._process is None:
                 # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
                 self._process = subprocess.Popen(

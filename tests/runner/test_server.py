@@ -170,6 +170,12 @@ def test_a_server_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> 
         os.close(descriptor)
 
 
+def test_windows_is_told_of_wsl2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(UserError, match="run it inside WSL2"), WorkerServer() as own:
+        own.environment()
+
+
 @pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EPERM, errno.EACCES, None])
 def test_a_system_without_descriptors_of_processes(monkeypatch: pytest.MonkeyPatch, problem: int | None) -> None:
     """An old kernel, gVisor, or a container's filter of system calls."""
