@@ -248,6 +248,10 @@ class Case:
             )
         if self.sync_batch_norm and self.world_size == 1:
             raise UserError("sync_batch_norm is of several processes (torchrun); omit it")
+        if self.sync_batch_norm and self.compile:
+            raise UserError(
+                "sync_batch_norm and compile: nobody has shown that compiled code exchanges statistics; omit one"
+            )
         items = self.batch_size // self.world_size
         if self.accumulate > items:
             raise UserError(f"accumulate={self.accumulate} is more than the {items} items of a process's batch")

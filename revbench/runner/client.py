@@ -135,7 +135,9 @@ class WorkerServer:
     def _running(self) -> subprocess.Popen[bytes]:
         with self._starting:
             if not hasattr(os, "fork"):
-                raise UserError("revbench forks a process for each measurement, which Windows can't; run it inside WSL2")
+                raise UserError(
+                    "revbench forks a process for each measurement, which Windows can't; run it inside WSL2"
+                )
             if self._process is None:
                 # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
                 self._process = subprocess.Popen(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from torch import Tensor
 
 from revbench.errors import UserError, first_line
+from revbench.training.fetching import fetched_once
 from revbench.training.image_folder import VisibleImageFolder, open_image
 from revbench.training.sources import DIGITS, HELD_OUT, TORCHVISION, split_folders
 
@@ -209,18 +208,18 @@ def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
     from torchvision import datasets
 
     root = _data_root()
+
+    def opened(*, fetch: bool) -> tuple[ImageSet, ImageSet]:
+        if name == "imagenet":
+            splits = [datasets.ImageNet(str(root), split=split, loader=open_image) for split in ("train", "val")]
+        else:
+            kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+            splits = [kind(str(root), train=train, download=fetch) for train in (True, False)]
+        return ImageSet(splits[0]), ImageSet(splits[1])
+
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # One process of several downloads or unpacks it; where nothing can be written it must be there already.
-        with FileLock(root / f".{name}.lock") if os.access(root, os.W_OK) else nullcontext():
-            if name == "imagenet":
-                train, validation = (
-                    datasets.ImageNet(str(root), split=split, loader=open_image) for split in ("train", "val")
-                )
-            else:
-                kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
-                train, validation = (kind(str(root), train=train, download=True) for train in (True, False))
-        return ImageSet(train), ImageSet(validation)
+        return fetched_once(root, name, opened)
     except Exception as error:  # torchvision and urllib raise many kinds
         raise UserError(
             f"data set {name!r} can't be had in {root}: {first_line(error)}; put it there by hand, or give a folder"

@@ -25,11 +25,12 @@ _MOST_WORDS_BYTES = 64 << 20  # of what processes tell each other of themselves
 class Ranks:
     """This process among those that train together; alone by default, and then nothing is exchanged.
 
-    What comes from another process is data: whoever reaches the store where they meet could be one of them.
+    Tensors of the training are exchanged where they lie, words between the processes' hosts: neither the GPU's memory nor its
+    queue has a part in those. What comes from another process is data: whoever reaches the store where they meet could be one of
+    them.
 
     Args:
         share: of every batch.
-        device: where what is exchanged must lie.
 
     Attributes:
         share: of every batch.
@@ -37,11 +38,10 @@ class Ranks:
         first: this process writes.
     """
 
-    def __init__(self, share: Share = ALONE, device: str = "cpu") -> None:
+    def __init__(self, share: Share = ALONE) -> None:
         self.share = share
         self.alone = share.world_size == 1
         self.first = share.rank == 0
-        self._device = device
 
     def wrap(self, model: nn.Module, device: str) -> nn.Module:
         """Returns the model, its gradients averaged over the processes in each backward pass."""
@@ -67,8 +67,8 @@ class Ranks:
         """
         if self.alone:
             return [value]
-        own = pack(value).to(self._device)
-        size = torch.tensor([own.numel()], device=self._device)
+        own = pack(value)
+        size = torch.tensor([own.numel()])
         sizes = [torch.empty_like(size) for _ in range(self.share.world_size)]
         dist.all_gather(sizes, size)
         counts = [checked_size(int(one), _MOST_WORDS_BYTES) for one in sizes]
@@ -86,11 +86,11 @@ class Ranks:
         """
         if self.alone:
             return value
-        own = pack(value if self.first else None).to(self._device)
-        size = torch.tensor([own.numel()], device=self._device)
+        own = pack(value if self.first else None)
+        size = torch.tensor([own.numel()])
         dist.broadcast(size, src=0)
         if not self.first:
-            own = torch.empty(checked_size(int(size), most_bytes), dtype=torch.uint8, device=self._device)
+            own = torch.empty(checked_size(int(size), most_bytes), dtype=torch.uint8)
         dist.broadcast(own, src=0)
         return value if self.first else unpack(own)
 
@@ -115,7 +115,7 @@ def unpack(packed: Tensor) -> Any:
         UserError: bytes that are nothing of the kind.
     """
     try:
-        return torch.load(io.BytesIO(packed.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(packed.numpy().tobytes()), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise UserError(f"another process sent what can't be read: {first_line(error)}") from error
 
@@ -138,7 +138,7 @@ def joined(rendezvous: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]
     Args:
         rendezvous: ``rank``, ``world_size``, ``host`` and ``port`` of the store where they meet, and the ``name`` of the meeting;
             None if there are no others.
-        device: where the tensors are: decides between NCCL and gloo.
+        device: where the tensors are; those on a GPU are exchanged by NCCL, those on the CPU by gloo.
     """
     if rendezvous is None:
         yield Ranks()
@@ -148,8 +148,8 @@ def joined(rendezvous: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]
         rendezvous["host"], rendezvous["port"], is_master=False, timeout=MEETING
     )
     dist.init_process_group(
-        "nccl" if is_gpu(device) else "gloo",
+        "cpu:gloo,cuda:nccl" if is_gpu(device) else "gloo",
         store=PrefixStore(rendezvous["name"], store), rank=share.rank, world_size=share.world_size,
     )  # fmt: skip
-    yield Ranks(share, device)
+    yield Ranks(share)
     dist.destroy_process_group()  # not after an error: NCCL would wait for the others, who wait for this process

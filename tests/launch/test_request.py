@@ -72,6 +72,7 @@ def test_steps_and_epochs() -> None:
         ({"batch_size": 0}, 1, "batch_size=0 must be an integer of at least 1"),
         ({"batch_size": 5}, 2, "can't be split evenly among 2 processes; give a multiple of 2"),
         ({"fields": {"sync_batch_norm": True}}, 1, "sync_batch_norm is of several processes"),
+        ({"fields": {"sync_batch_norm": True, "compile": True}}, 2, "sync_batch_norm and compile: nobody has shown"),
         (
             {"fields": {"sync_batch_norm": True}, "options": {"drift_every": 2}}, 2,
             "--drift-every measures in one process alone; omit it or --sync-batch-norm",
