@@ -161,19 +161,6 @@ def test_with_an_idle_thread_the_numbers_are_those_of_stored(monkeypatch: pytest
         assert torch.equal(state, found[0][1])
 
 
-def test_backward_in_another_thread() -> None:
-    """As on a GPU, whose backward pass runs in a thread of autograd's."""
-    for strategy in STRATEGIES[1:]:
-        chain = reversible([(half(), Noisy()) for _ in range(3)], strategy=strategy).double()
-        x = torch.randn(4, 64, dtype=torch.float64, requires_grad=True)
-        loss = chain(x).sum()
-        thread = threading.Thread(target=loss.backward)
-        thread.start()
-        thread.join()
-        assert x.grad is not None
-        assert (((x.grad * x).sum() - loss).abs() < 1e-9 * loss.abs()).item()
-
-
 class SometimesDetached(Linear):
     """Python's own random numbers decide about the gradient alone."""
 

@@ -1,0 +1,125 @@
+"""nvidia-ml-py itself, on a library of the driver's name that a C compiler makes here: structs, sizes, versions, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, run_command
+
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler makes the stub of NVML")
+
+_ASK = """
+import json, os, sys
+from revbench.probes.nvml import Gpu, driver_version, joined, names_of_gpus
+found = {}
+for word in sys.argv[1:]:
+    os.environ["STUB_NVML"] = word
+    with Gpu("d6a1") as gpu:
+        readings = {name: getattr(gpu, name)() for name in (
+            "process_bytes", "other_processes", "device_bytes", "energy_joules", "power_limit_watts")}
+        readings["large"] = gpu.process_bytes(least=5000)
+        found[word] = {"uuid": gpu.uuid, **readings, **joined([gpu.clocks()])}
+    found[word] |= {"driver": driver_version(), "names": names_of_gpus()}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("driver")
+    library = folder / "libnvidia-ml.so.1"
+    assert COMPILER is not None
+    subprocess.run(
+        [
+            COMPILER,
+            "-shared",
+            "-fPIC",
+            "-w",
+            "-Wl,-soname,libnvidia-ml.so.1",
+            "-o",
+            library,
+            Path(__file__).parent / "stub_nvml.c",
+        ],
+        check=True,
+    )
+    return folder
+
+
+def environment_of(stub: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "LD_LIBRARY_PATH": str(stub), "PYTHONPATH": str(ROOT), **more}
+
+
+@pytest.fixture(scope="module")
+def told(stub: Path) -> dict[str, dict[str, Any]]:
+    words = ["nothing", "mig", "mismatch", "permission", "nobody", "hidden", "zero", "namespace", "energy", "older"]
+    command = [sys.executable, "-c", _ASK, *words]
+    done = subprocess.run(command, env=environment_of(stub), capture_output=True, text=True, check=True, timeout=240)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_driver_that_answers(told: dict[str, dict[str, Any]]) -> None:
+    assert told["nothing"] == {
+        "uuid": "GPU-d6a1", "process_bytes": [4000, None], "other_processes": [1, None], "device_bytes": [500, None],
+        "energy_joules": [1234.5, None], "power_limit_watts": [700.0, None],
+        "large": [None, "the process of this number that NVML lists is another one"],
+        "sm_clock_megahertz": 1980, "temperature_celsius": 40, "throttle_reasons": 4, "driver": "580.1", "names": ["Stub GPU"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "words"),
+    [
+        ("mismatch", "device_bytes", "version mismatch"),
+        ("mismatch", "process_bytes", "version mismatch"),
+        ("permission", "process_bytes", "NVML: Insufficient Permissions"),
+        ("permission", "other_processes", "NVML: Insufficient Permissions"),
+        ("nobody", "process_bytes", "does not list this process"),
+        ("namespace", "process_bytes", "does not list this process"),
+        ("namespace", "other_processes", "does not list this process"),
+        ("hidden", "process_bytes", "NVML hides the memory of processes here"),
+        ("zero", "process_bytes", "does not tell the memory of processes in this container"),
+        ("zero", "large", "does not tell the memory of processes in this container"),
+        ("energy", "energy_joules", "NVML: Not Supported"),
+        ("mig", "energy_joules", "the whole GPU, of which this is a part"),
+    ],
+)  # fmt: skip
+def test_what_it_does_not_tell(told: dict[str, dict[str, Any]], word: str, name: str, words: str) -> None:
+    value, reason = told[word][name]
+    assert value is None
+    assert words in reason
+
+
+def test_a_mismatch_is_no_driver(told: dict[str, dict[str, Any]]) -> None:
+    assert (told["mismatch"]["driver"], told["mismatch"]["names"]) == (None, [])
+
+
+def test_the_rest_is_told_all_the_same(told: dict[str, dict[str, Any]]) -> None:
+    assert told["mig"]["uuid"] == "MIG-d6a1"
+    assert told["older"]["throttle_reasons"] == 8
+    for word in ("mig", "permission", "nobody", "hidden", "zero", "namespace", "energy", "older"):
+        assert told[word]["device_bytes"] == [500, None], word
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch can use the GPU here")
+def test_a_gpu_that_pytorch_can_not_use_is_said_by_commands(stub: Path, tmp_path: Path) -> None:
+    found = run_command("env", cwd=tmp_path, module="revbench", LD_LIBRARY_PATH=str(stub), PYTHONPATH=str(ROOT))
+    assert found.returncode == 0, found.stderr
+    (line,) = [line for line in found.stdout.splitlines() if line.startswith("accelerators")]
+    assert "none: this machine has Stub GPU, but PyTorch can't use it: " in line
+    found = run_command(
+        "run", "revnet-38", "--device", "cuda", cwd=tmp_path, module="revbench", LD_LIBRARY_PATH=str(stub), PYTHONPATH=str(ROOT)
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert "device 'cuda' is not there: this machine has Stub GPU, but PyTorch can't use it: " in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
