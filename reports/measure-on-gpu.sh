@@ -1,21 +1,52 @@
 #!/usr/bin/env bash
-# One full call on a GPU machine where nothing can be installed: the tests that need a GPU (predictions against the allocator
-# and NVML among them), the quick tier with five launches, memory against depth and images per second under 8 to 80 GiB,
-# drift in every arithmetic with 30 draws,
-# then the chains by which libraries are compared (those that can be imported), compiled ways included. The run folder goes
-# to the first argument, the others' beside it; render the PDFs elsewhere with `revbench report`.
+# Everything that revbench measures on a GPU, on a machine where nothing can be installed and which is lent for minutes:
+#   reports/measure-on-gpu.sh FOLDER [SECONDS]
+# FOLDER takes the run of the quick tier (and FOLDER-imagenet, -memory, -drift, -libraries the others), with logs, exit codes and
+# JUnit files in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder until its exit code
+# is not 75. Render the PDFs elsewhere with `revbench report`.
 # What is missing there is carried along as unpacked wheels on PYTHONPATH (msgspec takes 0.6 MB):
 #   pip install --target wheels --only-binary=:all: --python-version 3.12 --no-deps msgspec; PYTHONPATH=wheels reports/...
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python3 -c "import filelock, msgspec, psutil, pytest_benchmark, pynvml, rich, typer" # before the device's time is spent
+source reports/stages.sh
 output=${1:?give the folder for the run}
-python3 -m pytest -p revbench.pytest_plugin -m cuda tests
-python3 -m pytest -p revbench.pytest_plugin --benchmark --revbench-device=cuda --revbench-repeats=5 \
-  --revbench-output="$output"
-python3 -m pytest -p revbench.pytest_plugin --benchmark suites/bench_memory.py suites/bench_iso_memory.py \
-  -k "depth or iso_memory" --revbench-device=cuda --revbench-tier=full --revbench-output="$output-memory"
-python3 -m pytest -p revbench.pytest_plugin --benchmark suites/bench_drift.py --revbench-device=cuda --revbench-tier=full \
-  --revbench-output="$output-drift"
-python3 -m pytest -p revbench.pytest_plugin --benchmark suites/bench_peers.py --revbench-device=cuda --revbench-tier=full \
-  --revbench-repeats=5 --revbench-output="$output-libraries"
+begin "$output" "${2:-540}"
+
+tests() { # NAME SECONDS OPTION...
+  local name=$1 most=$2
+  shift 2
+  check "$name" "$most" python3 -m pytest -p revbench.pytest_plugin -q --junitxml="$output/stages/$name.xml" "$@"
+}
+measured() { # NAME SECONDS FOLDER OPTION... of the suites
+  local name=$1 most=$2
+  shift 2
+  mapfile -t words < <(suites "$@")
+  run "$name" "$most" "${words[@]}"
+}
+network() { # NAME SECONDS FOLDER OPTION... of `revbench run`
+  local name=$1 most=$2 into=$3
+  shift 3
+  mapfile -t words < <(command_into "$into" run "$@")
+  run "$name" "$most" "${words[@]}"
+}
+
+# The riskiest first: what has never run anywhere.
+check imports 60 python3 -c "import filelock, msgspec, psutil, pytest_benchmark, pynvml, rich, typer"
+[ "$failed" = 0 ] || end
+tests contract 120 tests/test_contract.py tests/probes/test_real_nvml.py tests/devices
+tests first 240 -m cuda tests/probes/test_cuda.py -k "time_and_memory or gradients or parent or determinism"
+tests cuda 500 -m cuda tests
+
+measured time 240 "$output" suites/bench_time.py
+measured memory 240 "$output" suites/bench_memory.py
+measured energy 120 "$output" suites/bench_energy.py
+measured drift 300 "$output" suites/bench_drift.py
+network nvml 120 "$output-nvml" revnet-38 revnet-110 --probe nvml --probe memory_history --probe leak
+network imagenet 400 "$output-imagenet" revnet-104 --batch-size 64 --probe time --probe memory --probe nvml --probe flops
+network imagenet-compiled 500 "$output-imagenet-compiled" revnet-104 --batch-size 64 --compile --probe time --probe memory
+measured quick 500 "$output" --revbench-repeats=5
+measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py -k "depth or iso_memory" \
+  --revbench-tier=full
+measured drift-full 500 "$output-drift" suites/bench_drift.py --revbench-tier=full
+measured libraries 500 "$output-libraries" suites/bench_peers.py --revbench-tier=full --revbench-repeats=5
+end
