@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from revbench.case import Case
+from revbench.errors import UserError
 
 if TYPE_CHECKING:
     from revbench.probes.nvml import Reading
@@ -122,12 +123,16 @@ def check_arithmetic(case: Case) -> None:
 
     Raises:
         NotImplementedError: it has no such arithmetic; the row's status is ``unsupported``.
+        UserError: a variable of the environment takes another one, whatever PyTorch is told.
     """
     import torch
 
     from revbench.devices.gpus import has_bfloat16, has_tf32
 
     cuda = case.on_gpu
+    forced = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    if cuda and forced in ("0", "1") and (int(forced), int(forced)) != (case.tf32_matmul, case.tf32_convolution):
+        raise UserError(f"NVIDIA_TF32_OVERRIDE={forced} overrides what the case says of TF32; unset it")
     if case.tf32_matmul or case.tf32_convolution:
         name = torch.cuda.get_device_name() if cuda else "the CPU"
         if not cuda or not has_tf32():

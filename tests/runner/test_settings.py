@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+import torch
 
 from revbench.case import Case
+from revbench.devices.float32 import float32_in_force, set_float32
+from revbench.errors import UserError
+from revbench.probes.nvml import Gpu
 from revbench.runner.client import WorkerServer
+from revbench.runner.settings import Settings
 from tests.devices.test_float32 import newer
+from tests.probes.test_nvml import UUID, FakeNvml
 
 MEDDLERS = "tests.runner.meddlers"
 SHORT = {"min_rounds": 1, "warmup_rounds": 1, "max_seconds": 0.0}
@@ -32,3 +43,79 @@ def test_a_network_that_sets_things_when_it_runs(server: WorkerServer, what: str
     found = server.measure([case], "time", options=SHORT | {"warmup_rounds": 0})
     assert found["status"] == "crashed"
     assert words in found["message"]
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is asked of a GPU that is not there, in order."""
+    asked: list[Any] = []
+    fake = FakeNvml(used=lambda: asked.append("read") or 700)  # type: ignore[func-returns-value]
+    monkeypatch.setattr("revbench.devices.gpus.usable_gpus", lambda: 2)
+    monkeypatch.setattr(Gpu, "of_torch", classmethod(lambda cls, index: cls(UUID, nvml=fake)))
+    for name, answer in (
+        ("set_device", lambda index: asked.append(("use", index))), ("get_device_capability", lambda: (9, 0)),
+        ("mem_get_info", lambda: (15 << 30, 16 << 30)), ("get_device_name", lambda: "A GPU"),
+        ("get_device_properties", lambda index: SimpleNamespace(total_memory=16 << 30, uuid=UUID)),
+        ("set_per_process_memory_fraction", lambda fraction: asked.append(("fraction", fraction))),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, answer)
+    for variable in ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("revbench.runner.settings.set_malloc", lambda allocator: True)
+    return asked
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, float32_in_force()
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.backends.cudnn.benchmark = before[1]
+    set_float32(tf32_matmul=before[2].tf32_matmul, tf32_convolution=before[2].tf32_convolution)
+
+
+def on_gpu(**fields: Any) -> Case:
+    return Case(model="revnet-38", batch_size=2, device="cuda:1", **fields)
+
+
+def test_what_is_in_use_is_read_before_the_gpu_is_used(gpu: list[Any]) -> None:
+    settings = Settings(on_gpu(memory_limit_bytes=16 << 30))
+    settings.begin()
+    assert gpu[:3] == [
+        "read",
+        ("use", 1),
+        ("fraction", 15 / 16),
+    ]  # of a GPU that is named after its limit, what is free
+    assert settings.device_before == (700, None)
+
+
+@pytest.mark.parametrize("there", [None, ":16:8"])
+def test_deterministic_products_have_their_workspace(
+    gpu: list[Any], monkeypatch: pytest.MonkeyPatch, there: str | None
+) -> None:
+    """Without it PyTorch before 2.10 refuses them."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", there or "")
+    if there is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    Settings(on_gpu()).begin()
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == there
+    Settings(on_gpu(deterministic=True)).begin()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (there or ":4096:8")
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(("value", "tf32"), [("0", True), ("1", False)])
+def test_a_variable_that_overrides_tf32_is_refused(
+    gpu: list[Any], monkeypatch: pytest.MonkeyPatch, value: str, tf32: bool
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", value)
+    with pytest.raises(UserError, match=f"NVIDIA_TF32_OVERRIDE={value} overrides what the case says of TF32; unset it"):
+        Settings(on_gpu(tf32_matmul=tf32, tf32_convolution=tf32)).begin()
+    Settings(on_gpu(tf32_matmul=not tf32, tf32_convolution=not tf32)).begin()
+    assert float32_in_force().tf32_matmul is not tf32
+
+
+def test_bfloat16_that_is_only_emulated_is_unsupported(gpu: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(NotImplementedError, match="A GPU has no bfloat16 arithmetic"):
+        Settings(on_gpu(autocast="bfloat16")).begin()
