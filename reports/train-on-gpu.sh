@@ -4,7 +4,7 @@
 # The tests of training that need a GPU, then the paper's pair 38 with a null on a folder of CIFAR's images, with its drift every
 # 100 steps, in float32 (FOLDER-none) and under autocast (FOLDER-bfloat16); 2,000 steps unless told otherwise. Logs, exit codes
 # and JUnit files are in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder until its exit
-# code is not 75: a training goes on where it was. Render the PDFs elsewhere with `revbench report`.
+# code is not 75: a training goes on where it was; AGAIN=1 does again what failed. Render the PDFs elsewhere with `revbench report`.
 # What is missing there is carried along as unpacked wheels on PYTHONPATH (msgspec takes 0.6 MB):
 #   pip install --target wheels --only-binary=:all: --python-version 3.12 --no-deps msgspec; PYTHONPATH=wheels reports/...
 set -euo pipefail
@@ -16,12 +16,12 @@ steps=${3:-2000}
 begin "$output" "${4:-540}"
 
 check imports 60 python3 -c "import filelock, msgspec, psutil, pytest_benchmark, pynvml, rich, typer, torchvision"
-[ "$failed" = 0 ] || end
+[ -f "$output/stages/imports.done" ] || end
 check training-tests 240 python3 -m pytest -p revbench.pytest_plugin -q --junitxml="$output/stages/training-tests.xml" \
   -m cuda tests/training
 for autocast in none bfloat16; do
   mapfile -t words < <(command_into "$output-$autocast" train --pair 38 --steps "$steps" --data "$data" --drift-every 100 \
     --checkpoint-every 200 --autocast "$autocast")
-  run "training-$autocast" 100000 "${words[@]}"
+  run "training-$autocast" 100000 "$output-$autocast" "${words[@]}"
 done
 end

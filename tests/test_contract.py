@@ -33,13 +33,30 @@ FROM = {
 VERSION = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
 
 
-def dotted(node: ast.AST) -> str | None:
-    """``torch.cuda.synchronize`` of the expression that says so."""
+Names = dict[str, str]
+
+
+def dotted(node: ast.AST, aliases: Names) -> str | None:
+    """``torch.cuda.synchronize`` of the expression that says so, also by another name of a part of it."""
     if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and (base := dotted(node.value)) is not None:
+        return aliases.get(node.id, node.id)
+    if isinstance(node, ast.Attribute) and (base := dotted(node.value, aliases)) is not None:
         return f"{base}.{node.attr}"
     return None
+
+
+def aliases_of(tree: ast.Module) -> Names:
+    """What ``import torch.distributed as dist`` and ``_cudnn = torch.backends.cudnn`` call by other names."""
+    found: Names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            name = dotted(node.value, {})
+            if name is not None and name.startswith("torch.") and isinstance(targets[0], ast.Name):
+                found[targets[0].id] = name
+    return found
 
 
 def named() -> dict[str, list[ast.Call | None]]:
@@ -48,10 +65,11 @@ def named() -> dict[str, list[ast.Call | None]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        aliases = aliases_of(tree)
         inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and id(node) not in inner:
-                name = dotted(node)
+                name = dotted(node, aliases)
                 if name is not None and name.startswith(tuple(f"{family}." for family in FAMILIES)):
                     found.setdefault(name, []).append(calls.get(id(node)))
         for name in imported(tree):
@@ -88,6 +106,7 @@ def there(name: str) -> Any:
 def test_the_search_finds_what_it_looks_for() -> None:
     assert {"torch.cuda.synchronize", "torch.backends.cudnn.benchmark", "torch._C._storage_Use_Count"} <= set(NAMED)
     assert "torch._C._profiler._EventType" in NAMED
+    assert {"torch.distributed.init_process_group", "torch.backends.cudnn.allow_tf32"} <= set(NAMED)
     assert set(FROM) <= set(NAMED)
 
 

@@ -15,7 +15,10 @@ from tests.conftest import ROOT
 PYTHON = """#!/usr/bin/env bash
 echo "$*" >> "$NOTES"
 for word in "$@"; do
-  case $word in --revbench-output=*) mkdir -p "${word#*=}" && touch "${word#*=}/rows.jsonl" ;; esac
+  case $word in --revbench-output=*|--revbench-resume=*)
+    mkdir -p "${word#*=}" && touch "${word#*=}/rows.jsonl"
+    [ -z "${CRASHES:-}" ] || [[ "$*" != *"$CRASHES"* ]] || echo '{"status": "crashed"}' >> "${word#*=}/rows.jsonl" ;;
+  esac
 done
 [ -n "${FAILS:-}" ] && [[ "$*" == *"$FAILS"* ]] && { echo "it failed: $FAILS"; exit 3; }
 [ -n "${HANGS:-}" ] && [[ "$*" == *"$HANGS"* ]] && exec sleep 60
@@ -56,7 +59,7 @@ def test_every_stage_once_and_the_riskiest_first(call: Call, tmp_path: Path) -> 
     found = [next(i for i, command in enumerate(commands) if word in command) for word in order]
     assert found == sorted(found)
     out = tmp_path / "out"
-    assert f"--junitxml={out}/stages/cuda.xml" in next(c for c in commands if c.endswith("-m cuda tests"))
+    assert f"--junitxml={out}/stages/cuda.xml" in next(c for c in commands if "-m cuda tests " in c)
     # One run folder for the quick tier, begun once and gone on with.
     into = [word for command in commands for word in command.split() if word.endswith(f"={out}")]
     assert into == [f"--revbench-output={out}", *[f"--revbench-resume={out}"] * 4]
@@ -67,16 +70,44 @@ def test_every_stage_once_and_the_riskiest_first(call: Call, tmp_path: Path) -> 
     assert (done.returncode, commands) == (0, [])
 
 
-def test_a_stage_that_fails_stops_no_other_and_is_tried_again(call: Call, tmp_path: Path) -> None:
+def test_a_stage_that_fails_stops_no_other_and_is_done_again_if_asked(call: Call, tmp_path: Path) -> None:
     done, commands = call("measure-on-gpu.sh", FAILS="bench_energy")
     assert done.returncode == 1
     assert any("bench_drift" in command for command in commands)
     assert "energy: failed with exit code 3:\nit failed: bench_energy" in done.stdout
     assert "energy\t3\t" in (tmp_path / "out" / "stages" / "exit-codes.tsv").read_text()
     done, commands = call("measure-on-gpu.sh")
+    assert (done.returncode, commands) == (1, [])
+    done, commands = call("measure-on-gpu.sh", AGAIN="1")
     assert done.returncode == 0
     (command,) = commands
-    assert f"--revbench-resume={tmp_path / 'out'} suites/bench_energy.py" in command
+    assert f"--revbench-resume={tmp_path / 'out'} --revbench-retry suites/bench_energy.py" in command
+
+
+def test_a_run_with_rows_that_crashed_is_not_done(call: Call) -> None:
+    """Pytest and the command line end well if anything could be measured."""
+    done, _ = call("measure-on-gpu.sh", CRASHES="bench_drift.py")
+    assert done.returncode == 1
+    assert "drift: 1 of its measurements crashed" in done.stdout
+    assert "quick: done" in done.stdout  # its own rows did not
+    assert call("measure-on-gpu.sh", AGAIN="1")[0].returncode == 0
+
+
+def test_a_failed_stage_does_not_end_a_call_that_has_more_to_do(call: Call) -> None:
+    done, _ = call("measure-on-gpu.sh", "4", FAILS="tests/probes/test_cuda.py -k", HANGS="bench_memory.py")
+    assert done.returncode == 75
+    done, commands = call("measure-on-gpu.sh")
+    assert done.returncode == 1
+    assert "bench_memory.py" in commands[0]
+
+
+def test_tests_that_are_cut_off_are_not_begun_for_ever(call: Call) -> None:
+    done, _ = call("measure-on-gpu.sh", "3", HANGS="tests/test_contract.py")
+    assert done.returncode == 75
+    assert "contract: failed with exit code 124" in done.stdout
+    done, commands = call("measure-on-gpu.sh")
+    assert done.returncode == 1
+    assert not any("test_contract" in command for command in commands)
 
 
 def test_nothing_is_begun_where_a_package_is_missing(call: Call) -> None:

@@ -26,11 +26,11 @@ FLOORS = (
     ("probes",),
     ("numerics",),
     ("peers", "workload"),
-    ("models",),
+    ("devices", "models"),
     ("backprop",),
     ("case",),
     ("paper",),
-    ("devices", "terminal", "units", "observing"),
+    ("terminal", "units", "observing"),
     ("choices", "errors", "imports"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

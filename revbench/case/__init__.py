@@ -1,6 +1,6 @@
 """What is measured: the case, its views, what it is called, and which cases belong together; no torch is imported here."""
 
-from revbench.case.definition import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, about, check_field, is_gpu
+from revbench.case.definition import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, about, check_field, index_in, is_gpu
 from revbench.case.factories import Factory
 from revbench.case.views import Arithmetic, Backpropagation, Schedule
 
@@ -14,5 +14,6 @@ __all__ = [
     "Schedule",
     "about",
     "check_field",
+    "index_in",
     "is_gpu",
 ]

@@ -262,6 +262,12 @@ def is_gpu(device: str) -> bool:
     return device.startswith("cuda")
 
 
+def index_in(device: str) -> int:
+    """Returns the number of a GPU in its name; 0 where it has none (``cuda``)."""
+    _, _, number = device.partition(":")
+    return int(number) if number.isdigit() else 0
+
+
 def check_field(name: str, value: Any) -> None:
     """Raise a `UserError` if a field can't have a value."""
     _FIELDS[name].metadata["bound"].check(name, value)

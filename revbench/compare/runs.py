@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from revbench.case import Case
+from revbench.case import Case, index_in
 from revbench.case.labels import full_title
 from revbench.compare.findings import Comparison, Finding
 from revbench.compare.gate import ACTIVATIONS, AMPLIFICATION, SMOOTH_ERROR, CaseRows, gate
@@ -151,5 +151,5 @@ def _hardware(run: Run, row: Row) -> Hardware:
     accelerators: list[Mapping[str, object]] = environment["accelerators"]
     if not row.case.on_gpu:
         return str(environment["cpu"]["model"])
-    index = int(row.case.device.partition(":")[2] or 0)
+    index = index_in(row.case.device)
     return str(accelerators[index]["name"]) if index < len(accelerators) else "an unknown accelerator"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from revbench.case import index_in
 from revbench.errors import UserError
 
 
@@ -28,7 +29,7 @@ def index_of(device: str) -> int:
     count = usable_gpus()
     if not count:
         raise UserError(f"device {device!r} is not there: PyTorch finds no CUDA device; use cpu")
-    index = torch.device(device).index or 0
+    index = index_in(device)
     if index >= count:
         there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise UserError(f"device {device!r} is not there: PyTorch finds {there}")

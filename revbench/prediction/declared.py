@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revbench.probes.declaration import Metric, Probe
 from revbench.probes.declared.builders import bytes_metric
-from revbench.units import COUNT, PERCENT
+from revbench.units import BYTES, COUNT, PERCENT
 
 FIT = Probe(
     name="fit",
@@ -15,8 +15,8 @@ FIT = Probe(
         Metric("largest_batch_size", COUNT, "0 if not even one item fits", "count", "higher", "Batch"),
         bytes_metric("predicted_peak_bytes", "of that batch, or of one item", "Predicted peak"),
         Metric("margin", PERCENT, "of the limit, left free"),
-        bytes_metric(
-            "usable_limit_bytes", "what of the limit is there: a GPU that is named after it has a little less"
+        Metric(
+            "usable_limit_bytes", BYTES, "of the limit, what is there: a GPU that is named after it has a little less"
         ),
     ),
     lines=("{largest_batch_size} items fit, {predicted_peak_bytes} predicted",),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from revbench.case import Case
+from revbench.prediction.allocator import caveat_here
 from revbench.prediction.depth import deepest
 from revbench.prediction.fit import Fit, largest_batch
 from revbench.prediction.predictor import Prediction, Predictor
@@ -40,6 +41,7 @@ class Estimates:
                 for p in self.predictions
             ],
             "problems": [{"case_id": case.id, "problem": problem} for case, problem in self.problems.items()],
+            "caveat": caveat_here() if any(p.case.on_gpu for p in self.predictions) else None,
         }
 
 

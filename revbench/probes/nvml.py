@@ -6,6 +6,7 @@ beside it, never 0.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import os
@@ -31,6 +32,8 @@ class Nvml(Protocol):
 
     NVMLError: type[Exception]
     NVMLError_FunctionNotFound: type[Exception]
+    NVMLError_LibraryNotFound: type[Exception]
+    NVMLError_NotFound: type[Exception]
     NVMLLibraryMismatchError: type[Exception]
     nvmlMemory_v2: int
     NVML_CLOCK_SM: int
@@ -68,6 +71,9 @@ class Nvml(Protocol):
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: Any) -> int:
         """Returns the same by its older name."""
+
+    def nvmlDeviceGetMigMode(self, handle: Any) -> Sequence[int]:
+        """Returns whether a GPU is divided, now and after its next reset."""
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
         """Returns milliwatts."""
@@ -113,6 +119,7 @@ class Gpu:
         self._pid = os.getpid() if pid is None else pid
         self._loaded = False
         self._handle: Any = None
+        self._part = self._whole_of_a_part = False
         self._problem: str | None = None
 
     @classmethod
@@ -132,11 +139,18 @@ class Gpu:
         return self
 
     def _find(self) -> None:
+        nvml = self._nvml
+        not_found = getattr(nvml, "NVMLError_NotFound", nvml.NVMLError)
         try:
-            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self.uuid)
-        except self._nvml.NVMLError:
-            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(f"MIG-{self._bare}")
+            self._handle = nvml.nvmlDeviceGetHandleByUUID(self.uuid)
+        except not_found:
+            self._handle = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{self._bare}")
             self.uuid = f"MIG-{self._bare}"
+            self._part = True
+            return
+        with contextlib.suppress(nvml.NVMLError, AttributeError):  # a GPU that can't be divided
+            # Some versions of the CUDA runtime call a part by the UUID of the whole.
+            self._whole_of_a_part = self._part = bool(nvml.nvmlDeviceGetMigMode(self._handle)[0])
 
     def __exit__(self, *exception: object) -> None:
         if self._loaded:
@@ -178,17 +192,19 @@ class Gpu:
 
     def device_bytes(self) -> Reading:
         """Returns bytes in use on the whole GPU, by whomever."""
-        return self._asked(
-            lambda: Reading(
-                int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2).used)
-            )
-        )
+
+        def ask() -> Reading:
+            if self._whole_of_a_part:
+                return Reading(None, "this process has a part of the GPU (MIG), and NVML was told of the whole")
+            return Reading(int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._nvml.nvmlMemory_v2).used))
+
+        return self._asked(ask)
 
     def energy_joules(self) -> Reading:
         """Returns the energy since the driver was loaded; the counter moves about every 0.1 s, so differences want seconds."""
 
         def ask() -> Reading:
-            if self.uuid.startswith("MIG-"):
+            if self._part:
                 return Reading(None, "the counter of energy is that of the whole GPU, of which this is a part (MIG)")
             return Reading(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3)
 
@@ -258,29 +274,34 @@ def joined(moments: Sequence[Clocks]) -> dict[str, Value]:
 
 def driver_version(nvml: Nvml = pynvml) -> str | None:
     """Returns the NVIDIA driver's version; None without NVML."""
-    return _told(nvml, lambda: str(nvml.nvmlSystemGetDriverVersion()), None)
+    return _told(nvml, lambda: str(nvml.nvmlSystemGetDriverVersion()))[0]
 
 
-def names_of_gpus(nvml: Nvml = pynvml) -> list[str]:
-    """Returns the model of each GPU that the driver sees, whether PyTorch can use it or not; none without NVML."""
-    return _told(
-        nvml,
-        lambda: [
-            str(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i))) for i in range(nvml.nvmlDeviceGetCount())
-        ],
-        [],
-    )
+def gpus_of_driver(nvml: Nvml = pynvml) -> tuple[list[str], str | None]:
+    """Returns the model of each GPU that the driver sees, whether PyTorch can use it or not, and why a driver that is there does
+    not answer; nothing of both where there is none.
+    """
+
+    def ask() -> list[str]:
+        handles = (nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount()))
+        return [str(nvml.nvmlDeviceGetName(handle)) for handle in handles]
+
+    names, problem = _told(nvml, ask)
+    return names or [], problem
 
 
-def _told(nvml: Nvml, ask: Callable[[], _T], nothing: _T) -> _T:
-    """Returns what an NVML says that is loaded for this question, or `nothing` where it does not."""
+def _told(nvml: Nvml, ask: Callable[[], _T]) -> tuple[_T | None, str | None]:
+    """Returns what an NVML says that is loaded for this question, or None and why not; no reason if there is none."""
+    absent = getattr(nvml, "NVMLError_LibraryNotFound", ())
     try:
         nvml.nvmlInit()
-    except (nvml.NVMLError, AttributeError):
-        return nothing
+    except absent:
+        return None, None
+    except (nvml.NVMLError, AttributeError) as error:
+        return None, str(error)
     try:
-        return ask()
-    except (nvml.NVMLError, AttributeError, TypeError):
-        return nothing
+        return ask(), None
+    except (nvml.NVMLError, AttributeError, TypeError) as error:
+        return None, str(error)
     finally:
         nvml.nvmlShutdown()

@@ -80,7 +80,7 @@ class BenchmarkSession:
         self.display.line(
             f"revbench: tier {plan.tier}, device {plan.device}, data {plan.data}, run folder {self.folder}"
         )
-        self.display.line(summarise(self.session.environment))
+        self.display.line(summarise(self.session.environment, [self.session.device]))
         for note in (*self.session.notes, *registry().problems):
             self.display.line(note, yellow=True)
 

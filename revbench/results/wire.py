@@ -87,7 +87,8 @@ class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", ta
     python: _Word
     packages: _Packages
     torch: _Build
-    gpu_settings: dict[_Name, _Word | None] | UnsetType = UNSET
+    gpu_settings: dict[_Name, _Word] | UnsetType = UNSET
+    gpu_warning: _Text | UnsetType = UNSET
     unused_gpu: _Text | UnsetType = UNSET
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from revbench.case import is_gpu
-from revbench.runner.unused_gpu import why_no_gpu
+from revbench.case import index_in, is_gpu
+from revbench.prediction.allocator import CONFIGURATIONS
+from revbench.runner.unused_gpu import warnings_of_gpus, why_no_gpu
 from revbench.units import human_bytes
 
 
@@ -21,12 +22,13 @@ def describe_environment() -> dict[str, Any]:
     Returns:
         A JSON-able dict with the keys ``cpu``, ``memory_bytes``, ``accelerators``, ``system``,
         ``python``, ``packages``, ``torch`` and ``environment_id``, a hash of all the rest; where there is a GPU also
-        ``gpu_settings``, what else decides how it computes and allocates; where there is one that PyTorch can't use,
-        ``unused_gpu``, why. It holds no host name, user name or path.
+        ``gpu_settings``, what else decides how it computes and allocates, and ``gpu_warning``, what PyTorch says against it;
+        where there is one that PyTorch can't use, ``unused_gpu``, why. It holds no host name, user name or path.
     """
     import psutil
     import torch
 
+    why = why_no_gpu()
     found: dict[str, Any] = {
         "cpu": {
             "model": _cpu_model(),
@@ -48,7 +50,9 @@ def describe_environment() -> dict[str, Any]:
     }
     if found["accelerators"]:
         found["gpu_settings"] = _gpu_settings()
-    elif (why := why_no_gpu()) is not None:
+        if (said := warnings_of_gpus()) is not None:
+            found["gpu_warning"] = said
+    elif why is not None:
         found["unused_gpu"] = why
     canonical = json.dumps(found, sort_keys=True)
     return {"environment_id": hashlib.sha256(canonical.encode()).hexdigest()[:12], **found}
@@ -65,15 +69,10 @@ def summarise(environment: Mapping[str, Any], devices: Iterable[str] = ()) -> st
         The accelerators, each with its name once, then the CPU and PyTorch.
     """
     cpu, accelerators = environment["cpu"], environment["accelerators"]
-    used = {_index(device) for device in devices if is_gpu(device)} if devices else set(range(len(accelerators)))
+    used = {index_in(device) for device in devices if is_gpu(device)} if devices else set(range(len(accelerators)))
     names = dict.fromkeys(a["name"] for i, a in enumerate(accelerators) if i in used)
     where = "; ".join([*names, f"{cpu['model']}, {cpu['usable_cores']} cores"])
     return f"{where}; torch {environment['packages']['torch']}"
-
-
-def _index(device: str) -> int:
-    _, _, number = device.partition(":")
-    return int(number) if number.isdigit() else 0
 
 
 def lines_of(environment: dict[str, Any]) -> list[str]:
@@ -98,7 +97,9 @@ def lines_of(environment: dict[str, Any]) -> list[str]:
         f" {built['cudnn'] or 'not in use'}",
     }
     if settings := environment.get("gpu_settings"):
-        found["GPU settings"] = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+        found["GPU settings"] = ", ".join(f"{name} {value}" for name, value in settings.items())
+    if "gpu_warning" in environment:
+        found["GPU warning"] = environment["gpu_warning"]
     width = max(map(len, found))
     return [
         f"{name if i == 0 else '':<{width}}  {line}"
@@ -158,21 +159,20 @@ def _accelerators() -> list[dict[str, Any]]:
 
 # Variables that change what PyTorch computes on a GPU, or where it allocates.
 _VARIABLES = (
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG",
-    "CUDA_MODULE_LOADING",
+    *CONFIGURATIONS, "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING",
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_MODULE_LOADING",
 )  # fmt: skip
 
 
-def _gpu_settings() -> dict[str, str | None]:
+def _gpu_settings() -> dict[str, str]:
     """Returns what, besides hardware and versions, decides how a GPU computes and allocates."""
     import torch
 
-    configuration = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
     found = {
-        "hip": torch.version.hip, "allocator": torch.cuda.get_allocator_backend(), "allocator_configuration": configuration,
+        "hip": torch.version.hip, "allocator": torch.cuda.get_allocator_backend(),
         **{name: os.environ.get(name) for name in _VARIABLES},
     }  # fmt: skip
-    return {name: value and value[:200] for name, value in found.items()}
+    return {name: value[:200] for name, value in found.items() if value is not None}
 
 
 def _watts(accelerator: Mapping[str, Any]) -> str:

@@ -59,9 +59,11 @@ class Session:
     @property
     def notes(self) -> list[str]:
         """What a person should know before anything is measured."""
-        why = self.environment.get("unused_gpu")
-        unused = [f"{why}. The CPU is measured."] if why and not is_gpu(self.device) else []
-        return [*self.journal.notes, *unused]
+        why, warned = (self.environment.get(name) for name in ("unused_gpu", "gpu_warning"))
+        of_gpus = [warned] if warned and is_gpu(self.device) else []
+        if why and not is_gpu(self.device):
+            of_gpus.append(f"{why}. The CPU is measured.")
+        return [*self.journal.notes, *of_gpus]
 
     def supported_strategies(self, case: Case) -> list[str]:
         """Returns those of our own strategies that the network of a case says it supports; nothing is written.

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from revbench.case import Case
+from revbench.case import Case, index_in
 from revbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ class Settings:
                 self.device_before = gpu.device_bytes()
             torch.cuda.set_device(index)
             if case.memory_limit_bytes:
+                within_limit_bytes(case.memory_limit_bytes)
                 there = torch.cuda.get_device_properties(index).total_memory
-                torch.cuda.set_per_process_memory_fraction(within_limit_bytes(case.memory_limit_bytes) / there)
+                torch.cuda.set_per_process_memory_fraction(min(case.memory_limit_bytes / there, 1.0))
         check_arithmetic(case)
         self._threads = case.threads or torch.get_num_threads()
         self.apply()
@@ -80,7 +81,7 @@ class Settings:
         torch.backends.cudnn.benchmark = self._case.cudnn_benchmark
         torch.use_deterministic_algorithms(self._case.deterministic)
         if self._case.on_gpu:
-            torch.cuda.set_device(torch.device(self._case.device).index or 0)
+            torch.cuda.set_device(index_in(self._case.device))
 
     def check(self) -> None:
         """See that everything is as it was set.
@@ -102,6 +103,7 @@ class Settings:
             "threads": self._threads, "cudnn_benchmark": case.cudnn_benchmark, "deterministic": case.deterministic,
             "tf32_matmul": case.tf32_matmul, "tf32_convolution": case.tf32_convolution,
             "torch.backends.mkldnn's precision of float32": "float32",
+            **({"the current CUDA device": index_in(case.device)} if case.on_gpu else {}),
         }  # fmt: skip
 
     def _in_force(self) -> Mapping[str, object]:
@@ -112,9 +114,12 @@ class Settings:
         float32 = float32_in_force()
         return {
             "threads": torch.get_num_threads(), "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "deterministic": torch.are_deterministic_algorithms_enabled(), "tf32_matmul": float32.tf32_matmul,
+            "deterministic": torch.are_deterministic_algorithms_enabled()
+            and not torch.is_deterministic_algorithms_warn_only_enabled(),
+            "tf32_matmul": float32.tf32_matmul,
             "tf32_convolution": float32.tf32_convolution,
             "torch.backends.mkldnn's precision of float32": "float32" if float32.exact_cpu else "less",
+            **({"the current CUDA device": torch.cuda.current_device()} if self._case.on_gpu else {}),
         }  # fmt: skip
 
 

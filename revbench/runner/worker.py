@@ -65,7 +65,9 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     module, _, function = probe.function.partition(":")
     workloads = [build_workload(case) for case in cases]
     settings.apply()
-    talks: dict[str, Any] = {"progress": lambda message: send({"kind": "progress", **message})}
+    talks: dict[str, Any] = {
+        "progress": _first_checked(settings, lambda message: send({"kind": "progress", **message}))
+    }
     with _nobody_refuses() if probe.name not in OURS else nullcontext():
         measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
         asked = inspect.signature(measure).parameters
@@ -79,6 +81,17 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         if probe.name not in OURS:
             check_measurements(measurements, probe, len(cases))
     return {"status": "ok", "measurements": [as_json(one) for one in measurements]}
+
+
+def _first_checked(settings: Settings, progress: Send) -> Send:
+    """Has the settings looked at with the first message of what takes long, too, and not after hours only."""
+    looks = iter((settings.check,))
+
+    def told(message: Mapping[str, Any]) -> None:
+        next(looks, lambda: None)()
+        progress(message)
+
+    return told
 
 
 @contextmanager

@@ -211,6 +211,10 @@ def _torchvision(name: str) -> tuple[ImageSet, ImageSet]:
 
     def opened(*, fetch: bool) -> tuple[ImageSet, ImageSet]:
         if name == "imagenet":
+            if not fetch and not all((root / split).is_dir() for split in ("train", "val")):
+                raise FileNotFoundError(
+                    "the folder of a split is missing"
+                )  # torchvision would unpack it, in each process
             splits = [datasets.ImageNet(str(root), split=split, loader=open_image) for split in ("train", "val")]
         else:
             kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100

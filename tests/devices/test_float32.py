@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -11,6 +13,7 @@ import torch
 
 from revbench.devices import float32
 from revbench.devices.float32 import Float32, float32_in_force, set_float32, without_tf32
+from tests.conftest import ROOT
 
 newer = pytest.mark.skipif(
     not hasattr(torch._C, "_get_fp32_precision_getter"), reason="PyTorch before 2.9 has one interface"
@@ -82,3 +85,26 @@ def test_each_setting_is_found_again() -> None:
         assert float32_in_force() == Float32(False, False, exact_cpu=True)
         assert not {place.fp32_precision for place in places} & {"tf32", "bf16"}
     assert [place.fp32_precision for place in places] == before
+
+
+_UNTOUCHED = """
+import torch
+from revbench.devices.float32 import float32_in_force, without_tf32
+
+def found():
+    names = ["matmul", "conv", "rnn"]
+    newer = [torch._C._get_fp32_precision_getter(b, n) for b in ("cuda", "mkldnn") for n in names] if hasattr(
+        torch._C, "_get_fp32_precision_getter") else []
+    older = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    return float32_in_force(), older, newer
+
+before = found()
+with without_tf32():
+    assert not any(float32_in_force()[:2])
+assert found() == before, (before, found())
+assert torch.backends.cudnn.allow_tf32  # PyTorch's own choice
+"""
+
+
+def test_a_process_in_which_nobody_set_anything_is_as_before() -> None:
+    subprocess.run([sys.executable, "-c", _UNTOUCHED], cwd=ROOT, check=True, timeout=120)

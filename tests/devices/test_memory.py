@@ -19,6 +19,9 @@ KINDS = [RuntimeError, *([torch.AcceleratorError] if hasattr(torch, "Accelerator
         "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9",
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
         "HIP error: out of memory",
+        "CUDA driver error: out of memory",
+        "backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "Triton Error [CUDA]: out of memory",
@@ -57,7 +60,7 @@ def test_what_is_something_else(error: Exception) -> None:
         (80 * GIB, 78.9 * GIB, 79.6 * GIB, 78.9 * GIB),
         (40 * GIB, 38.9 * GIB, 39.4 * GIB, 38.9 * GIB),
         (8 * GIB, 78.9 * GIB, 79.6 * GIB, 8 * GIB),
-        (8 * GIB, 2 * GIB, 79.6 * GIB, 2 * GIB),  # others use the GPU
+        (8 * GIB, 7.9 * GIB, 79.6 * GIB, 7.9 * GIB),
     ],
 )
 def test_a_limit_is_what_is_there(
@@ -71,3 +74,9 @@ def test_a_limit_of_a_larger_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (15 * GIB, 16 * GIB))
     with pytest.raises(NotImplementedError, match="is more than the GPU's"):
         within_limit_bytes(24 * GIB)
+
+
+def test_a_limit_that_others_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2 * GIB, 80 * GIB))
+    with pytest.raises(NotImplementedError, match="are free: others use the GPU"):
+        within_limit_bytes(8 * GIB)

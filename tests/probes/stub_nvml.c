@@ -9,7 +9,7 @@ enum { OK, UNINITIALIZED, INVALID, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, 
 
 static int has(const char *word) {
   const char *said = getenv("STUB_NVML");
-  return said && strstr(said, word);
+  return said && strstr(said, word) != 0;
 }
 
 int nvmlInitWithFlags(unsigned flags) { return has("mismatch") ? MISMATCH : OK; }
@@ -51,6 +51,11 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
   if (strncmp(uuid, has("mig") ? "MIG-" : "GPU-", 4)) return NOT_FOUND;
   *handle = (void *)1;
   return OK;
+}
+
+int nvmlDeviceGetMigMode(void *handle, unsigned *now, unsigned *later) {
+  *now = *later = has("divided");
+  return has("older") ? NOT_SUPPORTED : OK;
 }
 
 struct memory { unsigned version; uint64_t total, reserved, free, used; };

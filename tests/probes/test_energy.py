@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pynvml
 import pytest
 import torch
 
 from revbench.probes import energy
-from revbench.probes.energy import StepQueue, Tick, measure_energy, tick_after
+from revbench.probes.energy import StepQueue, Tick, measure_energy, of_window, tick_after
 from revbench.probes.nvml import Reading
 from tests.probes.test_device_probes import as_if_on_a_gpu, ignore
 from tests.probes.test_nvml import FakeNvml, failure
@@ -24,12 +26,8 @@ class Device:
         self, step_seconds: float, watts: float, *, tick_seconds: float = 0.1, idle_watts: float = 0.0
     ) -> None:
         self.now = 0.0
-        self.step_seconds, self.watts, self.idle_watts, self.tick_seconds = (
-            step_seconds,
-            watts,
-            idle_watts,
-            tick_seconds,
-        )
+        self.step_seconds, self.tick_seconds = step_seconds, tick_seconds
+        self.watts, self.idle_watts = watts, idle_watts
         self.ends: list[float] = []
 
     def launch(self) -> None:
@@ -43,6 +41,12 @@ class Device:
         self.now += 1e-6
         return self.now
 
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+    def queue(self) -> StepQueue:
+        return StepQueue(self.launch, self.mark, self.clock, self.pause)  # type: ignore[arg-type]
+
     def read(self) -> Reading:
         self.now += 1e-3
         moment = self.now // self.tick_seconds * self.tick_seconds
@@ -54,24 +58,48 @@ class Mark:
     def __init__(self, device: Device, end: float) -> None:
         self.device, self.end = device, end
 
-    def query(self) -> bool:
+    def is_reached(self) -> bool:
         return self.device.now >= self.end
 
+    def seconds_to(self, later: Mark) -> float:
+        return later.end - self.end
 
-@pytest.mark.parametrize("step_seconds", [0.002, 0.03, 0.4])
+
+@pytest.mark.parametrize("step_seconds", [0.002, 0.03, 0.4, 3.0])
 def test_a_window_from_tick_to_tick(step_seconds: float) -> None:
-    """Between them the device never idles: its idle power, which is another, is in none of the joules."""
+    """Between them the device never idles: its idle power, which is another, is in none of the joules. A window of 2 s need hold
+    no whole number of steps."""
     device = Device(step_seconds, 300.0, idle_watts=1000.0)
-    queue = StepQueue(device.launch, device.mark, device.clock)  # type: ignore[arg-type]
+    queue = device.queue()
     first = tick_after(0.0, device.read, queue)
     assert isinstance(first, Tick)
-    second = tick_after(first.seconds + 4.0, device.read, queue)
+    second = tick_after(first.seconds + 2.0, device.read, queue)
     assert isinstance(second, Tick)
-    assert 4.0 <= second.seconds - first.seconds <= 4.2
-    joules = (second.joules - first.joules) / (second.steps - first.steps)
-    assert joules == pytest.approx(300.0 * step_seconds, rel=max(0.01, step_seconds / 4.0))
-    assert (second.joules - first.joules) / (second.seconds - first.seconds) == pytest.approx(300.0, rel=0.01)
+    assert 2.0 <= second.seconds - first.seconds <= max(2.2, 2 * step_seconds + 0.2)
+    joules, watts = of_window(first, second)
+    assert watts == pytest.approx(300.0, rel=0.01)
+    assert joules == pytest.approx(300.0 * step_seconds, rel=0.01)
     assert len(device.ends) - queue.finished() <= max(2, 0.06 / step_seconds)  # not far ahead of the device
+
+
+def test_a_host_that_is_slower_than_the_device_reads_the_counter_all_the_same() -> None:
+    device = Device(2e-5, 300.0)  # a launch takes longer
+    queue = device.queue()
+    readings: list[float] = []
+
+    def read() -> Reading:
+        found = device.read()
+        readings.append(device.now)
+        return found
+
+    first = tick_after(0.0, read, queue)
+    assert isinstance(first, Tick)
+    second = tick_after(first.seconds + 1.0, read, queue)
+    assert isinstance(second, Tick)
+    assert max(b - a for a, b in itertools.pairwise(readings)) < 0.006
+    joules, watts = of_window(first, second)
+    assert watts == pytest.approx((second.joules - first.joules) / (second.seconds - first.seconds))
+    assert joules == pytest.approx((second.joules - first.joules) / (second.steps - first.steps), rel=0.01)
 
 
 def test_a_counter_that_stands_still_is_no_energy() -> None:
@@ -83,20 +111,23 @@ def test_a_counter_that_stands_still_is_no_energy() -> None:
 def test_a_counter_that_is_lost_on_the_way_is_none_with_its_reason() -> None:
     device = Device(0.01, 300.0)
     answers = iter([Reading(1.0), Reading(1.0), Reading(None, "NVML: GPU is lost")])
-    queue = StepQueue(device.launch, device.mark, device.clock)  # type: ignore[arg-type]
+    queue = device.queue()
     assert tick_after(0.0, lambda: next(answers), queue) == Reading(None, "NVML: GPU is lost")
 
 
 class AtOnce:
     """What was launched has been computed."""
 
-    def query(self) -> bool:
+    def is_reached(self) -> bool:
         return True
+
+    def seconds_to(self, later: AtOnce) -> float:
+        return 1.0
 
 
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "_Done", AtOnce)
+    monkeypatch.setattr(energy, "_Mark", AtOnce)
 
 
 @pytest.mark.usefixtures("_at_once")
@@ -118,9 +149,11 @@ def test_a_gpu_without_a_counter_of_energy(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.cuda
-def test_an_event_is_not_there_before_the_device_is() -> None:
+def test_a_mark_is_not_reached_before_the_device_is_there() -> None:
+    first = energy._Mark()
     torch.cuda._sleep(200_000_000)  # cycles: a tenth of a second
-    mark = energy._Done()
-    assert not mark.query()
+    mark = energy._Mark()
+    assert not mark.is_reached()
     torch.cuda.synchronize()
-    assert mark.query()
+    assert mark.is_reached()
+    assert 0.01 < first.seconds_to(mark) < 10

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from revbench.probes import nvml
-from revbench.probes.nvml import Clocks, Gpu, Reading, joined, names_of_gpus
+from revbench.probes.nvml import Clocks, Gpu, Reading, gpus_of_driver, joined
 
 UUID = "d6a1f2c0-0000-1111-2222-333344445555"  # without its prefix, as PyTorch has it
 
@@ -22,6 +22,8 @@ class FakeNvml:
     NVMLError = pynvml.NVMLError
     NVMLLibraryMismatchError = pynvml.NVMLLibraryMismatchError
     NVMLError_FunctionNotFound = pynvml.NVMLError_FunctionNotFound
+    NVMLError_LibraryNotFound = pynvml.NVMLError_LibraryNotFound
+    NVMLError_NotFound = pynvml.NVMLError_NotFound
     nvmlMemory_v2 = pynvml.nvmlMemory_v2
     NVML_CLOCK_SM = pynvml.NVML_CLOCK_SM
     NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
@@ -29,7 +31,8 @@ class FakeNvml:
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {
             "init": None, "handle": "handle", "driver": "535.1", "processes": [], "used": 5_000, "millijoules": 0, "clock": 1980,
-            "temperature": 40, "throttle": 0, "events": 4, "milliwatts": 700_000, "mig": False, "names": ["A GPU"],
+            "temperature": 40, "throttle": 0, "events": 4, "milliwatts": 700_000, "mig": False, "divided": (0, 0),
+            "names": ["A GPU"],
         } | answers  # fmt: skip
         self.loaded = 0
 
@@ -79,6 +82,9 @@ class FakeNvml:
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: Any) -> int:
         return int(self._answer("milliwatts"))
+
+    def nvmlDeviceGetMigMode(self, handle: Any) -> Any:
+        return self._answer("divided")
 
     def nvmlDeviceGetCount(self) -> int:
         return len(self._answer("names"))
@@ -173,11 +179,15 @@ def test_driver_version() -> None:
     assert nvml.driver_version(FakeNvml(init=failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))) is None
 
 
-def test_names_of_all_gpus() -> None:
-    assert names_of_gpus(FakeNvml(names=["A GPU", "Another"])) == ["A GPU", "Another"]
+def test_gpus_of_the_driver() -> None:
+    assert gpus_of_driver(FakeNvml(names=["A GPU", "Another"])) == (["A GPU", "Another"], None)
+    assert gpus_of_driver(FakeNvml(init=failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))) == ([], None)
+    mismatch = FakeNvml(init=failure(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH))
     lost = FakeNvml(names=failure(pynvml.NVML_ERROR_GPU_IS_LOST))
-    for fake in (FakeNvml(init=failure(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)), lost):
-        assert names_of_gpus(fake) == []
+    for fake, words in ((mismatch, "version mismatch"), (lost, "GPU is lost")):
+        names, problem = gpus_of_driver(fake)
+        assert names == []
+        assert words in str(problem)
         assert fake.loaded == 0
 
 
@@ -221,6 +231,21 @@ def test_a_part_of_a_gpu() -> None:
         assert "whole GPU, of which this is a part" in str(gpu.energy_joules().reason)
     with Gpu(UUID, nvml=FakeNvml()) as gpu:
         assert gpu.uuid == f"GPU-{UUID}"
+
+
+def test_a_part_that_the_runtime_calls_by_the_uuid_of_the_whole() -> None:
+    with Gpu(UUID, nvml=FakeNvml(divided=(1, 1), processes=[process(4_000)])) as gpu:
+        assert "whole GPU, of which this is a part" in str(gpu.energy_joules().reason)
+        assert "NVML was told of the whole" in str(gpu.device_bytes().reason)
+        assert gpu.process_bytes().value == 4_000
+    for answer in (failure(pynvml.NVML_ERROR_NOT_SUPPORTED), (0, 1)):
+        with Gpu(UUID, nvml=FakeNvml(divided=answer)) as gpu:
+            assert gpu.device_bytes().value == 5_000
+
+
+def test_the_first_reason_is_kept() -> None:
+    with Gpu(UUID, nvml=FakeNvml(handle=failure(pynvml.NVML_ERROR_GPU_IS_LOST))) as gpu:
+        assert "GPU is lost" in str(gpu.device_bytes().reason)
 
 
 def test_others_on_the_gpu() -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler makes th
 
 _ASK = """
 import json, os, sys
-from revbench.probes.nvml import Gpu, driver_version, joined, names_of_gpus
+from revbench.probes.nvml import Gpu, driver_version, gpus_of_driver, joined
 found = {}
 for word in sys.argv[1:]:
     os.environ["STUB_NVML"] = word
@@ -29,7 +29,7 @@ for word in sys.argv[1:]:
             "process_bytes", "other_processes", "device_bytes", "energy_joules", "power_limit_watts")}
         readings["large"] = gpu.process_bytes(least=5000)
         found[word] = {"uuid": gpu.uuid, **readings, **joined([gpu.clocks()])}
-    found[word] |= {"driver": driver_version(), "names": names_of_gpus()}
+    found[word] |= {"driver": driver_version(), "gpus": gpus_of_driver()}
 print(json.dumps(found))
 """
 
@@ -55,15 +55,19 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def environment_of(stub: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "LD_LIBRARY_PATH": str(stub), "PYTHONPATH": str(ROOT), **more}
+def variables(stub: Path) -> dict[str, str]:
+    """With which a process finds the stub, and whatever else it finds."""
+    path = os.pathsep.join(filter(None, [str(stub), os.environ.get("LD_LIBRARY_PATH", "")]))
+    return {"LD_LIBRARY_PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
 def told(stub: Path) -> dict[str, dict[str, Any]]:
-    words = ["nothing", "mig", "mismatch", "permission", "nobody", "hidden", "zero", "namespace", "energy", "older"]
+    words = "nothing mig divided mismatch permission nobody hidden zero namespace energy older".split()  # noqa: SIM905
     command = [sys.executable, "-c", _ASK, *words]
-    done = subprocess.run(command, env=environment_of(stub), capture_output=True, text=True, check=True, timeout=240)
+    done = subprocess.run(
+        command, env={**os.environ, **variables(stub)}, capture_output=True, text=True, check=True, timeout=240
+    )
     found: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return found
 
@@ -73,7 +77,8 @@ def test_a_driver_that_answers(told: dict[str, dict[str, Any]]) -> None:
         "uuid": "GPU-d6a1", "process_bytes": [4000, None], "other_processes": [1, None], "device_bytes": [500, None],
         "energy_joules": [1234.5, None], "power_limit_watts": [700.0, None],
         "large": [None, "the process of this number that NVML lists is another one"],
-        "sm_clock_megahertz": 1980, "temperature_celsius": 40, "throttle_reasons": 4, "driver": "580.1", "names": ["Stub GPU"],
+        "sm_clock_megahertz": 1980, "temperature_celsius": 40, "throttle_reasons": 4, "driver": "580.1",
+        "gpus": [["Stub GPU"], None],
     }  # fmt: skip
 
 
@@ -92,6 +97,8 @@ def test_a_driver_that_answers(told: dict[str, dict[str, Any]]) -> None:
         ("zero", "large", "does not tell the memory of processes in this container"),
         ("energy", "energy_joules", "NVML: Not Supported"),
         ("mig", "energy_joules", "the whole GPU, of which this is a part"),
+        ("divided", "energy_joules", "the whole GPU, of which this is a part"),
+        ("divided", "device_bytes", "NVML was told of the whole"),
     ],
 )  # fmt: skip
 def test_what_it_does_not_tell(told: dict[str, dict[str, Any]], word: str, name: str, words: str) -> None:
@@ -100,8 +107,11 @@ def test_what_it_does_not_tell(told: dict[str, dict[str, Any]], word: str, name:
     assert words in reason
 
 
-def test_a_mismatch_is_no_driver(told: dict[str, dict[str, Any]]) -> None:
-    assert (told["mismatch"]["driver"], told["mismatch"]["names"]) == (None, [])
+def test_a_mismatch_is_a_driver_that_does_not_answer(told: dict[str, dict[str, Any]]) -> None:
+    assert told["mismatch"]["driver"] is None
+    names, problem = told["mismatch"]["gpus"]
+    assert names == []
+    assert "version mismatch" in problem
 
 
 def test_the_rest_is_told_all_the_same(told: dict[str, dict[str, Any]]) -> None:
@@ -113,13 +123,14 @@ def test_the_rest_is_told_all_the_same(told: dict[str, dict[str, Any]]) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch can use the GPU here")
 def test_a_gpu_that_pytorch_can_not_use_is_said_by_commands(stub: Path, tmp_path: Path) -> None:
-    found = run_command("env", cwd=tmp_path, module="revbench", LD_LIBRARY_PATH=str(stub), PYTHONPATH=str(ROOT))
+    found = run_command("env", cwd=tmp_path, module="revbench", **variables(stub))
     assert found.returncode == 0, found.stderr
     (line,) = [line for line in found.stdout.splitlines() if line.startswith("accelerators")]
-    assert "none: this machine has Stub GPU, but PyTorch can't use it: " in line
-    found = run_command(
-        "run", "revnet-38", "--device", "cuda", cwd=tmp_path, module="revbench", LD_LIBRARY_PATH=str(stub), PYTHONPATH=str(ROOT)
-    )  # fmt: skip
-    assert found.returncode == 2
-    assert "device 'cuda' is not there: this machine has Stub GPU, but PyTorch can't use it: " in found.stderr
-    assert len(found.stderr.strip().splitlines()) == 1
+    assert "none: this machine has Stub GPU, but PyTorch can't use it: CUDA" in line
+    mismatch = run_command("env", cwd=tmp_path, module="revbench", **variables(stub), STUB_NVML="mismatch")
+    assert "an NVIDIA GPU, but PyTorch can't use it: its driver does not answer (RM has detected" in mismatch.stdout
+    assert "reboot, or load the driver again" in mismatch.stdout
+    run = run_command("run", "revnet-38", "--device", "cuda", cwd=tmp_path, module="revbench", **variables(stub))
+    assert run.returncode == 2
+    assert "device 'cuda' is not there: this machine has Stub GPU, but PyTorch can't use it: " in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1

@@ -38,6 +38,8 @@ class Meddles(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.what == "benchmark":
             torch.backends.cudnn.benchmark = True
+        elif self.what == "warnings":
+            torch.use_deterministic_algorithms(True, warn_only=True)
         elif self.what == "products":
             torch.set_float32_matmul_precision("high")
         elif self.what == "bfloat16":

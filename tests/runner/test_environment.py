@@ -33,7 +33,7 @@ def test_what_decides_how_a_gpu_computes(monkeypatch: pytest.MonkeyPatch, tmp_pa
     )
     fake = FakeNvml(mig=True)
     for name, answer in (
-        ("is_available", lambda: True), ("get_device_properties", lambda index: properties),
+        ("is_available", lambda: True), ("init", lambda: None), ("get_device_properties", lambda index: properties),
         ("get_allocator_backend", lambda: "native"),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, answer)
@@ -49,10 +49,10 @@ def test_what_decides_how_a_gpu_computes(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert accelerator["power_limit_watts"] == 700
     settings = found["gpu_settings"]
     assert settings["NVIDIA_TF32_OVERRIDE"] == "0"
-    assert settings["allocator_configuration"] == "expandable_segments:True"
+    assert settings["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     text = "\n".join(lines_of(found))
     assert "limit 700 W" in text
-    assert "allocator native, allocator_configuration expandable_segments:True, NVIDIA_TF32_OVERRIDE 0" in text
+    assert "allocator native, PYTORCH_ALLOC_CONF expandable_segments:True, NVIDIA_TF32_OVERRIDE 0" in text
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     assert describe_environment()["environment_id"] != found["environment_id"]
     folder = write_run(tmp_path / "run", make_row(environment_id=found["environment_id"]), environment=found)

@@ -170,6 +170,25 @@ def test_a_server_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> 
         os.close(descriptor)
 
 
+_PRELOADS = """
+import importlib, torch
+
+def touched(*_):
+    raise AssertionError("CUDA was touched")
+
+for name in ("_cuda_getDeviceCount", "_cuda_init"):
+    setattr(torch._C, name, touched)
+from revbench.runner.server import PRELOADED
+for module in PRELOADED:
+    importlib.import_module(module)
+"""
+
+
+def test_the_server_begins_with_no_gpu() -> None:
+    """What is forked after CUDA was begun with can't use it, and counting devices begins with it."""
+    subprocess.run([sys.executable, "-c", _PRELOADS], cwd=ROOT, check=True, timeout=120)
+
+
 def test_windows_is_told_of_wsl2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "fork")
     with pytest.raises(UserError, match="run it inside WSL2"), WorkerServer() as own:

@@ -16,6 +16,7 @@ from revbench.errors import UserError
 from revbench.probes.nvml import Gpu
 from revbench.runner.client import WorkerServer
 from revbench.runner.settings import Settings
+from revbench.runner.worker import _first_checked
 from tests.devices.test_float32 import newer
 from tests.probes.test_nvml import UUID, FakeNvml
 
@@ -45,6 +46,23 @@ def test_a_network_that_sets_things_when_it_runs(server: WorkerServer, what: str
     assert words in found["message"]
 
 
+def test_determinism_that_only_warns_is_none(server: WorkerServer) -> None:
+    case = Case(model=f"{MEDDLERS}:later(what=warnings)", batch_size=2, deterministic=True)
+    found = server.measure([case], "time", options=SHORT)
+    assert "set deterministic to False while it ran, where the case says True" in found["message"]
+
+
+def test_what_takes_long_is_looked_at_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    settings = Settings(Case(model="revnet-38", batch_size=2))
+    monkeypatch.setattr(settings, "check", lambda: looked.append(len(sent)))
+    sent: list[Any] = []
+    progress = _first_checked(settings, sent.append)
+    for step in range(3):
+        progress({"done": step})
+    assert (looked, len(sent)) == ([0], 3)
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is asked of a GPU that is not there, in order."""
@@ -53,7 +71,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr("revbench.devices.gpus.usable_gpus", lambda: 2)
     monkeypatch.setattr(Gpu, "of_torch", classmethod(lambda cls, index: cls(UUID, nvml=fake)))
     for name, answer in (
-        ("set_device", lambda index: asked.append(("use", index))), ("get_device_capability", lambda: (9, 0)),
+        ("set_device", lambda index: asked.append(("use", index))), ("current_device", lambda: 1),
+        ("get_device_capability", lambda: (9, 0)),
         ("mem_get_info", lambda: (15 << 30, 16 << 30)), ("get_device_name", lambda: "A GPU"),
         ("get_device_properties", lambda index: SimpleNamespace(total_memory=16 << 30, uuid=UUID)),
         ("set_per_process_memory_fraction", lambda fraction: asked.append(("fraction", fraction))),
@@ -78,7 +97,7 @@ def on_gpu(**fields: Any) -> Case:
     return Case(model="revnet-38", batch_size=2, device="cuda:1", **fields)
 
 
-def test_what_is_in_use_is_read_before_the_gpu_is_used(gpu: list[Any]) -> None:
+def test_what_is_in_use_is_read_before_the_gpu_is_used(gpu: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(on_gpu(memory_limit_bytes=16 << 30))
     settings.begin()
     assert gpu[:3] == [
@@ -87,6 +106,10 @@ def test_what_is_in_use_is_read_before_the_gpu_is_used(gpu: list[Any]) -> None:
         ("fraction", 15 / 16),
     ]  # of a GPU that is named after its limit, what is free
     assert settings.device_before == (700, None)
+    settings.check()
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    with pytest.raises(RuntimeError, match="set the current CUDA device to 0 while it ran, where the case says 1"):
+        settings.check()
 
 
 @pytest.mark.parametrize("there", [None, ":16:8"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,32 @@ from revbench.runner import unused_gpu
 from revbench.runner.environment import lines_of
 from revbench.runner.session import Session, check_device
 from revbench.runner.unused_gpu import why_no_gpu
-from tests.results.rows import ENVIRONMENT
+from tests.results.rows import ACCELERATOR, ENVIRONMENT
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver"
+
+
+def refuse(words: str) -> Callable[[], None]:
+    def init() -> None:
+        raise RuntimeError(words)
+
+    return init
 
 
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", refuse("Found no NVIDIA driver on your system."))
     monkeypatch.setattr(unused_gpu, "_PCI", tmp_path)
+    for name in ("_WSL", "_ROCM"):
+        monkeypatch.setattr(unused_gpu, name, tmp_path / "absent")
+    monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def driver_sees(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(nvml, "names_of_gpus", lambda: list(names))
+def driver_sees(monkeypatch: pytest.MonkeyPatch, *names: str, problem: str | None = None) -> None:
+    monkeypatch.setattr(nvml, "gpus_of_driver", lambda: (list(names), problem))
 
 
 def slot(folder: Path, name: str, vendor: str, kind: str) -> None:
@@ -68,28 +80,81 @@ def test_a_container_that_was_not_given_it(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "start the container with `--gpus all`" in str(why_no_gpu())
 
 
-@pytest.mark.parametrize("value", ["", "-1"])
+@pytest.mark.parametrize("value", ["", "-1", "1", "MIG-gone", "NoDevFiles"])
 def test_a_variable_that_hides_it(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     driver_sees(monkeypatch, "NVIDIA H100")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert "CUDA_VISIBLE_DEVICES hides it; unset that" in str(why_no_gpu())
+    monkeypatch.setattr(torch.cuda, "init", refuse("No CUDA GPUs are available"))
+    assert f"CUDA_VISIBLE_DEVICES={value!r} leaves none of them visible; unset it" in str(why_no_gpu())
 
 
-@pytest.mark.parametrize("how", ["raises", "warns", "nothing"])
-def test_what_cuda_itself_says(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+@pytest.mark.parametrize("how", ["raised", "warned", "warned when asked"])
+@pytest.mark.parametrize("visible", [True, False], ids=["variable", "no variable"])
+def test_what_cuda_itself_says(monkeypatch: pytest.MonkeyPatch, how: str, visible: bool) -> None:
+    """Also where no driver is seen, in a container that shows neither PCI nor NVML."""
+    driver_sees(monkeypatch)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+    def warn(*_: object) -> bool:
+        warnings.warn(f"{TOO_OLD}\nand more", UserWarning, stacklevel=2)
+        return False
+
+    if how == "warned when asked":
+        monkeypatch.setattr(torch.cuda, "is_available", warn)
+    elif how == "warned":
+        monkeypatch.setattr(torch.cuda, "init", lambda: warn() or refuse("No CUDA GPUs are available")())
+    else:
+        monkeypatch.setattr(torch.cuda, "init", refuse(TOO_OLD))
+    said = str(why_no_gpu())
+    assert said.startswith(
+        f"this machine has an NVIDIA GPU, but PyTorch can't use it: {TOO_OLD} (PyTorch is built for CUDA 13.0;"
+    )
+    assert "\n" not in said
+
+
+def test_a_driver_that_was_exchanged_wants_a_reboot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    driver_sees(monkeypatch, problem="Driver/library version mismatch")
+    slot(tmp_path, "0000:01:00.0", "0x10de", "0x030200")
+    assert "its driver does not answer (Driver/library version mismatch); reboot" in str(why_no_gpu())
+
+
+def test_a_driver_that_sees_what_cuda_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     driver_sees(monkeypatch, "NVIDIA H100")
+    assert "CUDA 13.0 finds no device; are /dev/nvidia* there" in str(why_no_gpu())
+
+
+def test_wsl2_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    driver_sees(monkeypatch)
+    monkeypatch.setattr(unused_gpu, "_WSL", tmp_path)
+    assert "an NVIDIA GPU, but PyTorch can't use it: its driver does not reach this process" in str(why_no_gpu())
+
+
+def test_rocm_that_may_not_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    driver_sees(monkeypatch)
+    monkeypatch.setattr(unused_gpu, "_ROCM", tmp_path)
+    assert "this PyTorch is not built for ROCm" in str(why_no_gpu())
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(torch.cuda, "init", refuse("No CUDA GPUs are available"))  # PyTorch says so of HIP, too
+    assert "groups render and video" in str(why_no_gpu())
+
+
+def test_a_gpu_that_this_build_has_no_kernels_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is used, since nobody knows which operations work, and what PyTorch says stands first."""
 
     def init() -> None:
-        if how == "warns":
-            warnings.warn(f"{TOO_OLD}\nand more", UserWarning, stacklevel=2)
-        if how != "nothing":
-            raise RuntimeError(TOO_OLD if how == "raises" else "No CUDA GPUs are available")
+        warnings.warn("Found GPU0 which is of compute capability 7.0.\nThe minimum is 7.5", UserWarning, stacklevel=2)
 
     monkeypatch.setattr(torch.cuda, "init", init)
-    said = str(why_no_gpu())
-    assert (TOO_OLD in said) == (how != "nothing")
-    assert "PyTorch is built for CUDA 13.0; `nvidia-smi` says which the driver can" in said
-    assert "\n" not in said
+    said = str(unused_gpu.warnings_of_gpus())
+    assert said == "Found GPU0 which is of compute capability 7.0."
+    environment = {**ENVIRONMENT, "accelerators": [ACCELERATOR], "gpu_warning": said}
+    journal = Journal(tmp_path / "run")
+    assert Session(journal, None, environment).notes == [said]  # type: ignore[arg-type]
+    assert Session(journal, None, environment, device="cpu").notes == []  # type: ignore[arg-type]
+    journal.close()
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert unused_gpu.warnings_of_gpus() is None
 
 
 def test_accelerators_of_others(monkeypatch: pytest.MonkeyPatch) -> None:

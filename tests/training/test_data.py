@@ -196,3 +196,22 @@ def test_cifar10_as_jpeg() -> None:
     assert label == "CIFAR-10 (JPEG)"
     found = load_images(path, image_size=32, train_limit=500, validation_limit=100)
     assert (found.train_available, found.num_classes, len(found.train_labels)) == (50_000, 10, 500)
+
+
+def test_imagenet_without_a_split_is_not_unpacked_by_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was whole once, and of which somebody removed a folder while its archives are there."""
+    monkeypatch.setenv("REVBENCH_DATA_ROOT", str(tmp_path))
+    (tmp_path / "train").mkdir()
+    (tmp_path / ".imagenet.whole").touch()
+    fetched: list[bool] = []
+
+    def open_split(root: str, split: str, loader: object) -> None:
+        fetched.append((tmp_path / ".imagenet.lock").exists())
+        raise RuntimeError("no archive")
+
+    monkeypatch.setattr("torchvision.datasets.ImageNet", open_split)
+    with pytest.raises(UserError, match="data set 'imagenet' can't be had"):
+        load_images("imagenet", image_size=32)
+    assert fetched == [True]  # under the lock alone

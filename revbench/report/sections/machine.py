@@ -26,9 +26,10 @@ def environment_table(evidence: Evidence) -> Table:
         rows.append(["Accelerator", f"{a['name']}, {human_bytes(a['memory_bytes'])}, driver {a['driver']}{limit}"])
     if not e["accelerators"]:
         rows.append(["Accelerator", f"none: {e['unused_gpu']}" if "unused_gpu" in e else "none"])
-    settings = {name: value for name, value in e.get("gpu_settings", {}).items() if value is not None}
-    if settings:
+    if settings := e.get("gpu_settings"):
         rows.append(["GPU settings", ", ".join(f"{name} {value}" for name, value in settings.items())])
+    if "gpu_warning" in e:
+        rows.append(["GPU warning", str(e["gpu_warning"])])
     packages = ", ".join(f"{name} {version}" for name, version in e["packages"].items() if version)
     rows += [["System", str(e["system"])], ["Software", f"Python {e['python']}, {packages}"]]
     rows.append(["PyTorch threads", str(e["torch"]["threads"])])
