@@ -100,11 +100,7 @@ def on_gpu(**fields: Any) -> Case:
 def test_what_is_in_use_is_read_before_the_gpu_is_used(gpu: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(on_gpu(memory_limit_bytes=16 << 30))
     settings.begin()
-    assert gpu[:3] == [
-        "read",
-        ("use", 1),
-        ("fraction", 15 / 16),
-    ]  # of a GPU that is named after its limit, what is free
+    assert gpu[:3] == ["read", ("use", 1), ("fraction", 1.0)]
     assert settings.device_before == (700, None)
     settings.check()
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
