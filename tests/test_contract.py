@@ -27,6 +27,7 @@ FAMILIES = ("torch.cuda", "torch._C", "torch.backends", "torch.version", "torch.
 FROM = {
     "torch._C._get_fp32_precision_getter": (2, 9),
     "torch._C._set_fp32_precision_setter": (2, 9),
+    "torch._C._autograd._top_saved_tensors_default_hooks": (2, 7),
     "torch._C._cuda_getDeviceCount": None,  # in builds with CUDA alone
     "torch.cuda.set_per_process_memory_fraction": (2, 0),
 }

@@ -268,8 +268,15 @@ def _is_ordinary(x: Tensor) -> bool:
         (type(x) is Tensor or isinstance(x, FakeTensor))
         and x.layout is torch.strided
         and not torch._C._are_functorch_transforms_active()
-        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+        and _nobody_saves()
     )
+
+
+def _nobody_saves() -> bool:
+    """Tells whether no hooks of saved tensors are set; before PyTorch 2.7 nobody can tell, and all savings here are left out."""
+    if not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):
+        return False
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
 
 def _is_sound(norm: Any, x: Tensor) -> bool:
