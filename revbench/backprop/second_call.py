@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
+from revbench.backprop.edges import edge_to
 from revbench.backprop.ownership import Holders
 from revbench.backprop.recording import Recording
 from revbench.backprop.strangers import refuse_strangers
@@ -55,7 +55,7 @@ class SecondCall:
         value, self._leaves, self._aliases = recording.run_again(inputs, differentiate=differentiate, alone=alone)
         self._recording = recording
         self._dtype: torch.dtype = value.dtype
-        self.edge = get_gradient_edge(value) if value.requires_grad else None
+        self.edge = edge_to(value) if value.requires_grad else None
         self._value: Tensor | None = value.detach()
 
     def take_value(self, dtype: torch.dtype) -> Tensor:

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments
 from revbench.backprop.compiling import outside_graphs
+from revbench.backprop.edges import edge_to
 from revbench.backprop.half_step import NO_SECOND_DERIVATIVE
 from revbench.backprop.ownership import Holders, try_out_gradients
 from revbench.backprop.plain import functions_are_pytorchs
@@ -192,7 +192,7 @@ def _differentiate(
     inputs = [x for x in leaves if x.requires_grad]
     if not roots or not (inputs or wanted):
         return (None,) * len(state)
-    edges = [get_gradient_edge(y) for y, _ in roots]
+    edges = [edge_to(y) for y, _ in roots]
     for recording in recordings:
         if not recording.plain:
             refuse_strangers(edges, [*leaves, *(x for _, x in wanted)], recording)

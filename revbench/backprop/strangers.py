@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
+from revbench.backprop.edges import edge_to
 from revbench.backprop.module_state import ModuleState
 
 
@@ -59,7 +60,7 @@ def refuse_strangers(outputs: Iterable[Tensor | GradientEdge], known: Iterable[T
 
     Its gradient would be lost without a word: the recomputation differentiates with respect to what it knows.
     """
-    edges = [y if isinstance(y, GradientEdge) else get_gradient_edge(y) for y in outputs if _has_history(y)]
+    edges = [y if isinstance(y, GradientEdge) else edge_to(y) for y in outputs if _has_history(y)]
     leaves = {id(tensor) for tensor in known}
     seen = set()
     stranger: Any = None
