@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -15,4 +16,7 @@ def edge_to(value: Tensor) -> GradientEdge:
     Args:
         value: that has a graph, or is a leaf that needs gradient.
     """
-    return get_gradient_edge(value if _EDGES_OWN else value.view_as(value))
+    if _EDGES_OWN:
+        return get_gradient_edge(value)
+    with torch.enable_grad():
+        return get_gradient_edge(value.view_as(value))
