@@ -40,6 +40,9 @@ _FEWEST_VALUES = 64
 _SMALL = 1 << 15  # numbers in an activation below which a function of autograd's in Python costs more than it saves
 
 
+# Before PyTorch 2.7 nobody can tell whether hooks of saved tensors are set, and both savings are left out.
+SAVES = hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks")
+
 _RELUS_ARE_WATCHED: ContextVar[bool] = ContextVar("relus_are_watched", default=False)
 
 
@@ -273,10 +276,8 @@ def _is_ordinary(x: Tensor) -> bool:
 
 
 def _nobody_saves() -> bool:
-    """Tells whether no hooks of saved tensors are set; before PyTorch 2.7 nobody can tell, and all savings here are left out."""
-    if not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):
-        return False
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    """Tells whether no hooks of saved tensors are set."""
+    return SAVES and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
 
 def _is_sound(norm: Any, x: Tensor) -> bool:
