@@ -58,7 +58,9 @@ def test_two_processes_give_the_gradient_of_one(strategy: str, tmp_path: Path) -
     assert SynchronisedNorm.collectives == 0
 
 
-@pytest.mark.skipif(not hasattr(torch.cpu.Stream, "record_event"), reason="before PyTorch 2.7 `fully_shard` needs a GPU")
+@pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="before PyTorch 2.7 `fully_shard` needs a GPU"
+)
 @pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed"])
 def test_two_processes_that_shard_the_chain_give_the_gradient_of_one(strategy: str, tmp_path: Path) -> None:
     """`fully_shard` frees the parameters after forward and gathers them again, into other memory, before backward."""
