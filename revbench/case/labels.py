@@ -114,7 +114,7 @@ def describe(case: Case) -> str:
         words[-1] += "+certified"
     if case.compile:
         words[-1] += "+compiled"
-    words += [case.dtype, f"batch {case.batch_size}"]
+    words += [case.arithmetic.name, f"batch {case.batch_size}"]
     if case.memory_limit_bytes:
         words.append(f"in {human_bytes(case.memory_limit_bytes)}")
     if case.training_steps:
