@@ -22,9 +22,18 @@ import revbench
 from revbench.probes.nvml import Nvml
 
 PACKAGE = Path(revbench.__file__).parent
-FAMILIES = ("torch.cuda", "torch._C", "torch.backends", "torch.version", "torch.distributed", "torch.accelerator")
+FAMILIES = (
+    "torch.cuda",
+    "torch._C",
+    "torch.backends",
+    "torch.version",
+    "torch.distributed",
+    "torch.accelerator",
+    "torch.compiler",
+)
 # Names that PyTorch has from a version on; the code that uses them asks first.
 FROM = {
+    "torch.compiler._is_exporting_flag": (2, 7),
     "torch._C._get_fp32_precision_getter": (2, 9),
     "torch._C._set_fp32_precision_setter": (2, 9),
     "torch._C._autograd._top_saved_tensors_default_hooks": (2, 7),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -16,8 +16,12 @@ def dense(half: Tensor) -> Tensor:
     return half.clone(memory_format=torch.contiguous_format) if torch._debug_has_internal_overlap(half) == 1 else half
 
 
-# PyTorch 2.6 has no such function.
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+# PyTorch 2.6 does not tell. Not `torch.compiler.is_exporting()`, which 2.9 answers with yes inside `torch.compile`.
+_TELLS_EXPORT = hasattr(torch.compiler, "_is_exporting_flag")
+
+
+def _is_exporting() -> bool:
+    return _TELLS_EXPORT and torch.compiler._is_exporting_flag
 
 
 def transformed(halves: Iterable[Tensor]) -> bool:

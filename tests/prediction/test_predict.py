@@ -84,7 +84,12 @@ def test_equals_what_is_measured_of_unusual_cases(case: Case) -> None:
 @pytest.mark.parametrize("name", LOOKING)
 def test_equals_what_is_measured_of_factories_that_look_at_data(name: str, strategy: str) -> None:
     case = Case(model=f"tests.prediction.factories:{name}", batch_size=16, strategy=strategy)
-    found = predict(case)
+    try:
+        found = predict(case)
+    except UserError as error:
+        if name != "sparse" or "has no fake kernel" not in str(error) or torch.__version__ >= "2.14":
+            raise
+        pytest.skip("this PyTorch can't add sparse tensors that are fake")
     if name == "sparse":  # whose gradients are not seen after backward
         assert found.step.peak_bytes == measured(case).peak_bytes
     else:
