@@ -73,7 +73,6 @@ def test_a_break_in_a_piece_is_an_error() -> None:
         chain(torch.randn(2, 6))
 
 
-@pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles")  # PyTorch 2.6 of its own settings
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_gradients_in_float64(backend: str) -> None:
     if backend == "inductor" and shutil.which("g++") is None:
