@@ -19,6 +19,10 @@ from revbench.errors import UserError, first_line
 from revbench.training.order import ALONE, Share
 from revbench.training.rendezvous import MEETING
 
+# Groups are left as they are when their last user goes: gloo's end of one waits for threads, which on PyTorch 2.6 may wait for a
+# process that is gone. The worker ends without that.
+_KEPT: list[Any] = []
+
 _MOST_WORDS_BYTES = 64 << 20  # of what processes tell each other of themselves
 
 
@@ -151,5 +155,6 @@ def joined(rendezvous: Mapping[str, Any] | None, device: str) -> Iterator[Ranks]
         "cpu:gloo,cuda:nccl" if is_gpu(device) else "gloo",
         store=PrefixStore(rendezvous["name"], store), rank=share.rank, world_size=share.world_size,
     )  # fmt: skip
+    _KEPT.append(dist.group.WORLD)
     yield Ranks(share)
     dist.destroy_process_group()  # not after an error: NCCL would wait for the others, who wait for this process
