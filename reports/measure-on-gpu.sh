@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that revbench measures on a GPU, on a machine where nothing can be installed and which is lent for minutes:
 #   reports/measure-on-gpu.sh FOLDER [SECONDS]
-# FOLDER takes the run of the quick tier (and FOLDER-pairs, -imagenet, -memory, -drift, -libraries the others), with logs, exit codes and
-# JUnit files in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder until its exit code
-# is not 75; AGAIN=1 does again what failed. Render the PDFs elsewhere with `revbench report`.
+# FOLDER takes the run of the quick tier (FOLDER-pairs, -imagenet, -memory, -drift and -libraries the others), with logs, exit
+# codes and JUnit files in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder until its
+# exit code is not 75; AGAIN=1 does again what failed. Render the PDFs elsewhere with `revbench report`.
 # What is missing there is carried along as unpacked wheels on PYTHONPATH (msgspec takes 0.6 MB):
 #   pip install --target wheels --only-binary=:all: --python-version 3.12 --no-deps msgspec; PYTHONPATH=wheels reports/...
 set -euo pipefail
@@ -36,8 +36,9 @@ check imports 60 python3 -c "import filelock, msgspec, psutil, pytest_benchmark,
 check imports-of-tests 60 python3 -c "import hypothesis, jinja2, mpmath, PIL, scipy, torchvision"
 tests contract 120 tests/test_contract.py tests/probes/test_real_nvml.py tests/devices
 tests first 240 -m cuda tests/probes/test_cuda.py -k "time_and_memory or gradients or parent or determinism"
-tests cuda 400 -m cuda tests --continue-on-collection-errors --deselect tests/probes/test_cuda.py::test_predicted_is_allocated_without_workspace
-tests cuda-predictions 400 -m cuda tests/probes/test_cuda.py::test_predicted_is_allocated_without_workspace
+predicted=tests/probes/test_cuda.py::test_predicted_is_allocated_without_workspace
+tests cuda 400 -m cuda tests --continue-on-collection-errors --deselect "$predicted"
+tests cuda-predictions 400 -m cuda "$predicted"
 
 measured time 240 "$output" suites/bench_time.py
 measured memory 240 "$output" suites/bench_memory.py
