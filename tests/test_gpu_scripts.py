@@ -94,7 +94,7 @@ def test_a_run_with_rows_that_crashed_is_not_done(call: Call) -> None:
 
 
 def test_a_failed_stage_does_not_end_a_call_that_has_more_to_do(call: Call) -> None:
-    done, _ = call("measure-on-gpu.sh", "4", FAILS="tests/probes/test_cuda.py -k", HANGS="bench_memory.py")
+    done, _ = call("measure-on-gpu.sh", "7", FAILS="tests/probes/test_cuda.py -k", HANGS="bench_memory.py")
     assert done.returncode == 75
     done, commands = call("measure-on-gpu.sh")
     assert done.returncode == 1
@@ -102,7 +102,7 @@ def test_a_failed_stage_does_not_end_a_call_that_has_more_to_do(call: Call) -> N
 
 
 def test_tests_that_are_cut_off_are_not_begun_for_ever(call: Call) -> None:
-    done, _ = call("measure-on-gpu.sh", "3", HANGS="tests/test_contract.py")
+    done, _ = call("measure-on-gpu.sh", "6", HANGS="tests/test_contract.py")
     assert done.returncode == 75
     assert "contract: failed with exit code 124" in done.stdout
     done, commands = call("measure-on-gpu.sh")
@@ -116,7 +116,7 @@ def test_nothing_is_begun_where_a_package_is_missing(call: Call) -> None:
 
 
 def test_a_call_ends_in_time_and_the_next_one_goes_on(call: Call, tmp_path: Path) -> None:
-    done, commands = call("measure-on-gpu.sh", "4", HANGS="bench_memory.py")
+    done, commands = call("measure-on-gpu.sh", "7", HANGS="bench_memory.py")
     assert done.returncode == 75, done.stdout
     assert "memory: cut off after " in done.stdout
     assert "energy: put off, " in done.stdout
