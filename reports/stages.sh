@@ -88,7 +88,7 @@ suites() {
   printf '%s\n' python3 -m pytest -p revbench.pytest_plugin --benchmark --revbench-device=cuda "${into[@]}" "$@"
 }
 
-# command FOLDER SUBCOMMAND OPTION...: likewise of `revbench`.
+# command_into FOLDER SUBCOMMAND OPTION...: likewise of `revbench`.
 command_into() {
   local into=(--output "$1")
   if [ -f "$1/rows.jsonl" ]; then into=(--resume "$1" ${AGAIN:+--retry}); fi

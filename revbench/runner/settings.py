@@ -62,7 +62,7 @@ class Settings:
                 self.device_before = gpu.device_bytes()
             torch.cuda.set_device(index)
             if case.memory_limit_bytes:
-                within_limit_bytes(case.memory_limit_bytes)
+                within_limit_bytes(case.memory_limit_bytes)  # or the case is refused
                 there = torch.cuda.get_device_properties(index).total_memory
                 torch.cuda.set_per_process_memory_fraction(min(case.memory_limit_bytes / there, 1.0))
         check_arithmetic(case)

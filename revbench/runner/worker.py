@@ -65,9 +65,7 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     module, _, function = probe.function.partition(":")
     workloads = [build_workload(case) for case in cases]
     settings.apply()
-    talks: dict[str, Any] = {
-        "progress": _first_checked(settings, lambda message: send({"kind": "progress", **message}))
-    }
+    talks: dict[str, Any] = {"progress": first_checked(settings, lambda message: send({"kind": "progress", **message}))}
     with _nobody_refuses() if probe.name not in OURS else nullcontext():
         measure: Any = functools.reduce(getattr, function.split("."), importlib.import_module(module))
         asked = inspect.signature(measure).parameters
@@ -83,7 +81,7 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
     return {"status": "ok", "measurements": [as_json(one) for one in measurements]}
 
 
-def _first_checked(settings: Settings, progress: Send) -> Send:
+def first_checked(settings: Settings, progress: Send) -> Send:
     """Has the settings looked at with the first message of what takes long, too, and not after hours only."""
     looks = iter((settings.check,))
 

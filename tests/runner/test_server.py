@@ -280,52 +280,6 @@ def test_a_mistake_is_the_users(server: WorkerServer, found: Case, words: str) -
         server.measure([found], "parameters")
 
 
-def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
-    """The setting is made in the forked worker, and means the same whatever its server freed before."""
-    faults = {}
-    for allocator in ("default", "pinned"):
-        subject = Case(model="resnet-32", batch_size=32, allocator=allocator)
-        row = server.measure([subject], "time", options={"min_rounds": 3, "max_seconds": 0.0})
-        faults[allocator] = row["measurements"][0]["metrics"]["minor_faults_per_step"]
-    assert faults["pinned"] < 0.2 * faults["default"], faults
-
-
-_FAULTS_OF_MALLOC = """
-import ctypes, resource
-from revbench.runner.settings import set_malloc
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        block = libc.malloc(4 << 20)
-        libc.memset(block, 1, 4 << 20)
-        libc.free(block)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-assert set_malloc("default")
-first = faults()
-libc.free(libc.malloc(24 << 20))  # glibc by itself would raise its threshold to this size, and keep the next blocks
-after_a_large_one = faults()
-assert set_malloc("pinned")
-faults()
-print(first, after_a_large_one, faults())
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_default_malloc_means_the_same_after_a_large_block_was_freed() -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", _FAULTS_OF_MALLOC], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    first, after_a_large_one, pinned = map(int, found.stdout.split())
-    assert first >= 20, "each block is taken from the system anew"  # how many pages one is depends on huge pages
-    assert after_a_large_one >= 0.9 * first
-    assert pinned < 0.05 * first
-
-
 def test_the_environment_names_no_person_and_no_place(server: WorkerServer) -> None:
     environment = server.environment()
     assert environment == server.environment()

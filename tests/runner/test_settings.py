@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,8 @@ from revbench.errors import UserError
 from revbench.probes.nvml import Gpu
 from revbench.runner.client import WorkerServer
 from revbench.runner.settings import Settings
-from revbench.runner.worker import _first_checked
+from revbench.runner.worker import first_checked
+from tests.conftest import ROOT
 from tests.devices.test_float32 import newer
 from tests.probes.test_nvml import UUID, FakeNvml
 
@@ -57,7 +60,7 @@ def test_what_takes_long_is_looked_at_early(monkeypatch: pytest.MonkeyPatch) -> 
     settings = Settings(Case(model="revnet-38", batch_size=2))
     monkeypatch.setattr(settings, "check", lambda: looked.append(len(sent)))
     sent: list[Any] = []
-    progress = _first_checked(settings, sent.append)
+    progress = first_checked(settings, sent.append)
     for step in range(3):
         progress({"done": step})
     assert (looked, len(sent)) == ([0], 3)
@@ -138,3 +141,49 @@ def test_bfloat16_that_is_only_emulated_is_unsupported(gpu: list[Any], monkeypat
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     with pytest.raises(NotImplementedError, match="A GPU has no bfloat16 arithmetic"):
         Settings(on_gpu(autocast="bfloat16")).begin()
+
+
+def test_pinned_malloc_takes_fewer_page_faults(server: WorkerServer) -> None:
+    """The setting is made in the forked worker, and means the same whatever its server freed before."""
+    faults = {}
+    for allocator in ("default", "pinned"):
+        subject = Case(model="resnet-32", batch_size=32, allocator=allocator)
+        row = server.measure([subject], "time", options={"min_rounds": 3, "max_seconds": 0.0})
+        faults[allocator] = row["measurements"][0]["metrics"]["minor_faults_per_step"]
+    assert faults["pinned"] < 0.2 * faults["default"], faults
+
+
+_FAULTS_OF_MALLOC = """
+import ctypes, resource
+from revbench.runner.settings import set_malloc
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        block = libc.malloc(4 << 20)
+        libc.memset(block, 1, 4 << 20)
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+assert set_malloc("default")
+first = faults()
+libc.free(libc.malloc(24 << 20))  # glibc by itself would raise its threshold to this size, and keep the next blocks
+after_a_large_one = faults()
+assert set_malloc("pinned")
+faults()
+print(first, after_a_large_one, faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_default_malloc_means_the_same_after_a_large_block_was_freed() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _FAULTS_OF_MALLOC], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, after_a_large_one, pinned = map(int, found.stdout.split())
+    assert first >= 20, "each block is taken from the system anew"  # how many pages one is depends on huge pages
+    assert after_a_large_one >= 0.9 * first
+    assert pinned < 0.05 * first
