@@ -72,7 +72,7 @@ def _kernels(workload: Workload, inputs: Any, targets: Any) -> list[tuple[float,
     from torch.autograd import DeviceType  # type: ignore[attr-defined]
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
         for _ in range(_PROFILED_STEPS):
             workload.step(inputs, targets)
         torch.cuda.synchronize()

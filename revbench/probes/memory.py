@@ -106,7 +106,7 @@ def _cpu_allocator(workload: Workload, inputs: Any, targets: Any) -> int:
     from torch.profiler import ProfilerActivity, profile
 
     workload.optimizer.zero_grad(set_to_none=True)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         workload.step(inputs, targets)
     waiting = list(profiler.profiler.kineto_results.experimental_event_tree())
     changes: list[tuple[int, int, int]] = []

@@ -79,7 +79,8 @@ def test_predicted_is_allocated_without_workspace(server: WorkerServer, model: s
 
 
 def test_the_sampler_costs_less_than_a_percent(server: WorkerServer) -> None:
-    row = server.measure([CASE.replace(batch_size=256)], "nvml")
+    # So large a batch that the GPU is what is timed: where the host is, its own noise is larger by far.
+    row = server.measure([CASE.replace(batch_size=2048)], "nvml")
     assert row["status"] == "ok", row
     metrics = row["measurements"][0]["metrics"]
     assert abs(metrics["sampler_slowdown"]) < 0.01
