@@ -303,21 +303,18 @@ def chain_cases(plan: Plan) -> list[Case]:
     return cases
 
 
-def chain_leads(plan: Plan) -> list[Case]:
-    """Returns one case for each kind of chain: what a group of contenders is named by."""
-    return [chain_case(plan, kind) for kind in CHAIN_KINDS]
-
-
-def contenders(plan: Plan, lead: Case) -> list[Case]:
-    """Returns all that are timed together with this lead: our strategies, PyTorch's ways, and the libraries that are installed.
+def contenders(plan: Plan) -> list[Case]:
+    """Returns all that are timed on both kinds of chain: our strategies, PyTorch's ways, and the libraries that are installed.
 
     Ours once more without its tripwire, whose cost that is.
     """
-    kind = str(_chain(lead).kind)
-    ours = [case for case in chain_cases(plan) if case.model == lead.model]
     peers = [name for name in PEERS if importlib.util.find_spec(name)]
-    others = [chain_case(plan, kind, tripwire=False), *(chain_case(plan, kind, name) for name in peers)]
-    return ours + [case.replace(strategy="reconstructed") for case in others]
+    cases = []
+    for kind in CHAIN_KINDS:
+        others = [chain_case(plan, kind, tripwire=False), *(chain_case(plan, kind, name) for name in peers)]
+        cases += [case for case in chain_cases(plan) if _chain(case).kind == kind]
+        cases += [case.replace(strategy="reconstructed") for case in others]
+    return cases
 
 
 def _chain(case: Case) -> Chain:

@@ -8,7 +8,7 @@ import importlib.util
 import pytest
 
 from revbench.choices import CHAIN_KINDS, PEERS
-from revbench.tiers import chain_case, chain_cases, chain_leads, contenders
+from revbench.tiers import chain_case, chain_cases, contenders
 
 BUDGET_SECONDS = 25
 
@@ -33,8 +33,6 @@ def test_library(revbench, library, kind, probe):
     revbench.measure(chain_case(revbench.plan, kind, library).replace(strategy="reconstructed"), probe, **options)
 
 
-@pytest.mark.revbench_cases(of=chain_leads)
-def test_time_interleaved(revbench, case):
-    revbench.measure_together(
-        contenders(revbench.plan, case), "time_interleaved", rounds=revbench.plan.size.chain_rounds
-    )
+@pytest.mark.revbench_cases(of=contenders)
+def test_time(revbench, case):
+    revbench.measure(case, "time", min_rounds=revbench.plan.size.chain_rounds, max_seconds=0)

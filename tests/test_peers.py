@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from revbench import Case, UserError
+from revbench.case.pairs import paired
 from revbench.choices import CHAIN_KINDS, PEERS
 from revbench.peers import ChainNetwork, chain
-from revbench.tiers import Plan, chain_cases, chain_leads, contenders
+from revbench.tiers import Plan, chain_cases, contenders
 from revbench.workload import build_workload
 from tests.backprop.chains import relative_difference
 
@@ -69,10 +70,10 @@ def test_a_library_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UserError, match=r"memcnn is not installed; it is of the extra peers"):
         chain("memcnn")
     plan = Plan(tier="quick", device="cpu", data="digits", data_path="digits")
-    lead = chain_leads(plan)[0]
-    *ours, unwatched = contenders(plan, lead)
-    assert ours == [case for case in chain_cases(plan) if case.model == lead.model]
-    assert unwatched.model == lead.model.replace(")", ",tripwire=False)")
+    unwatched = [case for case in contenders(plan) if case not in chain_cases(plan)]
+    assert [case.model.replace(",tripwire=False)", ")") for case in unwatched] == list(
+        dict.fromkeys(case.model for case in chain_cases(plan))
+    )
 
 
 @pytest.mark.parametrize("tier", ["quick", "full"])
@@ -83,5 +84,5 @@ def test_the_cases_are_possible_and_different(tier: str, device: str) -> None:
     assert len({case.id for case in cases}) == len(cases)
     assert any(case.strategy == "torch_offload" for case in cases) == (device == "cuda")
     assert any(case.compile for case in cases) == (tier == "full")
-    for lead in chain_leads(plan):
-        assert lead in contenders(plan, lead)
+    assert set(cases) < set(contenders(plan))
+    assert len(paired(contenders(plan))) == len(CHAIN_KINDS)  # all ways of a kind of chain take turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from revbench.case.chains import Chain
 from revbench.case.definition import Case, check_field
 from revbench.errors import UserError
 from revbench.paper.catalogue import CATALOGUE
@@ -64,12 +65,20 @@ def model_cases(models: Sequence[str], strategies: Sequence[str], base: Case, *,
     return cases
 
 
+def group_of(case: Case) -> Case:
+    """Returns what a case is compared with, which names its group: a case that differs in strategy only, of the ResNet that a
+    RevNet is paired with; for a chain of blocks those by plain autograd, uncompiled, whichever library back-propagates it."""
+    chain = Chain.of(case)
+    if chain is not None and chain.names_library:
+        return case.stored().replace(model=chain.ours(), compile=False)
+    return case.stored().replace(model=resnet_of(case))
+
+
 def paired(cases: Iterable[Case]) -> list[list[Case]]:
     """Returns cases in groups: those that differ in strategy only, a ResNet together with the RevNet it is paired with."""
     groups: dict[Case, list[Case]] = {}
     for case in cases:
-        twin = case.stored().replace(model=resnet_of(case))
-        groups.setdefault(twin, []).append(case)
+        groups.setdefault(group_of(case), []).append(case)
     return list(groups.values())
 
 

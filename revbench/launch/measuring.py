@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from revbench.case import Case
+from revbench.case.pairs import paired
 from revbench.errors import UserError
+from revbench.probes import Probe
 from revbench.report import Written, report_if_it_ends_early, write_report
 from revbench.results.schema import Row
 from revbench.runner import Session, open_run_of_command
@@ -55,9 +57,9 @@ class Measuring:
         """
         for name in self.probes:
             found = probe_of(name)
-            if found.takes_group or found.resumable:
+            if name not in offered_names() or found.resumable:
                 raise UserError(
-                    f"--probe {name} can't be measured so: it takes several cases at once, or trains; this command offers"
+                    f"--probe {name} can't be measured so: it needs a memory limit, or trains; this command offers"
                     f" {', '.join(offered_names())}"
                 )
         if self.repeats < 1:
@@ -122,8 +124,18 @@ def measure_all(
             cases = asked.cases(session)
             for repeat in range(1, asked.repeats + 1):
                 for name in asked.probes:
-                    options = probe_of(name).launch_options(repeat)
-                    for case in cases:
-                        show(session.measure(case, name, repeat=repeat, options=options))
+                    for row in _launch(session, cases, probe_of(name), repeat):
+                        show(row)
         folder = session.journal.folder
         return Measured(session.journal.run.rows, write_report([folder], folder))
+
+
+def _launch(session: Session, cases: Sequence[Case], probe: Probe, repeat: int) -> Iterator[Row]:
+    """Yields the rows of one launch; cases that are compared are measured together where the probe can."""
+    options = probe.launch_options(repeat)
+    if not probe.takes_group:
+        for case in cases:
+            yield session.measure(case, probe.name, repeat=repeat, options=options)
+        return
+    for group in paired(cases):
+        yield from session.measure_together(group, probe.name, repeat=repeat, options=options)

@@ -6,124 +6,188 @@ import itertools
 import math
 import random
 import resource
+import secrets
 import statistics
 import time
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from revbench.errors import UserError
 from revbench.probes.declared import PHASES
+from revbench.probes.machine_load import MachineLoad
 from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload
 
+TURN_SECONDS = 0.15
+LEAST_TURNS = 5  # by so many a ratio can be told with an interval
+MOST_STEPS = 64  # of a turn: a GPU's queue would run ahead of the clock
+
 
 def measure_time(
-    workload: Workload,
+    workloads: Sequence[Workload],
     *,
     progress: Progress,
     min_rounds: int = 5,
     max_seconds: float = 2.0,
     warmup_rounds: int = 2,
-) -> Measurement:
-    """Times whole training steps; one timed pass gives the step and its phases.
+) -> list[Measurement | Exception]:
+    """Times whole training steps of some workloads that take turns, so that what slows the machine slows them all.
 
-    On a GPU by device events, read once at the end, so that no synchronisation stands between the
-    launches; on the CPU by the monotonic clock. Warm-up steps are not counted, and every sample is kept.
+    A turn is some steps of one workload, about `TURN_SECONDS` long. In each round every workload has one turn, in an order that
+    is drawn anew, so that nobody always follows the same neighbour. Where a turn has several steps, one more
+    before them is not counted: it finds the caches as the neighbour left them, and a GPU without a queue. On a GPU steps are
+    timed by device events, read at the end of a turn, so that no synchronisation stands between the launches of a turn; on the
+    CPU by the monotonic clock. One timed pass gives the step and its phases, and every sample is kept.
+
+    Args:
+        workloads: what to time, on one device; one alone has turns, too.
+        progress: not called: a timed pass reports nothing until it is over.
+        min_rounds: steps of each at least.
+        max_seconds: begin no further round after this for each of them, once there are `min_rounds`.
+        warmup_rounds: steps of each before the first counted one.
+
+    Returns:
+        For each workload metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over
+        the steps), ``rounds``, ``turns``, ``steps_per_turn``, ``cases_in_turn``, ``session`` (the same word for all that took
+        turns), ``minor_faults_per_step`` and what else the machine did (`revbench.probes.machine_load`); on a GPU also its
+        clocks while steps are queued, how many other processes compute on it, and the share of the step in which a kernel ran.
+        Samples for each of the seconds, turn after turn. Or what a workload raised that ran out of memory, can't be run or
+        diverged (`FloatingPointError`): the others take their turns without it.
+    """
+    failed: dict[int, Exception] = {}
+    there: dict[int, _Timed] = {}
+    for number, workload in enumerate(workloads):
+        with _left_out(number, failed):
+            there[number] = _Timed(workload, warmup_rounds, min(TURN_SECONDS, max_seconds / LEAST_TURNS))
+    session = secrets.token_hex(4)
+    with MachineLoad() as load:
+        _take_turns(there, failed, random.Random(session), min_rounds, max_seconds)
+    measured: dict[int, Measurement] = {}
+    for number, timed in there.items():
+        with _left_out(number, failed):
+            one = timed.measurement()
+            common = {"cases_in_turn": len(there), "session": session, **load.metrics}
+            measured[number] = Measurement({**one.metrics, **common}, one.samples)
+    return [measured.get(number) or failed[number] for number in range(len(workloads))]
+
+
+@contextmanager
+def _left_out(number: int, failed: dict[int, Exception]) -> Iterator[None]:
+    """Notes what a workload raises, which becomes a row of its own, and lets go of what it held."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        failed[number] = error.with_traceback(None)
+
+
+def _take_turns(
+    there: dict[int, _Timed],
+    failed: dict[int, Exception],
+    generator: random.Random,
+    min_rounds: int,
+    max_seconds: float,
+) -> None:
+    """Let each have turns until there are enough; whoever fails is left out from then on."""
+    least_turns = min(LEAST_TURNS, min_rounds)
+    began = time.perf_counter()
+    while there and (
+        any(one.turns < least_turns or one.steps < min_rounds for one in there.values())
+        or time.perf_counter() - began < max_seconds * len(there)
+    ):
+        for number in generator.sample(sorted(there), len(there)):
+            with _left_out(number, failed):
+                there[number].take_turn(alone=len(there) == 1)
+        for number in failed.keys() & there.keys():
+            del there[number]
+
+
+class _Timed:
+    """One workload with the seconds of its steps.
 
     Args:
         workload: what to time.
-        progress: not called: a timed pass reports nothing until it is over.
-        min_rounds: steps at least.
-        max_seconds: begin no further step after this, once there are `min_rounds`.
-        warmup_rounds: steps before the first counted one.
-
-    Raises:
-        FloatingPointError: the steps diverged.
-
-    Returns:
-        Metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over the
-        steps), ``rounds``, ``minor_faults_per_step``; on a GPU also its clocks while steps are queued, how many other
-        processes compute on it, and the share of the step in which a kernel ran. Samples for each of the seconds.
+        warmup_rounds: steps that are taken at once and not counted.
+        turn_seconds: how long a turn should take.
     """
-    cuda = workload.case.on_gpu
-    inputs, targets = workload.batch()
-    for _ in range(warmup_rounds):
-        _step(workload, inputs, targets, _HostMarks())
-    if cuda:
-        torch.cuda.synchronize()
-    rounds: list[_Marks] = []
-    faults = _minor_faults()
-    began = time.perf_counter()
-    while len(rounds) < min_rounds or time.perf_counter() - began < max_seconds:
-        rounds.append(_timed_step(workload, inputs, targets))
-        if cuda and len(rounds) % 64 == 0:
-            torch.cuda.synchronize()  # else the host runs ahead of max_seconds by a long queue
-    if cuda:
-        torch.cuda.synchronize()
-    metrics, samples = _summary(rounds)
-    metrics["minor_faults_per_step"] = (_minor_faults() - faults) / len(rounds)
-    _refuse_divergence(workload, inputs, targets)
-    if cuda:
-        from revbench.probes.gpu_load import gpu_load
 
-        metrics |= gpu_load(workload, inputs, targets, statistics.median(samples["step_seconds"]))
-    return Measurement(metrics, samples)
+    def __init__(self, workload: Workload, warmup_rounds: int, turn_seconds: float) -> None:
+        self._workload = workload
+        self._inputs, self._targets = workload.batch()
+        self._seconds: list[list[float]] = []
+        self._faults = 0
+        self.turns = 0
+        lasted = math.inf
+        for _ in range(warmup_rounds):
+            self._wait()
+            began = time.perf_counter()
+            self._step(_HostMarks())
+            self._wait()
+            lasted = time.perf_counter() - began
+        self._workload.optimizer.zero_grad(set_to_none=True)
+        self.steps_per_turn = min(max(round(turn_seconds / lasted), 1), MOST_STEPS)
 
+    @property
+    def steps(self) -> int:
+        """How many were counted."""
+        return len(self._seconds)
 
-def measure_time_interleaved(
-    workloads: Sequence[Workload], *, progress: Progress, rounds: int = 15, warmup_rounds: int = 2
-) -> list[Measurement]:
-    """Times the steps of several workloads in turn, in one process: what slows the machine slows them all.
+    def take_turn(self, *, alone: bool) -> None:
+        """Take the steps of a turn, and leave no gradients behind that the others would have to live with."""
+        self._wait()
+        if self.steps_per_turn > 1 and (self._workload.case.on_gpu or not alone):
+            self._step(_HostMarks())
+        marks: list[_Marks] = []
+        faults = _minor_faults()
+        for _ in range(self.steps_per_turn):
+            marks.append(_DeviceMarks() if self._workload.case.on_gpu else _HostMarks())
+            self._step(marks[-1])
+        self._wait()
+        self._faults += _minor_faults() - faults
+        self._seconds += [one.seconds() for one in marks]
+        self.turns += 1
+        if not alone:
+            self._workload.optimizer.zero_grad(set_to_none=True)
 
-    A ratio of two of these is worth more than one of two processes, if their weights fit in memory together. Each round
-    has an order of its own, drawn with a fixed seed, so that nobody always follows the same neighbour; a GPU is idle when
-    a step begins, so that no neighbour hides what it costs to launch the first kernels.
+    def measurement(self) -> Measurement:
+        """Returns medians over the steps, and every sample.
 
-    Args:
-        workloads: what to time, on one device.
-        progress: not called.
-        rounds: steps of each.
-        warmup_rounds: steps of each before the first counted one.
+        Raises:
+            FloatingPointError: the steps diverged.
+        """
+        _refuse_divergence(self._workload, self._inputs, self._targets)
+        samples = {f"{phase}_seconds": [s[i] for s in self._seconds] for i, phase in enumerate(PHASES)}
+        samples["step_seconds"] = [sum(s) for s in self._seconds]
+        metrics: dict[str, Value] = {name: statistics.median(values) for name, values in samples.items()}
+        metrics |= {
+            "rounds": self.steps, "turns": self.turns, "steps_per_turn": self.steps_per_turn,
+            "minor_faults_per_step": self._faults / self.steps,
+        }  # fmt: skip
+        if self._workload.case.on_gpu:
+            from revbench.probes.gpu_load import gpu_load
 
-    Raises:
-        FloatingPointError: the steps of one of them diverged.
+            metrics |= gpu_load(self._workload, self._inputs, self._targets, statistics.median(samples["step_seconds"]))
+            self._workload.optimizer.zero_grad(set_to_none=True)
+        return Measurement(metrics, samples)
 
-    Returns:
-        For each workload metrics and samples as of `measure_time`, without the page faults and a GPU's own.
-    """
-    batches = [workload.batch() for workload in workloads]
-    cuda = workloads[0].case.on_gpu
-    found: list[list[_Marks]] = [[] for _ in workloads]
-    for number, order in enumerate(orders(len(workloads), warmup_rounds + rounds)):
-        for which in order:
-            if cuda:
-                torch.cuda.synchronize()
-            marks = _timed_step(workloads[which], *batches[which])
-            workloads[which].optimizer.zero_grad(set_to_none=True)
-            if number >= warmup_rounds:
-                found[which].append(marks)
-    if cuda:
-        torch.cuda.synchronize()
-    for workload, batch in zip(workloads, batches, strict=True):
-        _refuse_divergence(workload, *batch)
-    return [Measurement(*_summary(marks)) for marks in found]
+    def _step(self, marks: _Marks) -> None:
+        marks.mark()
+        loss = self._workload.forward(self._inputs, self._targets)
+        marks.mark()
+        loss.backward()
+        marks.mark()
+        self._workload.optimizer.step()
+        marks.mark()
 
-
-def orders(count: int, rounds: int) -> Iterator[list[int]]:
-    """Yields for each round an order of so many; the same ones each time."""
-    generator = random.Random(0)
-    for _ in range(rounds):
-        yield generator.sample(range(count), count)
-
-
-def _summary(rounds: Sequence[_Marks]) -> tuple[dict[str, Value], dict[str, list[float]]]:
-    """Returns medians over the steps, and every sample."""
-    seconds = [marks.seconds() for marks in rounds]
-    samples = {f"{phase}_seconds": [s[i] for s in seconds] for i, phase in enumerate(PHASES)}
-    samples["step_seconds"] = [sum(s) for s in seconds]
-    metrics: dict[str, Value] = {name: statistics.median(values) for name, values in samples.items()}
-    return metrics | {"rounds": len(rounds)}, samples
+    def _wait(self) -> None:
+        if self._workload.case.on_gpu:
+            torch.cuda.synchronize()
 
 
 def _refuse_divergence(workload: Workload, inputs: Any, targets: Any) -> None:
@@ -143,22 +207,6 @@ def _refuse_divergence(workload: Workload, inputs: Any, targets: Any) -> None:
 
 def _minor_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-def _timed_step(workload: Workload, inputs: Any, targets: Any) -> _Marks:
-    marks = _DeviceMarks() if workload.case.on_gpu else _HostMarks()
-    _step(workload, inputs, targets, marks)
-    return marks
-
-
-def _step(workload: Workload, inputs: Any, targets: Any, marks: _Marks) -> None:
-    marks.mark()
-    loss = workload.forward(inputs, targets)
-    marks.mark()
-    loss.backward()
-    marks.mark()
-    workload.optimizer.step()
-    marks.mark()
 
 
 class _HostMarks:

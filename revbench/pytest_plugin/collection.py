@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from revbench.case import Case
+from revbench.case.pairs import group_of
 from revbench.errors import UserError
+from revbench.runner.settings import SETTINGS
 from revbench.tiers import Plan
 
 
@@ -47,11 +51,40 @@ def deselect_other_shards(config: pytest.Config, items: list[pytest.Item]) -> No
 
 
 def _without_launch(item: pytest.Item) -> str:
-    """Returns what an item measures, whichever launch it is of."""
-    callspec = getattr(item, "callspec", None)
-    case = getattr(callspec, "params", {}).get("case")
-    name = getattr(item, "originalname", item.name)
-    return f"{item.path.name}::{name}::{case.id if case is not None else item.name}"
+    """Returns what an item belongs to, whichever launch it is of: all cases that are compared go to one machine."""
+    case = _params(item).get("case")
+    return group_of(case).id if isinstance(case, Case) else f"{item.path.name}::{item.name}"
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    return dict(getattr(getattr(item, "callspec", None), "params", {}))
+
+
+def compared_with(item: pytest.Item, case: Case) -> list[Case]:
+    """Returns the cases that a probe of groups measures together with an item's own: those that the same test is still going to
+    measure in this launch and that are compared with it; first the case itself.
+
+    Args:
+        item: of the test that is running.
+        case: what it measures; one that is not the item's own is measured alone.
+    """
+    own = _params(item)
+    if own.pop("case", None) != case or case.memory_limit_bytes:
+        return [case]
+    found = [case]
+    items = item.session.items
+    for other in items[items.index(item) + 1 :]:
+        params = _params(other)
+        candidate = params.pop("case", None)
+        if (
+            isinstance(candidate, Case)
+            and (other.path, getattr(other, "originalname", "")) == (item.path, getattr(item, "originalname", ""))
+            and params == own
+            and group_of(candidate) == group_of(case)
+            and all(getattr(candidate, field) == getattr(case, field) for field in SETTINGS)
+        ):
+            found.append(candidate)
+    return found
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.probes.declared import TIME
+from revbench.pytest_plugin.collection import compared_with
 from revbench.pytest_plugin.display import Display
 from revbench.results.benchmark_json import benchmark_name
 from revbench.results.schema import Row
@@ -88,9 +90,12 @@ class Measurer:
     ) -> Row:
         """Measure one probe of a case in a fresh process, or take the row from the resumed run.
 
+        A probe that takes several cases (``time``) measures with this case those that it is compared with and that the same
+        test is going to measure: all of a parametrised test that differ in strategy only, a ResNet with its RevNet.
+
         Args:
             case: what to measure.
-            probe: the name of one that measures a case by itself.
+            probe: the name of one.
             timeout_seconds: after this the row's status is ``timeout``.
             options: the probe's settings; pytest-benchmark's options on the command line win.
 
@@ -100,14 +105,28 @@ class Measurer:
         if probe == TIME.name:
             options |= self._time_options
         replayed = self._session.replayed
-        with _mistakes_fail(), self._bar(case, probe) as progress:
-            row = self._session.measure(
-                case, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
-            )
+        with _mistakes_fail():
+            self._measure_what_is_compared(case, probe, options, timeout_seconds)
+            with self._bar(case, probe) as progress:
+                row = self._session.measure(
+                    case, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds, progress=progress
+                )
         self._show([row], replayed=self._session.replayed > replayed)
         if probe == TIME.name and row.ok and not self._in_table:
             self._show_in_table(row)
         return row
+
+    def _measure_what_is_compared(
+        self, case: Case, probe: str, options: Mapping[str, Any], timeout_seconds: float
+    ) -> None:
+        """Measure a case together with those it is compared with; its row is there then, and so are theirs, for their tests."""
+        group = compared_with(self._request.node, case) if probe_of(probe).takes_group else [case]
+        if len(group) == 1:
+            return
+        with contextlib.suppress(UserError):  # a mistake in another case is told by the test of that one
+            self._session.measure_together(
+                group, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds * len(group)
+            )
 
     def measure_together(
         self, cases: Sequence[Case], probe: str, *, timeout_seconds: float = 3600.0, **options: Any

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from revbench.case import Case
+from revbench.compare.ratios import Ratio, time_ratio
 from revbench.probes import Metric, Probe, Value
+from revbench.probes.declared import TIME
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 
@@ -74,6 +76,10 @@ class Evidence:
         """Returns a metric of a case over that of another, medians over launches; None where one is missing or 0."""
         ours, theirs = self.value(case, metric), self.value(base, metric)
         return ours.median / theirs.median if ours and theirs and theirs.median else None
+
+    def time_ratio(self, case: Case, base: Case) -> Ratio | None:
+        """Returns how many times as long a step of a case takes as one of another; None where one is missing."""
+        return time_ratio(self.launches(case, TIME), self.launches(base, TIME))
 
     def failure(self, case: Case, probe: Probe) -> str | None:
         """Returns the status of a case none of whose launches has metrics; None if one has, or if there is no row."""

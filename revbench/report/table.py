@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from revbench.case import Case
+from revbench.compare.ratios import Ratio
 from revbench.probes import Metric
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
@@ -79,3 +80,10 @@ def value_column(evidence: Evidence, metric: Metric, head: str | None = None) ->
 def times(ratio: float | None) -> str:
     """Returns a ratio as a person reads it."""
     return MISSING if ratio is None else f"{ratio:.2f} ×"
+
+
+def with_interval(ratio: Ratio | None) -> str:
+    """Returns a ratio of times with its interval; one that bears no sentence says so."""
+    if ratio is None:
+        return MISSING
+    return f"{ratio}{', unstable' if ratio.unstable else ''}"

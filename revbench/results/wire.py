@@ -98,6 +98,9 @@ class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", ta
         return found
 
 
+_OLD_NAMES = {"time_interleaved": "time"}  # of probes, in runs of before November 2026
+
+
 class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row"):
     """A row as `Row.to_json` makes it."""
 
@@ -122,7 +125,7 @@ class RowRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="row")
             UserError: its case is none.
         """
         return Row(
-            case=_case_of(bytes(self.case)), probe=self.probe, repeat=self.repeat, status=self.status,
+            case=_case_of(bytes(self.case)), probe=_OLD_NAMES.get(self.probe, self.probe), repeat=self.repeat, status=self.status,
             environment_id=self.environment_id, started=self.started, elapsed_seconds=self.elapsed_seconds,
             options=self.options, metrics=self.metrics, samples=self.samples, series=self.series, message=self.message,
         )  # fmt: skip

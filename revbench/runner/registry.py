@@ -22,7 +22,6 @@ from revbench.probes.declared import (
     NVML,
     PARAMETERS,
     TIME,
-    TIME_INTERLEAVED,
 )
 from revbench.results.frames import OWN_COLUMNS
 from revbench.training.declared import TRAINING
@@ -34,7 +33,7 @@ OURS: Mapping[str, Probe] = {
     probe.name: probe
     for probe in (
         TIME, MEMORY, FLOPS_OF_STEP, DRIFT, PARAMETERS, LIPSCHITZ, DETERMINISM, LEAK, NVML, MEMORY_HISTORY, ENERGY,
-        TIME_INTERLEAVED, FIT, TRAINING,
+        FIT, TRAINING,
     )
 }  # fmt: skip
 
@@ -121,9 +120,9 @@ def probe_of(name: str) -> Probe:
 
 
 def offered_names() -> list[str]:
-    """Returns the names of those that ``revbench run`` offers: they measure one case, in a few steps.
+    """Returns the names of those that ``revbench run`` offers: they measure a few steps of a case that has no memory limit.
 
     Other packages are not imported for this; their entry points are named as their probes.
     """
-    ours = [probe.name for probe in OURS.values() if not probe.takes_group and not probe.resumable]
+    ours = [probe.name for probe in OURS.values() if not probe.resumable and probe is not FIT]
     return [*ours, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in ours)]

@@ -19,6 +19,10 @@ from revbench.runner.registry import OURS, probe_of, registry
 from revbench.runner.settings import SETTINGS
 
 
+class _GroupDied(Exception):
+    """The worker of several cases died, or was killed when its time was over."""
+
+
 class Session:
     """Measures into a journal.
 
@@ -54,6 +58,7 @@ class Session:
         self._found: dict[Key, Row] = {
             row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
         }
+        self._fresh: set[Key] = set()  # measured by this session
         self.replayed = 0
 
     @property
@@ -98,11 +103,8 @@ class Session:
         Raises:
             UserError: an unknown probe, or a case that can't be.
         """
-        found = probe_of(probe)
-        if found.takes_group:
-            raise UserError(f"probe {probe} measures several cases together; give it to measure_together")
         (row,) = self._measure(
-            [case], found, repeat=repeat, options=options, timeout_seconds=timeout_seconds,
+            [case], probe_of(probe), repeat=repeat, options=options, timeout_seconds=timeout_seconds,
             silence_seconds=silence_seconds, progress=progress,
         )  # fmt: skip
         return row
@@ -114,9 +116,11 @@ class Session:
         *,
         repeat: int = 1,
         options: Mapping[str, Any] | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[Row]:
         """Returns a row for each case: all measured in one fresh worker, or all taken from the journal.
+
+        If that worker dies or comes to no end, each is measured by itself: it is not known whose fault it was.
 
         Raises:
             UserError: an unknown probe, a case that can't be, or cases that one process can't serve.
@@ -127,10 +131,15 @@ class Session:
         for field in SETTINGS:
             if len({getattr(case, field) for case in cases}) > 1:
                 raise UserError(f"cases that differ in {field} can't be measured in one process")
-        return self._measure(
-            cases, found, repeat=repeat, options=options, timeout_seconds=timeout_seconds, silence_seconds=None,
-            progress=lambda _: None,
-        )  # fmt: skip
+        settings: dict[str, Any] = {
+            "repeat": repeat, "options": options, "silence_seconds": None,
+            "timeout_seconds": timeout_seconds or DEFAULT_TIMEOUT_SECONDS * len(cases),
+            "progress": lambda _: None,
+        }  # fmt: skip
+        try:
+            return self._measure(cases, found, **settings)
+        except _GroupDied:
+            return [row for case in cases for row in self._measure([case], found, **settings)]
 
     def _measure(
         self,
@@ -156,7 +165,7 @@ class Session:
         if len(known) == len(cases):
             if probe.resumable and known[0].ok:  # killed between the row and this
                 self.journal.remove_checkpoints(stem)
-            self.replayed += len(known)
+            self.replayed += sum(key not in self._fresh for key in keys)
             return known
         check_device(cases[0].device, self.environment)
         started, clock = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
@@ -168,21 +177,24 @@ class Session:
             cases, probe.name, options=options, timeout_seconds=timeout_seconds, silence_seconds=silence_seconds,
             progress=progress,
         )  # fmt: skip
+        if answer["status"] != "ok" and len(cases) > 1:
+            raise _GroupDied
         elapsed = time.perf_counter() - clock
         rows = []
-        for case, key, found in zip(cases, keys, answer.get("measurements", [{}] * len(cases)), strict=True):
-            series = written if found else None
+        for case, key, found in zip(cases, keys, answer.get("measurements", [answer]), strict=True):
+            series = written if found.get("metrics") else None
             if found.get("series"):
                 series = self.journal.add_series(key, found["series"])
             row = Row(
-                case=case, probe=probe.name, repeat=repeat, status=answer["status"], started=started,
+                case=case, probe=probe.name, repeat=repeat, status=found["status"], started=started,
                 elapsed_seconds=elapsed / len(cases), environment_id=self._environment_id, options=asked,
                 metrics=found.get("metrics", {}), samples=found.get("samples", {}), series=series,
-                message=answer.get("message"),
+                message=found.get("message"),
             )  # fmt: skip
             if key not in self._found:  # of a group that was cut off, the rows that are there stay as they are
                 self.journal.add_row(row)
                 self._found[key] = row
+                self._fresh.add(key)
                 if probe.resumable and row.ok:
                     self.journal.remove_checkpoints(stem)
             rows.append(self._found[key])

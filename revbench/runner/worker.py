@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from revbench.case import Case
 from revbench.errors import UserError, first_line
@@ -19,6 +19,9 @@ from revbench.probes.measurement import MOST_LETTERS, Measurement, finite_or_nul
 from revbench.results.wire import decode_columns
 from revbench.runner.registry import OURS, probe_of, registry
 from revbench.runner.settings import Settings
+
+if TYPE_CHECKING:
+    from revbench.workload import Workload
 
 Send = Callable[[Mapping[str, Any]], None]
 
@@ -56,14 +59,13 @@ def _whose(request: Mapping[str, Any]) -> str:
 
 
 def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
-    from revbench.workload import build_workload
-
     cases = [Case.from_json(fields) for fields in request["cases"]]
     settings = Settings(cases[0])
     settings.begin()
     probe = probe_of(request["probe"])
     module, _, function = probe.function.partition(":")
-    workloads = [build_workload(case) for case in cases]
+    built = _build(cases)
+    workloads = [one for one in built if not isinstance(one, Exception)]
     settings.apply()
     talks: dict[str, Any] = {"progress": first_checked(settings, lambda message: send({"kind": "progress", **message}))}
     with _nobody_refuses() if probe.name not in OURS else nullcontext():
@@ -75,10 +77,43 @@ def _probe(request: Mapping[str, Any], send: Send) -> dict[str, Any]:
             talks["device_before"] = settings.device_before
         found = measure(workloads if probe.takes_group else workloads[0], **talks, **request["options"])
         settings.check()
-        measurements: Sequence[Measurement] = found if probe.takes_group else [found]
+        measurements: Sequence[Measurement | Exception] = found if probe.takes_group else [found]
         if probe.name not in OURS:
-            check_measurements(measurements, probe, len(cases))
-    return {"status": "ok", "measurements": [as_json(one) for one in measurements]}
+            check_measurements(measurements, probe, len(workloads))
+    left = iter(measurements)
+    answers = [_answer(one if isinstance(one, Exception) else next(left)) for one in built]
+    of_all = answers[0] if len(answers) == 1 else {"status": "ok"}
+    return {**{name: of_all[name] for name in ("status", "message") if name in of_all}, "measurements": answers}
+
+
+def _build(cases: Sequence[Case]) -> list[Workload | Exception]:
+    """Returns the workloads of a group, or why one can't be built: the others are measured without it.
+
+    Raises:
+        UserError: a mistake in one of them.
+        Exception: what building raises, if all fail.
+    """
+    from revbench.workload import build_workload
+
+    found: list[Workload | Exception] = []
+    for case in cases:
+        try:
+            found.append(build_workload(case))
+        except UserError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            found.append(error)
+    if all(isinstance(one, Exception) for one in found):
+        raise next(one for one in found if isinstance(one, Exception))
+    return found
+
+
+def _answer(found: Measurement | Exception) -> dict[str, Any]:
+    """Returns the measurement of one case, or why there is none."""
+    if isinstance(found, Exception):
+        return {"status": classify(found), "message": _one_line(found)}
+    return {"status": "ok", **as_json(found)}
 
 
 def first_checked(settings: Settings, progress: Send) -> Send:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
-import statistics
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 
 import revbench
 from revbench.case import Case
-from revbench.probes.clock import measure_time, measure_time_interleaved, orders
 from revbench.probes.flops import measure_flops
 from revbench.probes.memory import measure_memory
 from revbench.probes.parameters import measure_parameters
@@ -21,69 +18,6 @@ from revbench.workload import build_workload
 
 SMALL = Case(model="revnet-38", image_size=8, batch_size=4)
 QUIET = {"progress": lambda _: None}
-
-
-def test_time_keeps_every_sample_and_its_phases() -> None:
-    found = measure_time(build_workload(SMALL), min_rounds=4, max_seconds=0.0, warmup_rounds=1, **QUIET)  # type: ignore[arg-type]
-    assert found.metrics["rounds"] == 4
-    assert {len(values) for values in found.samples.values()} == {4}
-    for i, step in enumerate(found.samples["step_seconds"]):
-        phases = [found.samples[f"{phase}_seconds"][i] for phase in ("forward", "backward", "optimizer")]
-        assert min(phases) > 0
-        assert step == pytest.approx(sum(phases))
-    assert found.metrics["step_seconds"] == statistics.median(found.samples["step_seconds"])
-
-
-def test_time_goes_on_for_as_long_as_asked() -> None:
-    found = measure_time(build_workload(SMALL), min_rounds=1, max_seconds=0.5, warmup_rounds=0, **QUIET)  # type: ignore[arg-type]
-    assert sum(found.samples["step_seconds"][:-1]) < 0.5
-
-
-def steep() -> tuple[object, ...]:
-    """A chain whose squared loss diverges at the paper's learning rate."""
-
-    def half() -> nn.Module:
-        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8))
-
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x = 10 * torch.randn(count, 16, generator=generator)
-        return x, -x
-
-    net = revbench.reversible([(half(), half()) for _ in range(4)])
-    return net, make_batch, lambda out, target: (out - target).square().sum()
-
-
-@pytest.mark.parametrize("strategy", ["stored", "reconstructed"])
-def test_measured_steps_do_not_diverge_unless_they_are_told_to(strategy: str) -> None:
-    case = Case(model=f"{__name__}:steep", strategy=strategy, batch_size=8)
-    workload = build_workload(case)
-    before = [p.detach().clone() for p in workload.model.parameters()]
-    measure_time(workload, min_rounds=3, max_seconds=0.0, **QUIET)  # type: ignore[arg-type]
-    assert all(map(torch.equal, before, workload.model.parameters()))
-    with pytest.raises(FloatingPointError):
-        measure_time(build_workload(case.replace(learning_rate=0.1)), min_rounds=9, max_seconds=0.0, **QUIET)  # type: ignore[arg-type]
-
-
-def test_interleaved_times_are_the_steps_of_each() -> None:
-    small, large = SMALL, SMALL.replace(batch_size=32)
-    found = measure_time_interleaved([build_workload(small), build_workload(large)], rounds=5, **QUIET)  # type: ignore[arg-type]
-    assert [f.metrics["rounds"] for f in found] == [5, 5]
-    for one in found:
-        assert one.metrics["step_seconds"] == statistics.median(one.samples["step_seconds"])
-        assert {len(values) for values in one.samples.values()} == {5}
-    assert found[0].metrics["step_seconds"] < found[1].metrics["step_seconds"]  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("count", [3, 4, 9])
-def test_nobody_always_follows_the_same_neighbour(count: int) -> None:
-    rounds = list(orders(count, 15))
-    assert rounds == list(orders(count, 15))
-    assert all(sorted(order) == list(range(count)) for order in rounds)
-    turns = list(itertools.chain.from_iterable(rounds))
-    for one in range(count):
-        before = [a for a, b in itertools.pairwise(turns) if b == one]
-        commonest = max(before.count(other) for other in range(count))
-        assert commonest <= 0.7 * len(before), (one, before)
 
 
 def test_the_allocator_agrees_with_the_tracker() -> None:

@@ -215,11 +215,11 @@ def test_a_line_that_can_not_be_made_says_so(install: Install) -> None:
     assert shown.startswith("measured, but its line can't be made: AttributeError: ")
 
 
-def test_a_probe_of_groups_is_no_option_of_the_command(install: Install, cli: Cli) -> None:
-    install("theirs", GOOD.replace("sentence=", "takes_group=True, sentence="))
-    code, _, err = cli("run", "revnet-38", "--probe", "mine")
+@pytest.mark.parametrize("probe", ["fit", "training"])
+def test_what_needs_more_than_a_case_is_no_option_of_the_command(cli: Cli, probe: str) -> None:
+    code, _, err = cli("run", "revnet-38", "--probe", probe)
     assert code == 2
-    assert "--probe mine can't be measured so: it takes several cases at once" in err
+    assert f"--probe {probe} can't be measured so: it needs a memory limit, or trains" in err
 
 
 def test_rows_have_what_was_declared() -> None:

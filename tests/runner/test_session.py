@@ -84,7 +84,7 @@ def test_other_options_are_another_measurement(tmp_path: Path, server: WorkerSer
     assert (plain.series is None, short.series is None) == (False, True)
     assert session.measure(case, "memory") == plain
     assert session.measure(case, "memory", options={"timeline": False}) == short
-    assert session.replayed == 2
+    assert session.replayed == 0  # they are of this session
     journal.close()
     journal = Journal(tmp_path, resume=True)
     resumed = Session(journal, server, server.environment())
@@ -100,19 +100,23 @@ def test_cases_that_are_measured_together(tmp_path: Path, server: WorkerServer) 
     ]
     journal = Journal(tmp_path)
     session = Session(journal, server, server.environment())
-    rows = session.measure_together(cases, "time_interleaved", options={"rounds": 3, "warmup_rounds": 0})
+    options = {"min_rounds": 3, "max_seconds": 0, "warmup_rounds": 0}
+    rows = session.measure_together(cases, "time", options=options)
     assert [row.case for row in rows] == cases
     assert [len(row.samples["step_seconds"]) for row in rows] == [3, 3]
-    options = {"rounds": 3, "warmup_rounds": 0}
-    assert session.measure_together(cases, "time_interleaved", options=options) == rows
-    assert session.replayed == 2
+    assert [row.metrics["cases_in_turn"] for row in rows] == [2, 2]
+    assert rows[0].metrics["session"] == rows[1].metrics["session"]
+    assert session.measure_together(cases, "time", options=options) == rows
+    assert session.measure(cases[1], "time", options=options) == rows[1]
+    assert session.replayed == 0  # they are of this session
     third = cases[0].replace(strategy="checkpointed")
-    again = session.measure_together([*cases, third], "time_interleaved", options=options)
+    again = session.measure_together([*cases, third], "time", options=options)
     assert again[:2] == rows  # what is there stays as it is
+    assert again[2].metrics["session"] != rows[0].metrics["session"]
     with pytest.raises(UserError, match="threads can't be measured in one process"):
-        session.measure_together([cases[0], third.replace(threads=1)], "time_interleaved")
-    with pytest.raises(UserError, match="probe time measures one case; give it to measure"):
-        session.measure_together(cases, "time")
+        session.measure_together([cases[0], third.replace(threads=1)], "time")
+    with pytest.raises(UserError, match="probe memory measures one case; give it to measure"):
+        session.measure_together(cases, "memory")
     journal.close()
     assert [row.case for row in read_run(tmp_path).rows] == [*cases, third]
 
@@ -158,7 +162,7 @@ class Answers:
 
     def measure(self, cases: list[Case], probe: str, **settings: Any) -> dict[str, Any]:
         status = self.statuses.pop(0)
-        found = [{"metrics": {"weights_sha256": "abc"}}]
+        found = [{"status": "ok", "metrics": {"weights_sha256": "abc"}}]
         return (
             {"status": status, "measurements": found} if status == "ok" else {"status": status, "message": "so it was"}
         )

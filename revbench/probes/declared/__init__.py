@@ -13,7 +13,6 @@ from revbench.probes.declared.cost import (
     PARAMETERS,
     PHASES,
     TIME,
-    TIME_INTERLEAVED,
 )
 from revbench.probes.declared.exactness import DETERMINISM, DRIFT, LIPSCHITZ
 
@@ -31,5 +30,4 @@ __all__ = [
     "PARAMETERS",
     "PHASES",
     "TIME",
-    "TIME_INTERLEAVED",
 ]

@@ -27,18 +27,25 @@ def _seconds() -> tuple[Metric, ...]:
     )
 
 
-_ROUNDS = Metric("rounds", COUNT, "steps that were timed; every sample is kept")
-_SECONDS_LINE = "{step_seconds} a step (forward {forward_seconds}, backward {backward_seconds}; {rounds} steps)"
-
 TIME = Probe(
     name="time",
     function="revbench.probes.clock:measure_time",
-    sentence="seconds of a training step and of its phases",
+    sentence="seconds of a training step and of its phases; cases that are compared take turns in one process",
+    takes_group=True,
     by_default=True,
     metrics=(
         *_seconds(),
-        _ROUNDS,
+        Metric("rounds", COUNT, "steps that were timed; every sample is kept"),
+        Metric("turns", COUNT, "of so many steps each, see `steps_per_turn`"),
+        Metric("steps_per_turn", COUNT, "that follow each other; the samples stand turn after turn"),
+        Metric("cases_in_turn", COUNT, "that took turns in one process; 1 of a case that was timed alone"),
+        word("session", "the same of all cases that took turns"),
         Metric("minor_faults_per_step", COUNT, "page faults without a disk, of the worker"),
+        Metric("other_cpu_cores", COUNT, "cores that other processes kept busy meanwhile"),
+        Metric("stolen_cpu_cores", COUNT, "cores that a virtual machine wanted and did not get"),
+        Metric("quota_share", PERCENT, "of the time, in which the quota of a container held the worker back"),
+        Metric("preemptions_per_second", COUNT, "how often the kernel took the core from the worker"),
+        Metric("cpu_clock_megahertz", MEGAHERTZ, "of the processor at the end, mean of its cores"),
         Metric(
             "kernel_busy_share", PERCENT, "on a GPU, time of a profiled step in which a kernel ran, over that of a step"
         ),
@@ -48,16 +55,7 @@ TIME = Probe(
         Metric("throttle_reasons", COUNT, "on a GPU, NVML's bit mask of all reasons then"),
         Metric("other_processes", COUNT, "that compute on the same GPU"),
     ),
-    lines=(_SECONDS_LINE,),
-)
-
-TIME_INTERLEAVED = Probe(
-    name="time_interleaved",
-    function="revbench.probes.clock:measure_time_interleaved",
-    sentence="the same of several cases, whose steps take turns in one process",
-    takes_group=True,
-    metrics=(*_seconds(), _ROUNDS),
-    lines=(_SECONDS_LINE,),
+    lines=("{step_seconds} a step (forward {forward_seconds}, backward {backward_seconds}; {rounds} steps)",),
 )
 
 

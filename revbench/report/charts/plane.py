@@ -8,14 +8,15 @@ from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import way_of
 from revbench.choices import TORCH_STRATEGIES
+from revbench.compare.ratios import Ratio
 from revbench.probes.declared import MEMORY
-from revbench.report.chain_groups import chain_groups, kind_of, time_ratio
+from revbench.report.chain_groups import chain_groups, kind_of
 from revbench.report.charts.canvas import canvas, colour_of, svg_of
 from revbench.report.document import Figure
-from revbench.report.evidence import Evidence, Statistic
+from revbench.report.evidence import Evidence
 
 _MARKERS = {"revtorch": "^", "revlib": "v", "memcnn": "<"}
-_Point = tuple[Case, float, Statistic]
+_Point = tuple[Case, float, Ratio]
 
 
 def chain_plane(evidence: Evidence) -> Figure | None:
@@ -25,7 +26,7 @@ def chain_plane(evidence: Evidence) -> Figure | None:
         points = []
         for case in cases:
             memory = evidence.ratio(case, stored, MEMORY["allocated_activation_peak_bytes"])
-            time = time_ratio(evidence, case, stored)
+            time = evidence.time_ratio(case, stored)
             if memory is not None and time is not None:
                 points.append((case, memory, time))
         if len(points) > 1:
@@ -49,8 +50,8 @@ def chain_plane(evidence: Evidence) -> Figure | None:
         figure.legend(list(handles.values()), list(handles), loc="outside right center")
         svg = svg_of(figure)
     note = (
-        "Allocated memory above the steady state, and time of a step, each over that of stored in the same launch; bars from the"
-        " smallest to the largest launch. Down and to the left is better. Filled: revbench; open: PyTorch's own and other"
+        "Allocated memory above the steady state, and time of a step, each over that of stored in the same launch; bars:"
+        " intervals of 95 %. Down and to the left is better. Filled: revbench; open: PyTorch's own and other"
         " libraries, and what is compiled."
     )
     return Figure("Memory against time", "plane", svg, f"Memory and time of stored: {'; '.join(said)}.", (note,))
@@ -63,10 +64,10 @@ def _draw(axes: Any, point: _Point) -> str:
     assert chain is not None
     of_torch = case.strategy in TORCH_STRATEGIES
     axes.errorbar(
-        memory, time.median, yerr=[[time.median - time.low], [time.high - time.median]],
+        memory, time.value, yerr=[[time.value - (time.low or time.value)], [(time.high or time.value) - time.value]],
         fmt=_MARKERS.get(chain.library, "s" if of_torch else "o"),
         color="#777777" if chain.is_foreign else colour_of(case),
         markersize=8, markerfacecolor="none" if chain.is_foreign or of_torch or case.compile else None, linewidth=1.2,
         label=way_of(case),
     )  # fmt: skip
-    return f"{kind_of(case)} {way_of(case)} {memory:.2f}, {time.median:.2f}"
+    return f"{kind_of(case)} {way_of(case)} {memory:.2f}, {time.value:.2f}"

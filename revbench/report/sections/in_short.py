@@ -41,8 +41,8 @@ def _costs(evidence: Evidence, case: Case) -> Iterator[str]:
             f"needs {human_bytes(ours.median)} above the steady state at its peak where stored needs"
             f" {human_bytes(theirs.median)} ({theirs.median / ours.median:.1f} × less)"
         )
-    if (time := evidence.ratio(case, twin, TIME["step_seconds"])) is not None:
-        yield f"takes {time:.2f} × the time of a step"
+    if (time := evidence.time_ratio(case, twin)) is not None and not time.unstable:
+        yield f"takes {time} the time of a step"
     if (flops := operations_ratio(evidence, case, twin)) is not None:
         yield f"{flops:.2f} × the floating-point operations"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import resnet_of
+from revbench.compare.ratios import Ratio
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import TIME
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
-from revbench.report.table import Column, lay_out, times, value_cell, value_column, words
+from revbench.report.table import Column, lay_out, value_cell, value_column, with_interval, words
 from revbench.units import human_bytes
 
 _STEP = TIME["step_seconds"]
@@ -39,8 +40,7 @@ def limit_table(evidence: Evidence) -> Table | None:
         return f"{found:,.0f}" if found else MISSING
 
     def to_stored(case: Case) -> str:
-        ours, base = (_images_per_second(evidence, c) for c in (case, case.stored()))
-        return times(ours / base if ours and base else None)
+        return with_interval(_speed_ratio(evidence, case, case.stored()))
 
     columns = [
         words("Limit", lambda case: human_bytes(case.memory_limit_bytes)),
@@ -101,6 +101,13 @@ def _timed(evidence: Evidence, case: Case) -> Case | None:
 
 def _tried(evidence: Evidence, case: Case) -> list[Case]:
     return [c for c in evidence.cases(TIME) if c.replace(batch_size=case.batch_size) == case]
+
+
+def _speed_ratio(evidence: Evidence, case: Case, base: Case) -> Ratio | None:
+    """Returns how many times as many images a second a case comes to as another; each was timed in a process of its own."""
+    ours, theirs = _timed(evidence, case), _timed(evidence, base)
+    found = evidence.time_ratio(theirs, ours) if ours is not None and theirs is not None else None
+    return found.scaled(ours.batch_size / theirs.batch_size) if found and ours and theirs else None
 
 
 def _images_per_second(evidence: Evidence, case: Case) -> float | None:

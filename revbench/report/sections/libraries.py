@@ -6,13 +6,13 @@ from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, way_of
 from revbench.probes import Probe
-from revbench.probes.declared import FLOPS_OF_STEP, MEMORY, TIME_INTERLEAVED
-from revbench.report.chain_groups import chain_groups, kind_of, time_ratio
+from revbench.probes.declared import FLOPS_OF_STEP, MEMORY, TIME
+from revbench.report.chain_groups import chain_groups, kind_of
 from revbench.report.charts.plane import chain_plane
 from revbench.report.document import MISSING, Section, Table
-from revbench.report.evidence import Evidence, Statistic
+from revbench.report.evidence import Evidence
 from revbench.report.sections.operations import operations_ratio, uncounted_note
-from revbench.report.table import Column, lay_out, times, value_cell, words
+from revbench.report.table import Column, lay_out, times, value_cell, with_interval, words
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -45,8 +45,8 @@ def chain_table(evidence: Evidence) -> Table | None:
         or_status("Live tensors", MEMORY, "activation_peak_bytes"),
         or_status("Allocated", MEMORY, allocated.name),
         Column("to stored", lambda case: times(evidence.ratio(case, bases[case], allocated))),
-        or_status("Step", TIME_INTERLEAVED, "step_seconds"),
-        Column("to stored", lambda case: _with_range(time_ratio(evidence, case, bases[case]))),
+        or_status("Step", TIME, "step_seconds"),
+        Column("to stored", lambda case: with_interval(evidence.time_ratio(case, bases[case]))),
         Column("Operations to stored", operations),
     ]
     title = "Ways to back-propagate a chain of reversible blocks"
@@ -57,21 +57,14 @@ def _notes(evidence: Evidence, groups: dict[Case, list[Case]]) -> list[str]:
     first = next(iter(groups))
     chain = Chain.of(first)
     cases = [case for group in groups.values() for case in group]
-    count = max((len(evidence.launches(case, TIME_INTERLEAVED)) for case in cases), default=0)
-    of = f"median of {count} launches (smallest to largest)" if count > 1 else "of one launch"
+    count = max((len(evidence.launches(case, TIME)) for case in cases), default=0)
+    of = f"of {count} launches" if count > 1 else "of one launch"
     blocks = chain.blocks if chain is not None and chain.blocks is not None else MISSING
     return [
         f"Chains of {blocks} blocks at 32×32, {circumstances(first)}. Basic: 64 channels, F and"
         " G are BN-ReLU-3×3 twice; bottleneck: 128 channels, 1×1, 3×3, 1×1 on a quarter of a half. The weights are the same.",
         "Live tensors: their peak above the steady state. Allocated: what the allocator gave out above it, with what a"
         " kernel takes and gives back inside one operation; compiled code shows there only.",
-        f"Time: steps of all ways in turn in one process; ratios launch by launch, {of}. torch_…: PyTorch's own ways.",
+        f"Time: steps of all ways in turn in one process; ratios {of}, with an interval of 95 %. torch_…: PyTorch's own ways.",
         *uncounted_note(evidence, cases),
     ]
-
-
-def _with_range(ratio: Statistic | None) -> str:
-    if ratio is None:
-        return MISSING
-    spread = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.launches > 1 else ""
-    return f"{ratio.median:.2f} ×{spread}"

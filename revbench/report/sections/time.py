@@ -10,7 +10,7 @@ from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections.operations import operations_cell, operations_ratio, uncounted_note
 from revbench.report.sections.step_tables import has_its_own_table, strategy_table
-from revbench.report.table import Column, lay_out, times, value_cell, value_column, words
+from revbench.report.table import Column, lay_out, times, value_cell, value_column, with_interval, words
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -23,7 +23,7 @@ def time_table(evidence: Evidence) -> Table | None:
     step = TIME["step_seconds"]
 
     def to_stored(case: Case) -> str:
-        return times(evidence.ratio(case, case.stored(), step))
+        return with_interval(evidence.time_ratio(case, case.stored()))
 
     def operations_to_stored(case: Case) -> str:
         return times(operations_ratio(evidence, case, case.stored()))
@@ -40,9 +40,10 @@ def time_table(evidence: Evidence) -> Table | None:
 
 
 def _notes(evidence: Evidence) -> list[str]:
-    timed = evidence.cases(TIME)
+    timed = [case for case in evidence.cases(TIME) if not has_its_own_table(case)]
     notes = [
-        _launches(evidence),
+        _launches(evidence, timed),
+        *_unstable(evidence, timed),
         f"Published for reconstruction: {RECONSTRUCTION_FLOPS_RATIO} × the add-multiplies, and"
         f" {RECONSTRUCTION_TIME_RATIO} × the time in the authors' own implementation (Gomez et al. 2017, section 3.2).",
     ]
@@ -58,12 +59,30 @@ def _notes(evidence: Evidence) -> list[str]:
     return notes + uncounted_note(evidence, [c for c in evidence.cases(FLOPS_OF_STEP) if not has_its_own_table(c)])
 
 
-def _launches(evidence: Evidence) -> str:
-    counts = [len(evidence.launches(case, TIME)) for case in evidence.cases(TIME)]
+def _launches(evidence: Evidence, timed: list[Case]) -> str:
+    counts = [len(evidence.launches(case, TIME)) for case in timed]
     if max(counts, default=0) <= 1:
-        return "Median over the steps of one launch a case: a ratio may differ by some percent from launch to launch."
-    number = str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    return f"Median over {number} launches of each launch's median step (smallest to largest in brackets)."
+        of = "Median over the steps of one launch a case. To stored: with an interval of 95 % over its turns; another launch may"
+        of += " differ by some percent more."
+    else:
+        number = str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        of = f"Median over {number} launches of each launch's median step (smallest to largest in brackets). To stored: with an"
+        of += " interval of 95 % over launches and turns."
+    alone = [case for case in timed if (s := evidence.value(case, TIME["cases_in_turn"])) is None or s.median < 2]
+    turns = (
+        "The strategies of a pair took turns in one process" if not alone else "Not all cases took turns in one process"
+    )
+    return f"{of} {turns}."
+
+
+def _unstable(evidence: Evidence, timed: list[Case]) -> list[str]:
+    """Says of each ratio that bears no sentence why."""
+    found: dict[str, list[str]] = {}
+    for case in timed:
+        ratio = evidence.time_ratio(case, case.stored())
+        if ratio is not None and ratio.unstable:
+            found.setdefault(ratio.unstable, []).append(f"{title_of(case.model)} {strategy_of(case)}")
+    return [f"Unstable: {', '.join(names)}: {why}." for why, names in found.items()]
 
 
 def energy_table(evidence: Evidence) -> Table | None:

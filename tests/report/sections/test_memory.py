@@ -10,7 +10,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.probes.reconciliation import reconcile
-from tests.report.reports import BASE, figures, memory, report_of, tables, timed
+from tests.report.reports import BASE, figures, memory, report_of, tables, timed_row
 from tests.results.rows import make_row
 
 
@@ -73,7 +73,7 @@ def test_images_per_second_within_the_same_memory(tmp_path: Path) -> None:
     for case, size, seconds in ((stored, 10, 0.5), (stored.replace(strategy="reconstructed"), 40, 1.0)):
         fit = {"largest_batch_size": size, "predicted_peak_bytes": 60 << 20, "margin": 0.0}
         rows.append(make_row(case=case, probe="fit", metrics=fit, samples={}))
-        rows.append(make_row(case=case.replace(batch_size=size), metrics=timed(seconds)))
+        rows.append(timed_row(case.replace(batch_size=size), seconds))
     rows.append(make_row(case=stored.replace(strategy="recursive"), probe="fit", samples={}, metrics={
         "largest_batch_size": 0, "predicted_peak_bytes": 99 << 20, "margin": 0.0}))  # fmt: skip
     report = report_of(tmp_path / "run", *rows)

@@ -22,7 +22,7 @@ def test_the_sentence_says_what_the_rows_say(run: Path) -> None:
     sentence, training = [b.text for b in report.sections[0].blocks if isinstance(b, Paragraph)]
     assert "2.0 MiB" in sentence
     assert "8.0 MiB (4.0 × less)" in sentence
-    assert "1.50 × the time" in sentence
+    assert "takes 1.50 × the time" in sentence
     assert "1.33 × the floating-point operations" in sentence
     assert "0.200° from the float64 one (stored: 0.100°)" in sentence
     assert training.startswith("RevNet-38, trained for")

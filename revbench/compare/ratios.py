@@ -1,0 +1,224 @@
+"""How many times as long one case takes as another: with an interval, and whether the samples bear a sentence at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from revbench.results.schema import Row
+
+CONFIDENCE = 0.95
+WIDEST = 0.10  # an interval that reaches further than this from its middle, as a share, bears no sentence
+LEAST_LAUNCHES = 3  # from which on they are resampled
+LEAST_TURNS = 5  # for an interval of fewer launches
+NOTABLE = 0.05  # of a drift, or between two modes: what is less hides in no sentence
+_DRAWS = 1000  # of the bootstrap
+_SHAPED = 8  # turns, from which on a drift or two modes can be told
+_SURELY = 1e-3  # significance of a drift
+_BUSY_CORES = 0.1  # of other processes, or stolen: from here on worth a word
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of times.
+
+    Attributes:
+        value: of launches the geometric mean of their ratios; of a launch the median over its turns.
+        low, high: ends of the interval of 95 %; None where there are too few turns for one.
+        launches: how many both cases have.
+        in_turn: whether in each of them both took turns in one process.
+        unstable: why no sentence is to be made of it; None if it is stable.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    launches: int
+    in_turn: bool
+    unstable: str | None
+
+    def scaled(self, factor: float) -> Ratio:
+        """Returns the ratio times a factor that is known exactly."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return replace(self, value=self.value * factor, low=low, high=high)
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None or math.isclose(self.low, self.high):
+            return f"{self.value:.2f} ×"
+        return f"{self.value:.2f} × ({self.low:.2f} to {self.high:.2f})"
+
+
+def time_ratio(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "step_seconds") -> Ratio | None:
+    """Returns the ratio of the times of two cases, launch by launch.
+
+    The logarithms of the ratios are resampled as they were drawn: launches, and in each of them turns, those of both cases
+    together where they took turns in one process (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", section
+    9). The interval reaches t standard errors of that bootstrap to both sides, with the launches' degrees of freedom and their
+    correction for small numbers, since percentiles of a handful of launches are too narrow (Hesterberg 2015, section 3.2). Of
+    fewer than `LEAST_LAUNCHES` it is over all their turns, and says nothing of other launches.
+
+    Args:
+        ours, theirs: rows with metrics, one a launch.
+        metric: whose samples are compared.
+
+    Returns:
+        The ratio; None if the cases have no launch in common.
+    """
+    pairs = _paired(ours, theirs, metric)
+    if not pairs:
+        return None
+    launches = [_differences(a, b, metric) for a, b in pairs]
+    centre = float(np.mean([_middle(one) for one in launches]))
+    reach = _reach(launches)
+    in_turn = all(_in_turn(a, b) for a, b in pairs)
+    reasons = [] if reach is not None else ["too few turns for an interval"]
+    if reach is not None and math.expm1(reach) > WIDEST:
+        reasons.append(f"the interval reaches {math.expm1(reach):.0%} to either side")
+    reasons += _shapes([one for one in launches if isinstance(one, np.ndarray)])
+    why = f"{'; '.join(reasons)}{_meanwhile([row for pair in pairs for row in pair])}" if reasons else None
+    low, high = (None, None) if reach is None else (math.exp(centre - reach), math.exp(centre + reach))
+    return Ratio(math.exp(centre), low, high, len(pairs), in_turn, why)
+
+
+def turn_seconds(row: Row, metric: str = "step_seconds") -> Array:
+    """Returns the median step of each turn of a launch."""
+    samples = np.asarray(row.samples.get(metric, ()), dtype=np.float64)
+    steps = max(int(row.number("steps_per_turn") or 1), 1)
+    if samples.size % steps:
+        steps = 1
+    found: Array = np.median(samples.reshape(-1, steps), axis=1) if samples.size else samples
+    return found
+
+
+def _paired(ours: Sequence[Row], theirs: Sequence[Row], metric: str) -> list[tuple[Row, Row]]:
+    """Returns the launches that both have; where some took turns, only those."""
+    bases = {row.repeat: row for row in theirs if _is_timed(row, metric)}
+    pairs = [(row, bases[row.repeat]) for row in ours if row.repeat in bases and _is_timed(row, metric)]
+    return [pair for pair in pairs if _in_turn(*pair)] or pairs
+
+
+def _is_timed(row: Row, metric: str) -> bool:
+    values = row.samples.get(metric, ())
+    return bool(values) and min(values) > 0
+
+
+def _in_turn(a: Row, b: Row) -> bool:
+    session = a.metrics.get("session")
+    return session is not None and session == b.metrics.get("session")
+
+
+Launch = Array | tuple[Array, Array]  # differences turn by turn, or the logarithms of two cases that did not take turns
+
+
+def _differences(a: Row, b: Row, metric: str) -> Launch:
+    ours, theirs = (np.log(turn_seconds(row, metric)) for row in (a, b))
+    return ours - theirs if a is b or (_in_turn(a, b) and len(ours) == len(theirs)) else (ours, theirs)
+
+
+def _middle(launch: Launch) -> float:
+    if isinstance(launch, tuple):
+        return float(np.median(launch[0]) - np.median(launch[1]))
+    return float(np.median(launch))
+
+
+def _reach(launches: Sequence[Launch]) -> float | None:
+    """Returns how far the interval reaches from its middle, in logarithms; None where nothing can be told."""
+    generator = np.random.default_rng(0)
+    drawn = np.stack([_resampled(one, len(launches), generator) for one in launches], axis=2)
+    if len(launches) >= LEAST_LAUNCHES:
+        freedom = len(launches) - 1
+        chosen = generator.integers(len(launches), size=(_DRAWS, len(launches)))
+        means = np.take_along_axis(drawn, chosen[:, :, None], axis=2)[:, :, 0].mean(axis=1)
+    else:
+        freedom = sum(_turns(one) for one in launches) - len(launches)
+        if freedom < LEAST_TURNS - 1:
+            return None
+        means = drawn[:, 0, :].mean(axis=1)
+    error = float(means.std()) * math.sqrt((freedom + 1) / freedom)
+    return error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+
+
+def _turns(launch: Launch) -> int:
+    return min(map(len, launch)) if isinstance(launch, tuple) else len(launch)
+
+
+def _resampled(launch: Launch, columns: int, generator: np.random.Generator) -> Array:
+    """Returns medians of turns that are drawn with replacement."""
+    if isinstance(launch, tuple):
+        ours, theirs = (_resampled(one, columns, generator) for one in launch)
+        return ours - theirs
+    found = np.empty((_DRAWS, columns))
+    for column in range(columns):
+        found[:, column] = np.median(launch[generator.integers(len(launch), size=(_DRAWS, len(launch)))], axis=1)
+    return found
+
+
+def _shapes(launches: Sequence[Array]) -> list[str]:
+    """Says of the ratios of a launch, turn by turn, that they drift or have two modes."""
+    found = []
+    drifts = [drift for one in launches if abs(drift := drift_of(one)) > math.log1p(NOTABLE)]
+    if drifts:
+        found.append(f"it drifts by {abs(math.expm1(max(drifts, key=abs))):.0%} within a launch")
+    gaps = [gap for one in launches if (gap := gap_of(one)) > math.log1p(NOTABLE)]
+    if gaps:
+        found.append(f"it has two modes, {math.expm1(max(gaps)):.0%} apart")
+    return found
+
+
+def drift_of(values: Array) -> float:
+    """Returns how much the last third of some values lies above the first; 0 if no trend is sure (Kendall's tau)."""
+    if len(values) < _SHAPED or stats.kendalltau(np.arange(len(values)), values).pvalue > _SURELY:
+        return 0.0
+    third = len(values) // 3
+    return float(np.median(values[-third:]) - np.median(values[:third]))
+
+
+def gap_of(values: Array) -> float:
+    """Returns the distance of two modes; 0 if there are none: of the best division into two clusters, each of at least a fifth
+    of the values, the middles must be further apart than eight times the mean deviation within (Ashman, Bird and Zepf 1994 ask
+    for two of a normal mixture; a division that is chosen finds four in pure noise)."""
+    if len(values) < _SHAPED:
+        return 0.0
+    ordered = np.sort(values)
+    least = max(math.ceil(len(ordered) / 5), 2)
+    best, gap = 0.0, 0.0
+    for cut in range(least, len(ordered) - least + 1):
+        low, high = ordered[:cut], ordered[cut:]
+        within = math.sqrt((low.var() * len(low) + high.var() * len(high)) / len(ordered))
+        apart = float(high.mean() - low.mean())
+        if apart > best * within:
+            best, gap = (apart / within if within > 0 else math.inf), apart
+            if math.isinf(best):
+                break
+    return gap if best > 8 else 0.0
+
+
+def _meanwhile(rows: Sequence[Row]) -> str:
+    """Names what else the machine did, where it is worth a word."""
+
+    def most(name: str) -> float:
+        return max((value for row in rows if (value := row.number(name)) is not None), default=0.0)
+
+    said = []
+    if (cores := most("other_cpu_cores")) > _BUSY_CORES:
+        said.append(f"other processes kept {cores:.1f} cores busy")
+    if (cores := most("stolen_cpu_cores")) > _BUSY_CORES:
+        said.append(f"{cores:.1f} cores were taken by other virtual machines")
+    if (share := most("quota_share")) > 0.01:
+        said.append(f"the container's quota held it back {share:.0%} of the time")
+    if any(int(row.number("throttle_reasons") or 0) & _SLOWED for row in rows):
+        said.append("the GPU was throttled")
+    if (faults := most("minor_faults_per_step")) > 1000:
+        said.append(f"{faults:,.0f} page faults a step")
+    return f" (meanwhile {', '.join(said)})" if said else ""
+
+
+# Of NVML's mask: power cap, hardware slowdown, software and hardware thermal slowdown, power brake.
+_SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
