@@ -58,11 +58,13 @@ class Ratio:
 def time_ratio(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "step_seconds") -> Ratio | None:
     """Returns the ratio of the times of two cases, launch by launch.
 
-    The logarithms of the ratios are resampled as they were drawn: launches, and in each of them turns, those of both cases
-    together where they took turns in one process (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", section
-    9). The interval reaches t standard errors of that bootstrap to both sides, with the launches' degrees of freedom and their
-    correction for small numbers, since percentiles of a handful of launches are too narrow (Hesterberg 2015, section 3.2). Of
-    fewer than `LEAST_LAUNCHES` it is over all their turns, and says nothing of other launches.
+    Launches are the unit: of at least `LEAST_LAUNCHES` the interval is Student's of the logarithms of their ratios. That is the
+    bootstrap over launches in closed form, with the correction for small numbers that percentiles of a handful of launches lack
+    (Hesterberg 2015, "What teachers should know about the bootstrap", section 3.2); what scatters within a launch is in the
+    spread of launches already (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", section 6), and to resample
+    turns as well would count it twice (Ren et al. 2010, "Nonparametric bootstrapping for hierarchical data"). Of fewer launches
+    it is a bootstrap over their turns, those of both cases together where they took turns in one process, and says nothing of
+    other launches.
 
     Args:
         ours, theirs: rows with metrics, one a launch.
@@ -130,34 +132,26 @@ def _middle(launch: Launch) -> float:
 
 def _reach(launches: Sequence[Launch]) -> float | None:
     """Returns how far the interval reaches from its middle, in logarithms; None where nothing can be told."""
-    generator = np.random.default_rng(0)
-    drawn = np.stack([_resampled(one, len(launches), generator) for one in launches], axis=2)
     if len(launches) >= LEAST_LAUNCHES:
         freedom = len(launches) - 1
-        chosen = generator.integers(len(launches), size=(_DRAWS, len(launches)))
-        means = np.take_along_axis(drawn, chosen[:, :, None], axis=2)[:, :, 0].mean(axis=1)
+        error = float(np.std([_middle(one) for one in launches], ddof=1)) / math.sqrt(len(launches))
     else:
-        freedom = sum(_turns(one) for one in launches) - len(launches)
+        freedom = sum(min(map(len, one)) if isinstance(one, tuple) else len(one) for one in launches) - len(launches)
         if freedom < LEAST_TURNS - 1:
             return None
-        means = drawn[:, 0, :].mean(axis=1)
-    error = float(means.std()) * math.sqrt((freedom + 1) / freedom)
+        generator = np.random.default_rng(0)
+        means = np.mean([_resampled(one, generator) for one in launches], axis=0)
+        error = float(means.std()) * math.sqrt((freedom + 1) / freedom)
     return error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
 
 
-def _turns(launch: Launch) -> int:
-    return min(map(len, launch)) if isinstance(launch, tuple) else len(launch)
-
-
-def _resampled(launch: Launch, columns: int, generator: np.random.Generator) -> Array:
+def _resampled(launch: Launch, generator: np.random.Generator) -> Array:
     """Returns medians of turns that are drawn with replacement."""
     if isinstance(launch, tuple):
-        ours, theirs = (_resampled(one, columns, generator) for one in launch)
+        ours, theirs = (_resampled(one, generator) for one in launch)
         return ours - theirs
-    found = np.empty((_DRAWS, columns))
-    for column in range(columns):
-        found[:, column] = np.median(launch[generator.integers(len(launch), size=(_DRAWS, len(launch)))], axis=1)
-    return found
+    drawn: Array = np.median(launch[generator.integers(len(launch), size=(_DRAWS, len(launch)))], axis=1)
+    return drawn
 
 
 def _shapes(launches: Sequence[Array]) -> list[str]:

@@ -78,9 +78,10 @@ def test_a_users_own_suite_with_their_own_network(tmp_path: Path) -> None:
 import pytest
 from revbench import Case
 
-@pytest.mark.parametrize("strategy", ["stored", "reconstructed"])
-def test_mine(revbench, strategy):
-    case = Case(model="mynet:make", strategy=strategy, batch_size=4)
+CASES = [Case(model="mynet:make", strategy=name, batch_size=4) for name in ("stored", "reconstructed")]
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_mine(revbench, case):
     row = revbench.measure(case, "time", max_seconds=0.0)
     assert row.ok, row.message
     assert revbench.measure(case, "memory").metrics["peak_bytes"] > 0
@@ -118,6 +119,9 @@ def make():
     }
     timed = [row for row in rows if row.probe == "time"]
     assert [row.repeat for row in timed] == [1, 1, 2, 2]  # launches interleave
+    assert [row.metrics["cases_in_turn"] for row in timed] == [2] * 4  # and in each the strategies take turns
+    assert len({row.metrics["session"] for row in timed}) == 2
+    assert "measured before" not in done.stdout
     assert all(len(row.samples["step_seconds"]) == 7 for row in timed)
     assert set(names(project / "out")) == {
         "time::mynet:make,batch_size=4", "time::mynet:make,strategy=reconstructed,batch_size=4",
