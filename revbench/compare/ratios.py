@@ -101,8 +101,12 @@ def turn_seconds(row: Row, metric: str = "step_seconds") -> Array:
 
 def _paired(ours: Sequence[Row], theirs: Sequence[Row], metric: str) -> list[tuple[Row, Row]]:
     """Returns the launches that both have; where some took turns, only those."""
-    bases = {row.repeat: row for row in theirs if _is_timed(row, metric)}
-    pairs = [(row, bases[row.repeat]) for row in ours if row.repeat in bases and _is_timed(row, metric)]
+    bases = {(row.environment_id, row.repeat): row for row in theirs if _is_timed(row, metric)}
+    pairs = [
+        (row, base)
+        for row in ours
+        if _is_timed(row, metric) and (base := bases.get((row.environment_id, row.repeat))) is not None
+    ]
     return [pair for pair in pairs if _in_turn(*pair)] or pairs
 
 

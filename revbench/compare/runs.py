@@ -6,16 +6,17 @@ One flip more or less changes an angle a thousandfold, and a time says nothing w
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from revbench.case import Case, index_in
+from revbench.case import Case
 from revbench.case.labels import full_title
 from revbench.compare.findings import Comparison, Finding
 from revbench.compare.gate import ACTIVATIONS, AMPLIFICATION, SMOOTH_ERROR, CaseRows, gate
 from revbench.errors import UserError
 from revbench.probes import Probe
 from revbench.probes.declared import DRIFT, TIME
+from revbench.results.machines import processor_of
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.terminal import plain
@@ -142,14 +143,10 @@ def _measured(run: Run, probe: Probe) -> Measured:
 
 
 def _hardware(run: Run, row: Row) -> Hardware:
-    """Returns the processor that a row was measured on: the accelerator if one was used, else the CPU."""
+    """Returns the processor that a row was measured on."""
     environment = run.environments.get(row.environment_id)
     if environment is None:
         raise UserError(
             f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
         )
-    accelerators: list[Mapping[str, object]] = environment["accelerators"]
-    if not row.case.on_gpu:
-        return str(environment["cpu"]["model"])
-    index = index_in(row.case.device)
-    return str(accelerators[index]["name"]) if index < len(accelerators) else "an unknown accelerator"
+    return processor_of(environment, row.case.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,20 +54,28 @@ def report_if_it_ends_early(session: Session) -> Iterator[None]:
         raise
 
 
-def write_report(folders: Sequence[Path], output: Path) -> Written:
+def write_report(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    names: Mapping[Path, str] | None = None,
+    relative_to: str | None = None,
+) -> Written:
     """Render the report of one or more runs into a folder.
 
     Args:
         folders: run folders.
         output: gets ``report.html``, ``report.pdf``, ``report.md`` with ``figures/``, long tables whole in ``tables/``; and,
             if it is one of the run folders, ``benchmark.json``.
+        names: what the machines of some of the folders are called, instead of by their hardware.
+        relative_to: the name of the machine that the others stand beside; the first if not given.
 
     Returns:
         What was written. Without typst the PDF is missing and a note says so.
 
     Raises:
-        UserError: a folder that is no run or holds no rows, or an output that can't be written, or that holds a link in place
-            of one of these folders.
+        UserError: a folder that is no run, holds no rows or is given twice, no machine of this name, or an output that can't be
+            written, or that holds a link in place of one of these folders.
     """
     from revbench.report.build import build_report
     from revbench.report.long_tables import shortened
@@ -75,7 +83,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Written:
     from revbench.report.render.markdown import render_markdown
     from revbench.report.render.pdf import render_pdf
 
-    report, tables = shortened(build_report(folders))
+    report, tables = shortened(build_report(folders, names=names, relative_to=relative_to))
     paths, notes = [output / "report.html", output / "report.md"], list(report.notes)
     try:
         write_atomically(paths[0], render_html(report))

@@ -4,49 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from revbench.errors import UserError
 from revbench.report.document import Block, Figure, Report, Section
-from revbench.report.evidence import Evidence
-from revbench.report.sections import all_sections
-from revbench.results.runs import read_run
+from revbench.report.parts import Part, part_named, parts_of
+from revbench.report.sections import all_sections, machines
 from revbench.runner.environment import summarise
 from revbench.runner.registry import OURS, registry
 
 
-def build_report(folders: Sequence[Path]) -> Report:
-    """Read runs and lay out their report; one part for each environment.
+def build_report(
+    folders: Sequence[Path], *, names: Mapping[Path, str] | None = None, relative_to: str | None = None
+) -> Report:
+    """Read runs and lay out their report: one part for each run and kind of machine, and before them, if there are several, all
+    side by side.
+
+    Args:
+        folders: of runs.
+        names: of some of them, instead of their machines'.
+        relative_to: the name of the machine that the others stand beside; the first if not given.
 
     Raises:
-        UserError: a folder that is no run, or a run without a row.
+        UserError: a folder that is no run, a run without a row, one that is given twice, or no machine of this name.
     """
+    parts = parts_of(folders, names or {})
+    beside = part_named(parts, relative_to)
+    several = len(parts) > 1
     sections: list[Section] = []
     subtitles: list[str] = []
     notes: list[str] = []
-    for folder in folders:
-        run = read_run(folder)
-        if not run.rows:
-            raise UserError(f"{folder} holds no rows yet; measure something first")
-        ids = list(dict.fromkeys(row.environment_id for row in run.rows))
-        missing = [key for key in ids if key not in run.environments]
-        if missing:
-            raise UserError(f"{folder}: rows name an environment {missing[0]!r} that the file does not describe")
-        for key in ids:
-            evidence = Evidence(run, key)
-            dates = sorted(row.started for row in evidence.rows)
-            devices = {row.case.device for row in evidence.rows}
-            where = f"{summarise(evidence.environment, devices)}; {dates[0][:16].replace('T', ' ')} UTC"
-            subtitles.append(where)
-            prefix = "" if len(folders) == len(ids) == 1 else f"{folder.name} · {key} · "
-            found, problems = all_sections(evidence)
-            sections += [Section(prefix + s.title, s.blocks) for s in found]
-            notes += problems
-            if any(row.probe not in OURS for row in evidence.rows):
-                notes += registry().problems
+    if several and (comparison := machines.section(parts, beside)) is not None:
+        sections.append(comparison)
+    for part in parts:
+        subtitles.append(_where(part))
+        found, problems = all_sections(part.evidence)
+        sections += [dataclasses.replace(section, part=part.name if several else "") for section in found]
+        notes += problems
+        if any(row.probe not in OURS for row in part.evidence.rows):
+            notes += registry().problems
     title, subtitle = "Stored or reconstructed activations", " | ".join(subtitles)
     return Report(title, subtitle, _number_figures(sections), list(dict.fromkeys(notes)))
+
+
+def _where(part: Part) -> str:
+    first = min(row.started for row in part.evidence.rows)
+    return f"{summarise(part.evidence.environment, part.devices)}; {first[:16].replace('T', ' ')} UTC"
 
 
 def _number_figures(sections: Sequence[Section]) -> list[Section]:
@@ -56,4 +59,4 @@ def _number_figures(sections: Sequence[Section]) -> list[Section]:
     def named(block: Block) -> Block:
         return dataclasses.replace(block, name=f"{next(count)}-{block.name}") if isinstance(block, Figure) else block
 
-    return [Section(section.title, [named(block) for block in section.blocks]) for section in sections]
+    return [dataclasses.replace(section, blocks=[named(block) for block in section.blocks]) for section in sections]

@@ -64,10 +64,17 @@ Block = Paragraph | Table | Figure
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of the report."""
+    """A headed piece of the report.
+
+    Attributes:
+        title: what stands above it.
+        blocks: in reading order.
+        part: the machine that it is of, in a report of several; sections of one part follow each other.
+    """
 
     title: str
     blocks: Sequence[Block]
+    part: str = ""
 
     @classmethod
     def of(cls, title: str, blocks: Iterable[Block | None]) -> Section | None:
@@ -135,6 +142,11 @@ class Report:
     subtitle: str
     sections: Sequence[Section] = field(default_factory=tuple)
     notes: Sequence[str] = ()
+
+    @property
+    def parts(self) -> list[tuple[str, list[Section]]]:
+        """The sections by the machine that they are of; those of no machine, or of the only one, under an empty name."""
+        return [(name, list(found)) for name, found in itertools.groupby(self.sections, key=lambda s: s.part)]
 
 
 def leading(blocks: Iterable[Block], most: int = MOST_FIGURES, what: str = "figures") -> list[Block]:

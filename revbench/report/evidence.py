@@ -1,4 +1,4 @@
-"""The rows of one environment, asked by case and metric; the report computes from nothing else."""
+"""The rows of one machine, or of some that are alike, asked by case and metric; the report computes from nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from revbench.case import Case
 from revbench.compare.ratios import Ratio, time_ratio
 from revbench.probes import Metric, Probe, Value
 from revbench.probes.declared import TIME
+from revbench.results.machines import Traits, traits_of, unlike
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 
@@ -25,18 +26,39 @@ class Statistic:
     launches: int
 
 
+def environments_alike(run: Run) -> list[list[str]]:
+    """Returns the ids of the environments of a run's rows, those of like machines together: two GPUs of one kind, say."""
+    devices: dict[str, set[str]] = {}
+    for row in run.rows:
+        devices.setdefault(row.environment_id, set()).add(row.case.device)
+    groups: list[tuple[Traits, list[str]]] = []
+    for key, used in devices.items():
+        traits = traits_of(run.environments[key], used)
+        alike = next((ids for others, ids in groups if not unlike(others, traits)), None)
+        if alike is None:
+            groups.append((traits, [key]))
+        else:
+            alike.append(key)
+    return [ids for _, ids in groups]
+
+
 class Evidence:
-    """What a run says of one environment.
+    """What a run says of one machine, or of several that are alike.
 
     Args:
         run: as read from disk.
-        environment_id: rows of other environments are left out: unlike hardware is never mixed in one number.
+        environment_ids: of machines that are alike (`environments_alike`); rows of others are left out: unlike hardware is never
+            mixed in one number.
+
+    Attributes:
+        environment: of the first of them.
+        rows: that stand, in order of measurement.
     """
 
-    def __init__(self, run: Run, environment_id: str) -> None:
+    def __init__(self, run: Run, *environment_ids: str) -> None:
         self._run = run
-        self.environment: Mapping[str, Any] = run.environments[environment_id]
-        self.rows = standing([row for row in run.rows if row.environment_id == environment_id])
+        self.environment: Mapping[str, Any] = run.environments[environment_ids[0]]
+        self.rows = standing([row for row in run.rows if row.environment_id in environment_ids])
         self._index: dict[tuple[Case, str], list[Row]] = {}
         for row in self.rows:
             self._index.setdefault((row.case, row.probe), []).append(row)
@@ -96,7 +118,8 @@ class Evidence:
         return next((columns for row in self.launches(case, probe) if (columns := self.series_of(row))), {})
 
     def _with_metrics(self, case: Case, probe: str) -> list[Row]:
-        return list({row.repeat: row for row in self._index.get((case, probe), []) if row.ok}.values())
+        rows = self._index.get((case, probe), [])
+        return list({(row.environment_id, row.repeat): row for row in rows if row.ok}.values())
 
     def series_of(self, row: Row) -> dict[str, list[Value]]:
         """Returns the series of one row; empty if it has none."""

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import re
 
-from revbench.report.document import Block, Report, Section, Table
+from revbench.report.document import Block, Report, Table
 
 MOST_ROWS = 200
 
@@ -25,7 +25,7 @@ def shortened(report: Report) -> tuple[Report, dict[str, str]]:
         breaks = [at for at in block.breaks if at < MOST_ROWS]
         return dataclasses.replace(block, rows=block.rows[:MOST_ROWS], breaks=breaks, notes=(note, *block.notes))
 
-    sections = [Section(section.title, [cut(block) for block in section.blocks]) for section in report.sections]
+    sections = [dataclasses.replace(s, blocks=[cut(block) for block in s.blocks]) for s in report.sections]
     return dataclasses.replace(report, sections=sections), files
 
 

@@ -49,6 +49,7 @@ class _Cpu(Struct, forbid_unknown_fields=True):
     logical_cores: _Count | None
     usable_cores: _Count | None
     capability: _Word
+    revision: _Word | UnsetType = UNSET
 
 
 class _Accelerator(Struct, forbid_unknown_fields=True):
@@ -66,6 +67,7 @@ class _Build(Struct, forbid_unknown_fields=True):
     cuda: _Word | None
     cudnn: _Count | None
     mkldnn: bool
+    build: _Word | UnsetType = UNSET
 
 
 class _Packages(Struct, forbid_unknown_fields=True):

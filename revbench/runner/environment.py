@@ -35,6 +35,7 @@ def describe_environment() -> dict[str, Any]:
             "logical_cores": psutil.cpu_count(),
             "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count(),
             "capability": torch.backends.cpu.get_cpu_capability(),
+            "revision": _cpu_revision(),
         },
         "memory_bytes": psutil.virtual_memory().total,
         "accelerators": _accelerators(),
@@ -46,6 +47,7 @@ def describe_environment() -> dict[str, Any]:
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
             "mkldnn": torch.backends.mkldnn.is_available(),
+            "build": str(torch.version.git_version)[:12],
         },
     }
     if found["accelerators"]:
@@ -120,14 +122,26 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
+    return _of_cpu("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_revision() -> str:
+    """Returns what tells processors of one name apart: a virtual machine calls many generations ``AMD EPYC``."""
+    told = {name: _of_cpu(name) for name in ("cpu family", "model", "stepping", "cache size")}
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value) or "unknown"
+
+
+def _of_cpu(name: str) -> str | None:
+    """Returns what Linux says of the first processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return None
 
 
 def _accelerators() -> list[dict[str, Any]]:

@@ -74,15 +74,17 @@ def test_a_strangers_model_name_names_no_file(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "run"]
 
 
-def test_two_environments_are_never_in_one_figure(tmp_path: Path) -> None:
+def test_two_unlike_machines_are_never_in_one_number(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     journal = Journal(run, resume=True)
-    journal.add_environment({**ENVIRONMENT, "environment_id": "other"})
+    journal.add_environment(
+        {**ENVIRONMENT, "environment_id": "other", "cpu": {**ENVIRONMENT["cpu"], "capability": "AVX512"}}
+    )
     journal.add_row(make_row(case=BASE, environment_id="other", repeat=9, metrics=timed(100.0)))
     journal.close()
     report = build_report([run])
     found = [
         row[2] for s in report.sections for b in s.blocks
-        if isinstance(b, Table) and b.title.startswith("Time") for row in b.rows if row[:2] == ["RevNet-38", "stored"]
+        if isinstance(b, Table) and b.title.startswith("Time and") for row in b.rows if row[:2] == ["RevNet-38", "stored"]
     ]  # fmt: skip
     assert found == ["400 ms (360 ms to 480 ms)", "100 s"]

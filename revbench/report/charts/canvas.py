@@ -42,19 +42,21 @@ class canvas:
     Figures in files may be of any size: what overflows is not drawn.
     """
 
-    def __init__(self, width: float, height: float, columns: int = 1, *, one_scale: bool = False) -> None:
-        self._size = (width, height, columns)
+    def __init__(
+        self, width: float, height: float, columns: int = 1, *, rows: int = 1, one_scale: bool = False
+    ) -> None:
+        self._size = (width, height, rows, columns)
         self._one_scale = one_scale
 
     def __enter__(self) -> tuple[Canvas, Any]:
-        width, height, columns = self._size
+        width, height, rows, columns = self._size
         self._style = ExitStack()
         self._style.enter_context(mpl.rc_context())
         self._style.enter_context(np.errstate(all="ignore"))
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         figure = Canvas(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(1, columns, sharey=self._one_scale)
+        return figure, figure.subplots(rows, columns, sharey=self._one_scale)
 
     def __exit__(self, *exception: Any) -> None:
         self._style.close()

@@ -15,8 +15,9 @@ try:
     import seaborn as sns
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullLocator
 finally:
     os.fchdir(_HERE)
     os.close(_HERE)
 
-__all__ = ["Canvas", "Line2D", "mpl", "sns"]
+__all__ = ["Canvas", "Line2D", "LogLocator", "NullLocator", "mpl", "sns"]

@@ -18,5 +18,6 @@ def render_html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         kind_of=lambda block: kinds[type(block)],
+        number=lambda section: next(i for i, one in enumerate(report.sections, 1) if one is section),
         picture=Markup,  # drawn by us, or by a package that is installed here
     )

@@ -11,10 +11,13 @@ from revbench.report.document import Block, Figure, Report, Table
 def render_markdown(report: Report) -> str:
     """Returns the text; pictures are links to the files in ``figures/``."""
     lines = [f"# {_text(report.title)}", "", _text(report.subtitle), ""]
-    for section in report.sections:
-        lines += [f"## {_text(section.title)}", ""]
-        for block in section.blocks:
-            lines += [*_block(block), ""]
+    for part, sections in report.parts:
+        if part:
+            lines += [f"## {_text(part)}", ""]
+        for section in sections:
+            lines += [f"{'###' if part else '##'} {_text(section.title)}", ""]
+            for block in section.blocks:
+                lines += [*_block(block), ""]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ _PREAMBLE = """
 #set text(font: "Libertinus Serif", size: 10pt)
 #set par(leading: 0.55em)
 #show heading.where(level: 1): it => block(above: 1.4em, below: 0.8em, text(14pt, it.body))
+#show heading.where(level: 2): it => block(above: 1.2em, below: 0.7em, text(12pt, it.body))
 #let note(body) = text(8pt, fill: luma(90), body)
 #let caption(body) = text(10pt, weight: "bold", body)
 """
@@ -33,10 +34,12 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
         f'#text(20pt, weight: "bold")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n'
     )
     with tempfile.TemporaryDirectory() as scratch:
-        for section in report.sections:
-            source.append(f"= #{_text(section.title)}\n")
-            for block in section.blocks:
-                source.append(_block(block, Path(scratch)))
+        for part, sections in report.parts:
+            if part:
+                source.append(f"#pagebreak(weak: true)\n= #{_text(part)}\n")
+            for section in sections:
+                source.append(f"{'==' if part else '='} #{_text(section.title)}\n")
+                source += [_block(block, Path(scratch)) for block in section.blocks]
         main = Path(scratch) / "report.typ"
         main.write_text("\n".join(source), encoding="utf-8")
         try:

@@ -1,0 +1,164 @@
+"""Machines side by side: what stands first in a report of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from revbench.case import Case
+from revbench.case.labels import strategy_of, title_of
+from revbench.choices import ALL_STRATEGIES
+from revbench.prediction.declared import FIT
+from revbench.probes import Probe
+from revbench.probes.declared import DRIFT, ENERGY, MEMORY, TIME
+from revbench.report.charts.machines import cost_of_reconstruction, time_against_memory
+from revbench.report.document import MISSING, Section, Table
+from revbench.report.parts import Part
+from revbench.report.sections.step_tables import has_its_own_table
+from revbench.report.table import Column, lay_out, times, value_cell, words
+from revbench.results.machines import unlike
+from revbench.units import human_bytes
+
+Line = tuple[Part, Case]
+_STEP = TIME["step_seconds"]
+
+
+def section(parts: Sequence[Part], relative_to: Part) -> Section | None:
+    """Returns the comparison of all machines, each relative to a chosen one."""
+    groups = _groups(parts)
+    return Section.of(
+        "Machines side by side",
+        [
+            time_table(groups, relative_to),
+            memory_table(groups),
+            time_against_memory(parts, groups),
+            cost_of_reconstruction(parts, groups),
+            unlike_table(parts),
+        ],
+    )
+
+
+def _groups(parts: Sequence[Part]) -> dict[str, list[Line]]:
+    """Returns what was measured of each network, machine after machine; what a batch and a device are aside."""
+    found: dict[Case, list[Line]] = {}
+    measured: tuple[Probe, ...] = (TIME, MEMORY, ENERGY)
+    if not any(part.evidence.cases(*measured) for part in parts):
+        measured = (DRIFT,)
+    for part in parts:
+        for case in part.evidence.cases(*measured):
+            if not has_its_own_table(case):
+                key = case.stored().replace(device="cpu", batch_size=1)
+                found.setdefault(key, []).append((part, case))
+    order = {part.name: i for i, part in enumerate(parts)}
+    for lines in found.values():
+        lines.sort(
+            key=lambda line: (order[line[0].name], ALL_STRATEGIES.index(line[1].strategy), line[1].nonreversible)
+        )
+    names = [title_of(key.model) for key in found]
+    alone = [
+        name if names.count(name) == 1 else f"{name}, {key.arithmetic.name}"
+        for key, name in zip(found, names, strict=True)
+    ]
+    return {
+        name if alone.count(name) == 1 else f"{title_of(key.model)} ({key.id})": lines
+        for name, (key, lines) in zip(alone, found.items(), strict=True)
+    }
+
+
+def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table | None:
+    """Returns machine by strategy for each network: time and energy, beside those of a chosen machine."""
+
+    def speed(line: Line) -> float | None:
+        part, case = line
+        step = part.evidence.value(case, _STEP)
+        return case.batch_size / step.median if step is not None and step.median else None
+
+    def beside(line: Line) -> str:
+        case = line[1]
+        same = [c for c in relative_to.evidence.cases(TIME) if _anywhere(c) == _anywhere(case)]
+        ours, theirs = speed(line), speed((relative_to, same[0])) if same else None
+        return times(ours / theirs) if ours and theirs else MISSING
+
+    def cost(line: Line) -> str:
+        ratio = line[0].evidence.time_ratio(line[1], line[1].stored())
+        return MISSING if ratio is None else f"{ratio}{' †' if ratio.unstable else ''}"
+
+    columns = [
+        Column("Batch", lambda line: f"{line[1].batch_size:,}"),
+        Column("Step", lambda line: value_cell(line[0].evidence, line[1], _STEP)),
+        Column("Images a second", lambda line: f"{found:,.0f}" if (found := speed(line)) else MISSING),
+        Column("to reference", beside),
+        Column("Time to stored", cost),
+        Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),
+    ]
+    notes = [
+        f"Reference: {relative_to.name}; images a second of the same case, with the same batch; a dash where it has none."
+        " Time to stored: with an interval of 95 %; † unstable, see the machine's own part.",
+    ]
+    return _table("Time of machines and strategies", groups, columns, notes, needs=(TIME, ENERGY))
+
+
+def memory_table(groups: Mapping[str, Sequence[Line]]) -> Table | None:
+    """Returns machine by strategy for each network: memory, and how far the gradient is off."""
+
+    def saving(line: Line) -> str:
+        part, case = line
+        return times(part.evidence.ratio(case.stored(), case, MEMORY["activation_peak_bytes"]))
+
+    columns = [
+        Column("Batch", lambda line: f"{line[1].batch_size:,}"),
+        Column("Peak", lambda line: value_cell(line[0].evidence, line[1], MEMORY["peak_bytes"])),
+        Column("Saving", saving),
+        Column("Largest batch", _largest_batch),
+        Column("Angle", lambda line: value_cell(line[0].evidence, line[1], DRIFT["angle_degrees"])),
+    ]
+    notes = [
+        "Saving: memory of a step above the steady state, stored over this strategy's. Largest batch: by prediction, in the"
+        " largest limit that was asked for. Angle: of the gradient, against float64 from stored activations.",
+    ]
+    return _table("Memory and gradient of machines and strategies", groups, columns, notes, needs=(MEMORY, DRIFT))
+
+
+def _table(
+    title: str,
+    groups: Mapping[str, Sequence[Line]],
+    columns: Sequence[Column[Line]],
+    notes: Sequence[str],
+    needs: Sequence[Probe],
+) -> Table | None:
+    """Lays out the lines that one of some probes measured, without columns that have nothing."""
+    network = {id(line): name for name, lines in groups.items() for line in lines}
+    measured = [[line for line in lines if line[1] in line[0].evidence.cases(*needs)] for lines in groups.values()]
+    heads: list[Column[Line]] = [
+        words("Network", lambda line: network[id(line)]),
+        words("Machine", lambda line: line[0].name),
+        words("Strategy", lambda line: strategy_of(line[1])),
+    ]
+    shown = [column for column in columns if any(column.cell(line) != MISSING for lines in measured for line in lines)]
+    return lay_out(title, [*heads, *shown], measured, notes)
+
+
+def _anywhere(case: Case) -> Case:
+    return case.replace(device="cpu")
+
+
+def _largest_batch(line: Line) -> str:
+    part, case = line
+    fits = [c for c in part.evidence.cases(FIT) if c.replace(batch_size=case.batch_size, memory_limit_bytes=0) == case]
+    best = max(fits, key=lambda c: c.memory_limit_bytes, default=None)
+    size = part.evidence.value(best, FIT["largest_batch_size"]) if best is not None else None
+    if best is None or size is None:
+        return MISSING
+    return f"{size.median:,.0f} in {human_bytes(best.memory_limit_bytes)}"
+
+
+def unlike_table(parts: Sequence[Part]) -> Table | None:
+    """Returns by name what the machines differ in."""
+    traits = [part.traits for part in parts]
+    differing = {name for one in traits for other in traits for name in unlike(one, other)}
+    order = [name for one in traits for name in one]
+    rows = [[name, *(one.get(name, MISSING) for one in traits)] for name in dict.fromkeys(order) if name in differing]
+    if not rows:
+        return None
+    columns = ("What", *(part.name for part in parts))
+    note = "What makes times unlike. Differences between two columns are those of all of this together, not of one of them."
+    return Table("What the machines differ in", columns, rows, len(columns), (note,))
