@@ -1,31 +1,83 @@
-"""``revbench compare``: a run against a baseline."""
+"""``revbench compare``: runs against a baseline."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from revbench.cli.app import app
 from revbench.cli.options import Json
-from revbench.terminal import say, say_json
+from revbench.errors import UserError
+from revbench.terminal import plain, say, say_json
+
+if TYPE_CHECKING:
+    from revbench.compare import Comparison
 
 
 @app.command()
 def compare(
     baseline: Annotated[Path, typer.Argument(help="The run folder that others are compared to.")],
-    run: Annotated[Path, typer.Argument(help="The run folder that is compared.")],
+    runs: Annotated[list[Path], typer.Argument(help="The run folders that are compared.", metavar="RUN...")],
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What else fails: 'METRIC > 5.5%', 'METRIC > 2GiB', 'METRIC @ PATTERN > …'; may be repeated. Default: those of"
+            " [tool.revbench.gate] in pyproject.toml.",
+            metavar="THRESHOLD",
+        ),
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+    all_metrics: Annotated[bool, typer.Option("--all", help="Also list what stayed the same.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fail if the drift of a run got worse than the baseline's, beyond its noise."""
-    from revbench.compare import compare_folders
+    """Compare runs with a baseline, case by case and metric by metric; fail if one got worse."""
+    from revbench.compare import compare_folders, comparison_markdown, thresholds_of, thresholds_of_project
 
-    found = compare_folders(baseline, run)
+    thresholds = thresholds_of(fail_on) if fail_on is not None else thresholds_of_project(Path.cwd())
+    found = [compare_folders(baseline, run, thresholds) for run in runs]
     if as_json:
-        say_json(found.to_json())
-    else:
-        for line in found.lines():
-            say(line)
-    if found.failed:
+        say_json([one.to_json() for one in found] if len(found) > 1 else found[0].to_json())
+    for one in found:
+        if as_markdown:
+            typer.echo(comparison_markdown(one))
+        elif not as_json:
+            _show(one, all_metrics=all_metrics)
+    blind = [one for one in found if one.blind]
+    if blind:
+        raise UserError(f"{blind[0].run}: {blind[0].why_blind()}")
+    if any(one.failed for one in found):
         raise typer.Exit(1)
+
+
+def _show(found: Comparison, *, all_metrics: bool) -> None:
+    """Print a table that fits a narrow terminal, then the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from revbench.compare.markdown import change_of
+
+    for title, names in (("missing", found.missing), ("new", found.new)):
+        for name in names[:10]:
+            say(f"{title}: {name}")
+        if len(names) > 10:
+            say(f"{title}: {len(names) - 10} more")
+    for name, (before, now) in found.unlike.items():
+        say(f"unlike machines: {name} {before} and {now}")
+    listed = [finding for finding in found.findings if all_metrics or finding.outcome != "same"]
+    if listed:
+        table = Table(box=None, pad_edge=False)
+        for head, justify in (("", "left"), ("Case and metric", "left"), ("Before", "right"), ("Now", "right")):
+            table.add_column(head, justify=justify)  # type: ignore[arg-type]
+        table.add_column("Change", justify="right")
+        for finding in listed:
+            before, now = (finding.shown(v) if v is not None else "–" for v in (finding.before, finding.now))
+            outcome = finding.outcome.upper() if finding.gated else finding.outcome
+            said = "".join(f"; {part}" for part in (finding.block, finding.words) if part)
+            style = "red" if finding.gated and finding.outcome == "worse" else None
+            cells = (outcome, f"{finding.title}: {finding.metric}{said}", before, now, change_of(finding))
+            table.add_row(*(Text(plain(cell)) for cell in cells), style=style)
+        Console(soft_wrap=False).print(table)
+    say(found.verdict())

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from revbench.compare.findings import Finding
+from revbench.compare.findings import CANT_TELL, Finding
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.numerics.part_table import PartTable
 from revbench.probes import Metric
@@ -70,18 +70,20 @@ def gate(case_id: str, title: str, metric: Metric, before: CaseRows, now: CaseRo
     block = _worst_block(before, now, _ACTIVATION_ERROR if metric is ACTIVATIONS else DRIFT["smooth_relative_error"])
     if not can_tell(len(old), len(new)):
         few = f"{len(old)} and {len(new)} draws can't tell a change from noise; a baseline of 30 needs 4, one of 15 needs 5"
-        return Finding(case_id, title, metric.name, "unclear", a, b, factor, None, block, few)
+        return Finding(case_id, title, metric.probe, metric.name, CANT_TELL, True, a, b, factor, None, block, few)
     significant, noise = grew(old, new)
     worse = significant and (factor is None or factor > WORSE_FACTOR) and b - a > WORSE_BY[metric]
     words = None
     if not worse and metric is ACTIVATIONS:
         words = _hidden_block(before, now, a)
         worse = words is not None
-    outcome = "worse" if worse else "holds" if noise <= BLIND_FACTOR else "unclear"
-    if outcome == "unclear":
+    outcome = "worse" if worse else "same" if noise <= BLIND_FACTOR else CANT_TELL
+    if outcome == CANT_TELL:
         words = f"{len(old)} and {len(new)} draws scatter so much that less than {noise:.3g} × would not be found"
     known_noise = noise if math.isfinite(noise) else None
-    return Finding(case_id, title, metric.name, outcome, a, b, factor, known_noise, block if worse else None, words)
+    return Finding(
+        case_id, title, metric.probe, metric.name, outcome, True, a, b, factor, known_noise, block if worse else None, words
+    )  # fmt: skip
 
 
 def _worst_block(before: CaseRows, now: CaseRows, metric: Metric) -> str | None:

@@ -89,6 +89,12 @@ def time_ratio(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "step_s
     return Ratio(math.exp(centre), low, high, len(pairs), in_turn, why)
 
 
+def launch_ratios(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "step_seconds") -> list[float]:
+    """Returns the ratio of each launch that two cases have in common."""
+    pairs = _paired([row for row in ours if row.ok], [row for row in theirs if row.ok], metric)
+    return [math.exp(_middle(_differences(a, b, metric))) for a, b in pairs]
+
+
 def turn_seconds(row: Row, metric: str = "step_seconds") -> Array:
     """Returns the median step of each turn of a launch."""
     samples = np.asarray(row.samples.get(metric, ()), dtype=np.float64)

@@ -1,98 +1,119 @@
-"""The cases of two runs, matched and compared; the raw angle, the flips and the time are shown and not gated.
-
-One flip more or less changes an angle a thousandfold, and a time says nothing without launches to compare.
-"""
+"""Two runs, case by case and metric by metric: what got worse, better, stayed the same, or can't be told."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from revbench.case import Case
 from revbench.case.labels import full_title
-from revbench.compare.findings import Comparison, Finding
+from revbench.compare.findings import CANT_TELL, Comparison, Finding
 from revbench.compare.gate import ACTIVATIONS, AMPLIFICATION, SMOOTH_ERROR, CaseRows, gate
+from revbench.compare.matching import Match, Matching, match_runs
+from revbench.compare.ratios import launch_ratios
+from revbench.compare.thresholds import TO_STORED, Threshold, check_patterns
+from revbench.compare.times import LEAST_LAUNCHES, Change, change_of, took_turns, verdicts
 from revbench.errors import UserError
-from revbench.probes import Probe
-from revbench.probes.declared import DRIFT, TIME
-from revbench.results.machines import processor_of
+from revbench.probes import Metric
+from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, MEMORY, TIME
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
+from revbench.runner.registry import registry
 from revbench.terminal import plain
 
 SHOWN = (DRIFT["angle_degrees"], DRIFT["flips"])
+GATED = (MEMORY["peak_bytes"], FLOPS_OF_STEP["step_flops"])  # by themselves, of what is the same whenever it is counted
+GPU_TOLERANCE = 0.005  # of those on a GPU, where a library may choose another kernel with another workspace
+TIME_CHANGE = 0.02  # of a time or a ratio of times: less is no change
 _STEP = TIME["step_seconds"]
-Hardware = str
-Measured = dict[tuple[Case, Hardware], list[Row]]
 
 
-def compare_folders(baseline: Path, current: Path) -> Comparison:
-    """Read two run folders and compare them.
+def compare_folders(baseline: Path, current: Path, thresholds: Sequence[Threshold] = ()) -> Comparison:
+    """Read two run folders and compare them; see `compare_runs`.
 
     Raises:
-        UserError: a folder that is no run, or runs that have no case of drift in common.
+        UserError: a folder that is no run, or one run twice; and what `compare_runs` raises.
     """
-    return compare_runs(read_run(baseline), read_run(current))
+    if baseline.resolve() == current.resolve():
+        raise UserError(f"{current} is compared with itself; give another run")
+    return compare_runs(read_run(baseline), read_run(current), thresholds)
 
 
-def compare_runs(baseline: Run, current: Run) -> Comparison:
-    """Compare the drift of all cases that both runs have measured.
+def compare_runs(baseline: Run, current: Run, thresholds: Sequence[Threshold] = ()) -> Comparison:
+    """Compare all cases that both runs have measured.
 
-    A case is compared with itself on like hardware if the baseline has that; else with itself on the baseline's
-    hardware, whatever its device, and then only the metrics are gated that are the same on every machine.
+    Gated are, by themselves, statuses, peak live bytes, floating-point operations, the numerics of `revbench.compare.gate`, and
+    the ratio of a strategy's time to stored's where there are launches enough; of unlike processors only the numerics that are
+    the same on every machine. Thresholds gate other metrics, too, and set how much may change.
+
+    Args:
+        baseline, current: the runs.
+        thresholds: of the gate.
 
     Raises:
-        UserError: they have none in common, or a row names an environment that its file does not describe.
+        UserError: they have no case in common, a threshold that is for no case, or a row names an environment that its file does
+            not describe.
     """
-    before, now = _measured(baseline, DRIFT), _measured(current, DRIFT)
+    matching = match_runs(baseline, current)
+    if not matching.matches:
+        raise UserError(
+            f"{current.folder} and the baseline {baseline.folder} have no case in common, so nothing can be compared; measure"
+            f" what the baseline has, as {_some(matching.missing)}"
+        )
+    there = [(match.probe, match.case.id) for match in matching.matches]
+    check_patterns(thresholds, there, "what both runs have measured")
     findings: list[Finding] = []
-    matched = set()
-    alike = []
-    for (case, hardware), rows in now.items():
-        key = _match(before, case, hardware)
-        if key is not None:
-            matched.add(key)
-            same = key == (case, hardware)
-            found = list(_compare_case(case, CaseRows(baseline, before[key]), CaseRows(current, rows), same))
-            findings += found
-            alike += [same] if found else []
-    if not findings:
-        raise UserError(
-            f"{current.folder} and the baseline {baseline.folder} have no case of drift in common, so nothing can be gated;"
-            " measure the baseline's cases (suites/bench_drift.py)"
+    for match in matching.matches:
+        findings += _statuses(match)
+        if match.probe == DRIFT.name:
+            findings += _numerics(match, baseline, current)
+        findings += _values(match, thresholds)
+    findings += _times(matching, thresholds)
+    findings += _of_thresholds(matching, thresholds, findings)
+    unlike = {name: values for match in matching.matches for name, values in match.unlike.items()}
+    same = all(match.same_processor for match in matching.matches)
+    return Comparison(
+        baseline.folder.resolve().name, current.folder.resolve().name, same, unlike, _sorted(findings),
+        [f"{probe} of {case}" for probe, case in matching.missing],
+        [f"{probe} of {case}" for probe, case in matching.new],
+    )  # fmt: skip
+
+
+def _some(cases: Sequence[tuple[str, str]]) -> str:
+    shown = [f"{probe} of {case}" for probe, case in cases[:3]]
+    return ", ".join(shown) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
+
+
+def _sorted(findings: Sequence[Finding]) -> list[Finding]:
+    """Returns what is gated first, what got worse before all, by how much."""
+    order = ("worse", CANT_TELL, "better", "same")
+    statuses = ("status",)
+    return sorted(
+        findings,
+        key=lambda f: (
+            not f.gated, order.index(f.outcome), f.metric not in statuses, -abs((f.factor or 1.0) - 1.0)
+        ),
+    )  # fmt: skip
+
+
+def _statuses(match: Match) -> Iterator[Finding]:
+    """Tells what could be measured and can't be any more; another machine may lack the memory or the arithmetic."""
+    title = full_title(match.case)
+    failed = [row for row in match.now if not row.ok]
+    if failed and all(row.ok for row in match.before):
+        said = f"was ok, now {failed[0].status} in {len(failed)} of {len(match.now)} launches: {failed[0].message}"
+        yield Finding(
+            match.case.id, title, match.probe, "status", "worse", match.same_processor, words=plain(said)[:400]
         )
-    if all(finding.outcome == "shown" for finding in findings):
-        raise UserError(
-            f"of the cases that {current.folder} and the baseline {baseline.folder} have in common none has metrics in both, so"
-            f" nothing can be gated ({next((f.words for f in findings if f.words), 'only raw metrics')})"
-        )
-    findings += _times(baseline, current)
-    order = ("worse", "unclear", "holds", "shown")
-    findings.sort(key=lambda finding: (order.index(finding.outcome), -(finding.factor or 0)))
-    unmatched = [case.id for case, hardware in before if (case, hardware) not in matched]
-    return Comparison(baseline.folder.resolve().name, all(alike), findings, unmatched)
+    elif not failed and all(not row.ok for row in match.before):
+        said = f"was {match.before[0].status}, now ok"
+        yield Finding(match.case.id, title, match.probe, "status", "better", match.same_processor, words=said)
 
 
-def _match(before: Measured, case: Case, hardware: Hardware) -> tuple[Case, Hardware] | None:
-    """Returns the baseline's rows that a case is compared with: the most alike."""
-    if (case, hardware) in before:
-        return case, hardware
-    others = [key for key in before if key[0] == case]
-    others += [key for key in before if key[0].replace(device=case.device) == case]
-    return next(iter(others), None)
-
-
-def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bool) -> Iterator[Finding]:
-    title = full_title(case)
-    if not before.ok:
-        return
-    failed = [row for row in now.rows if not row.ok]
-    if failed and all(row.ok for row in before.rows):
-        words = f"was ok, now {failed[0].status} in {len(failed)} of {len(now.rows)} launches: {failed[0].message}"
-        # Another machine may lack the memory or the arithmetic: that is no regression.
-        yield Finding(case.id, title, "status", "worse" if same_hardware else "shown", words=plain(words)[:400])
-    if not now.ok:
+def _numerics(match: Match, baseline: Run, current: Run) -> Iterator[Finding]:
+    case, title = match.case, full_title(match.case)
+    before, now = CaseRows(baseline, match.before), CaseRows(current, match.now)
+    if not before.ok or not now.ok:
         return
     for name, said in (
         (DRIFT["trace"].name, "a step leaves {} otherwise than stored does"),
@@ -100,9 +121,9 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
     ):
         found = [row.metrics[name] for row in now.ok if row.metrics.get(name)]
         if found and not any(row.metrics.get(name) for row in before.ok):
-            yield Finding(case.id, title, name, "worse", words=plain(said.format(found[0]))[:400])
+            yield Finding(case.id, title, DRIFT.name, name, "worse", True, words=plain(said.format(found[0]))[:400])
     gated = [ACTIVATIONS, AMPLIFICATION]
-    if same_hardware or not now.samples(AMPLIFICATION):
+    if match.same_processor or not now.samples(AMPLIFICATION):
         gated.append(SMOOTH_ERROR)
     for metric in gated:
         old, new = before.samples(metric), now.samples(metric)
@@ -110,43 +131,137 @@ def _compare_case(case: Case, before: CaseRows, now: CaseRows, same_hardware: bo
             yield gate(case.id, title, metric, before, now)
         elif old:
             yield Finding(
-                case.id, title, metric.name, "worse", statistics.median(old), words="it can't be had any more"
-            )
+                case.id, title, DRIFT.name, metric.name, "worse", True, statistics.median(old),
+                words="it can't be had any more",
+            )  # fmt: skip
     for metric in SHOWN:
         old, new = before.samples(metric), now.samples(metric)
         if old and new:
             a, b = statistics.median(old), statistics.median(new)
-            yield Finding(case.id, title, metric.name, "shown", a, b, b / a if a > 0 else None)
+            yield Finding(case.id, title, DRIFT.name, metric.name, CANT_TELL, False, a, b, b / a if a > 0 else None)
 
 
-def _times(baseline: Run, current: Run) -> Iterator[Finding]:
-    """Compares the times of cases that were timed on like hardware."""
-    before, now = _measured(baseline, TIME), _measured(current, TIME)
-    for key, rows in now.items():
-        old, new = (
-            [value for row in of if row.ok and (value := row.number(_STEP.name)) is not None]
-            for of in (before.get(key, []), rows)
+def _values(match: Match, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
+    """Compares the counts and bytes that are the same whenever the same step is run in the same way."""
+    probe = registry().probes.get(match.probe)
+    if probe is None or match.probe in _WITH_RULES_OF_THEIR_OWN:
+        return
+    title = full_title(match.case)
+    for metric in probe.metrics:
+        if metric.kind not in ("count", "bytes") or metric.better is None:
+            continue
+        old, new = (_value(rows, metric) for rows in (match.before, match.now))
+        if old is None and new is None:
+            continue
+        asked = [one for one in thresholds if one.is_for(metric, match.case.id)]
+        gated = match.same_processor and (bool(asked) or _is_gated(metric))
+        if old is None or new is None:
+            if new is None and gated and any(row.ok for row in match.now):
+                yield Finding(
+                    match.case.id, title, match.probe, metric.name, "worse", True, old, words="it can't be had any more"
+                )
+            continue
+        shares = [one.change for one in asked if one.change is not None]
+        allowed = shares[-1] if shares else GPU_TOLERANCE if match.case.on_gpu else 0.0
+        sign = 1 if metric.better == "lower" else -1
+        grew = sign * (new - old)
+        outcome = "same" if abs(grew) <= allowed * abs(old) else ("worse" if grew > 0 else "better")
+        yield Finding(
+            match.case.id, title, match.probe, metric.name, outcome, gated, old, new, new / old if old > 0 else None
         )
+
+
+_WITH_RULES_OF_THEIR_OWN = (DRIFT.name, TIME.name, "leak")  # or none: what a leak comes to is a fit
+
+
+def _is_gated(metric: Metric) -> bool:
+    return any((metric.probe, metric.name) == (one.probe, one.name) for one in GATED)
+
+
+def _value(rows: Sequence[Row], metric: Metric) -> float | None:
+    """Returns the median over launches."""
+    found = [value for row in rows if row.ok and (value := row.number(metric.name)) is not None]
+    return statistics.median(found) if found else None
+
+
+def _times(matching: Matching, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
+    """Compares the steps of cases that were timed on like machines, and each strategy's ratio to stored."""
+    timed = {match.case: match for match in matching.matches if match.probe == TIME.name}
+    found: list[tuple[Match, Metric, Change, Threshold | None, bool]] = []
+    for case, match in timed.items():
+        asked = [one for one in thresholds if one.is_for(_STEP, case.id) and one.change is not None]
+        old, new = (_launches(rows) for rows in (match.before, match.now))
         if old and new:
-            a, b = statistics.median(old), statistics.median(new)
-            yield Finding(key[0].id, full_title(key[0]), _STEP.name, "shown", a, b, b / a if a > 0 else None)
+            change = change_of(list(old.values()), list(new.values()), in_turn=took_turns(match.before, match.now))
+            found.append((match, _STEP, change, asked[-1] if asked else None, bool(asked) and not match.unlike))
+        base = timed.get(case.stored())
+        if base is None or case == case.stored():
+            continue
+        asked = [one for one in thresholds if one.is_for(TO_STORED, case.id) and one.change is not None]
+        ratios = [launch_ratios(a, b, _STEP.name) for a, b in ((match.before, base.before), (match.now, base.now))]
+        if ratios[0] and ratios[1]:
+            change = change_of(*ratios, in_turn=took_turns(match.before, match.now))
+            enough = change.low is not None or bool(asked)
+            found.append((match, TO_STORED, change, asked[-1] if asked else None, enough and not match.unlike))
+    shares = [one.change if one is not None and one.change is not None else TIME_CHANGE for *_, one, _ in found]
+    outcomes = verdicts([change for _, _, change, _, _ in found], shares)
+    for (match, metric, change, _, gated), outcome in zip(found, outcomes, strict=True):
+        yield Finding(
+            match.case.id, full_title(match.case), TIME.name, metric.name, outcome if not match.unlike else CANT_TELL,
+            gated, change.before, change.now, change.factor, low=change.low, high=change.high,
+            words=_why_untold(match, change) if outcome == CANT_TELL or match.unlike else None,
+        )  # fmt: skip
 
 
-def _measured(run: Run, probe: Probe) -> Measured:
-    """Returns the rows of a probe by case (a GPU's number aside) and the processor that it ran on."""
-    found: Measured = {}
-    for row in run.rows:
-        if row.probe == probe.name:
-            case = row.case.replace(device=row.case.device_type)
-            found.setdefault((case, _hardware(run, row)), []).append(row)
-    return found
+def _launches(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """Returns the step of each launch."""
+    return {
+        (row.environment_id, row.repeat): value
+        for row in rows
+        if row.ok and (value := row.number(_STEP.name)) is not None and value > 0
+    }
 
 
-def _hardware(run: Run, row: Row) -> Hardware:
-    """Returns the processor that a row was measured on."""
-    environment = run.environments.get(row.environment_id)
-    if environment is None:
-        raise UserError(
-            f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
-        )
-    return processor_of(environment, row.case.device)
+def _why_untold(match: Match, change: Change) -> str | None:
+    if match.unlike:
+        return f"measured on unlike machines ({', '.join(match.unlike)})"
+    if change.low is None:
+        before, now = change.launches
+        return f"{before} and {now} launches; {LEAST_LAUNCHES} a side can tell (--revbench-repeats={LEAST_LAUNCHES})"
+    return None
+
+
+def _of_thresholds(
+    matching: Matching, thresholds: Sequence[Threshold], findings: Sequence[Finding]
+) -> Iterator[Finding]:
+    """Tells which values pass a limit, and compares metrics that only a threshold asks for."""
+    for one in thresholds:
+        for match in matching.matches:
+            if match.probe != one.metric.probe or not one.is_for(one.metric, match.case.id):
+                continue
+            old, new = (_value(rows, one.metric) for rows in (match.before, match.now))
+            if new is None:
+                continue
+            title = full_title(match.case)
+            lower = one.metric.better == "lower"
+            if one.limit is not None:
+                passed = new > one.limit if lower else new < one.limit
+                yield Finding(
+                    match.case.id, title, match.probe, one.metric.name, "worse" if passed else "same", True, old, new,
+                    new / old if old else None, words=f"its limit is {one.text}",
+                )  # fmt: skip
+            elif one.change is not None and old and not _told(findings, match, one.metric):
+                grew = (new / old if lower else old / new) - 1 if new else 0.0
+                outcome = "worse" if grew > one.change else "better" if grew < -one.change else "same"
+                gated = match.same_processor
+                yield Finding(
+                    match.case.id, title, match.probe, one.metric.name, outcome, gated, old, new, new / old,
+                    words="medians, without a test" if outcome == "worse" else None,
+                )  # fmt: skip
+
+
+def _told(findings: Sequence[Finding], match: Match, metric: Metric) -> bool:
+    """Tells whether a metric was compared already, by rules of its own."""
+    key = (match.case.id, match.probe, metric.name)
+    own_rules = match.probe == TIME.name
+    return any((f.case_id, f.probe, f.metric) == key and (f.gated or own_rules) for f in findings)

@@ -47,7 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--revbench-baseline", metavar="DIR",
-        help="fail if drift got worse than in this run, beyond its noise",
+        help="fail if memory, operations, drift or the ratio to stored got worse than in this run, beyond their noise",
+    )  # fmt: skip
+    group.addoption(
+        "--revbench-fail-on", action="append", metavar="THRESHOLD",
+        help="with a baseline: what else fails, as 'step_seconds > 10%%'; may be repeated. Default: those of"
+        " [tool.revbench.gate] in pyproject.toml",
     )  # fmt: skip
     group.addoption(
         "--revbench-repeats", type=int, default=1, metavar="N", help="launches of each case, interleaved (default: 1)"
@@ -78,6 +83,8 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.revbench_baseline and not option.benchmark and not option.help:
         raise pytest.UsageError("--revbench-baseline compares what --benchmark measures; give that, too")
+    if option.revbench_fail_on and not option.revbench_baseline and not option.help:
+        raise pytest.UsageError("--revbench-fail-on is of a comparison; give --revbench-baseline, too")
     if not option.benchmark or option.help:
         return
     from revbench.errors import UserError
@@ -138,6 +145,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Count what is going to be measured."""
     if (opened := session.config.stash.get(_SESSION, None)) is not None:
         opened.display.total = sum("revbench" in getattr(item, "fixturenames", ()) for item in session.items)
+        if (problem := opened.nothing_to_compare(session.items)) is not None:
+            raise pytest.UsageError(problem)
 
 
 @pytest.fixture

@@ -52,12 +52,18 @@ def deselect_other_shards(config: pytest.Config, items: list[pytest.Item]) -> No
 
 def _without_launch(item: pytest.Item) -> str:
     """Returns what an item belongs to, whichever launch it is of: all cases that are compared go to one machine."""
-    case = _params(item).get("case")
-    return group_of(case).id if isinstance(case, Case) else f"{item.path.name}::{item.name}"
+    case = case_of(item)
+    return group_of(case).id if case is not None else f"{item.path.name}::{item.name}"
 
 
 def _params(item: pytest.Item) -> dict[str, Any]:
     return dict(getattr(getattr(item, "callspec", None), "params", {}))
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    """Returns the case that a test is parametrised by; None if it makes its own."""
+    case = _params(item).get("case")
+    return case if isinstance(case, Case) else None
 
 
 def compared_with(item: pytest.Item, case: Case) -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,21 @@ from typing import Any
 
 import pytest
 
-from revbench.compare import Comparison, compare_runs
+from revbench.compare import (
+    Comparison,
+    Threshold,
+    compare_runs,
+    comparison_markdown,
+    thresholds_of,
+    thresholds_of_project,
+)
 from revbench.errors import UserError
+from revbench.pytest_plugin.collection import case_of
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.options import check_options, time_options
 from revbench.report import write_report
+from revbench.results.files import write_atomically
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing
 from revbench.runner.environment import summarise
@@ -50,6 +60,7 @@ class BenchmarkSession:
         before = [*config.getini("addopts"), *shlex.split(environ.get("PYTEST_ADDOPTS", ""))]
         arguments = [*map(str, before), *map(str, config.invocation_params.args)]
         self._baseline = read_run(Path(option.revbench_baseline)) if option.revbench_baseline else None
+        self._thresholds = _thresholds(config) if self._baseline is not None else []
         check_options(option, arguments)
         self.time_options = time_options(option, arguments)
         self.repeats: int = option.revbench_repeats
@@ -107,11 +118,42 @@ class BenchmarkSession:
         if self._baseline is None or exit_status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return exit_status
         try:
-            self._comparison = compare_runs(self._baseline, self.session.journal.run)
+            found = self._comparison = compare_runs(self._baseline, self.session.journal.run, self._thresholds)
         except UserError as error:
             self.display.line(f"ERROR: {error}", red=True)
             return pytest.ExitCode.USAGE_ERROR
-        return pytest.ExitCode.TESTS_FAILED if self._comparison.failed else exit_status
+        self._write_gate(found)
+        if found.blind:
+            self.display.line(f"ERROR: {found.why_blind()}", red=True)
+            return pytest.ExitCode.USAGE_ERROR
+        return pytest.ExitCode.TESTS_FAILED if found.failed else exit_status
+
+    def nothing_to_compare(self, items: Sequence[pytest.Item]) -> str | None:
+        """Says before anything is measured that the gate would compare nothing, where that can be known: every test names its
+        case, and the baseline has none of them."""
+        if self._baseline is None:
+            return None
+        cases = [case_of(item) for item in items if "revbench" in getattr(item, "fixturenames", ())]
+        known = {row.case.replace(device="cpu") for row in self._baseline.rows}
+        if not cases or any(case is None or case.replace(device="cpu") in known for case in cases):
+            return None
+        return (
+            f"the baseline {self._baseline.folder} has none of the {len(cases)} cases that were selected, so the gate would"
+            " compare nothing; select those of the baseline, or measure a baseline of these"
+        )
+
+    def _write_gate(self, found: Comparison) -> None:
+        """Write what the gate found beside the rows, and into the summary of a job of GitHub's."""
+        text = comparison_markdown(found)
+        try:
+            write_atomically(self.folder / "gate.json", json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+            write_atomically(self.folder / "gate.md", text)
+            if summary := environ.get("GITHUB_STEP_SUMMARY"):
+                with open(summary, "a", encoding="utf-8") as file:
+                    file.write(f"{text}\n")
+        except OSError as error:
+            where = error.filename or self.folder
+            self.display.line(f"what the gate found can't be written to {where}: {error.strerror}", yellow=True)
 
     def summarise(self, terminal: Any) -> None:
         """Write the report, and say what it took, what failed, what got worse, and where the report is."""
@@ -144,6 +186,11 @@ class BenchmarkSession:
             say(f"report: {report}")
 
 
+def _thresholds(config: pytest.Config) -> list[Threshold]:
+    given = config.option.revbench_fail_on
+    return thresholds_of(given) if given else thresholds_of_project(config.invocation_params.dir)
+
+
 def _say_what_failed(terminal: Any, rows: Sequence[Row]) -> None:
     bad = [row for row in rows if not row.ok]
     if bad:
@@ -154,4 +201,4 @@ def _say_what_failed(terminal: Any, rows: Sequence[Row]) -> None:
 def _say_what_changed(terminal: Any, comparison: Comparison) -> None:
     for line in comparison.lines():
         failed = line.startswith("WORSE") or (line.startswith("gate ") and comparison.failed)
-        terminal.write_line(printable(line), red=failed, yellow=line.startswith("UNCLEAR"))
+        terminal.write_line(printable(line), red=failed, yellow=line.startswith("CAN'T TELL"))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revbench.compare import Comparison, compare_folders
+from revbench.compare.findings import CANT_TELL
 from revbench.compare.gate import CaseRows
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.errors import UserError
@@ -38,8 +39,8 @@ def test_the_same_run_holds(tmp_path: Path) -> None:
     assert not found.failed
     assert found.same_hardware
     assert outcomes(found) == {
-        "activation_error_epsilons": "holds", "smooth_amplification": "holds", "smooth_error_epsilons": "holds",
-        "angle_degrees": "shown", "flips": "shown",
+        "activation_error_epsilons": "same", "smooth_amplification": "same", "smooth_error_epsilons": "same",
+        "angle_degrees": CANT_TELL, "flips": CANT_TELL,
     }  # fmt: skip
     assert found.lines()[-1] == "gate against before (like hardware): 3 metrics of 1 cases, 0 worse"
 
@@ -52,7 +53,7 @@ def test_what_grew_is_named_with_case_block_and_factor(tmp_path: Path, metric: s
     assert found.failed
     assert {k for k, v in outcomes(found).items() if v == "worse"} == {metric}
     line = found.lines()[0]
-    assert line.startswith(f"WORSE   RevNet-38 reconstructed (float32, batch 16, 32×32, cpu): {metric}")
+    assert line.startswith(f"WORSE      RevNet-38 reconstructed (float32, batch 16, 32×32, cpu): {metric}")
     assert "(4.00 ×; found from 1." in line
     assert line.endswith("most in trunk.1 (10.00 ×)")
 
@@ -65,8 +66,8 @@ def test_angle_flips_and_time_are_shown_and_not_gated(tmp_path: Path) -> None:
     )  # fmt: skip
     found = compare_folders(before, now)
     assert not found.failed
-    shown = {finding.metric: finding.factor for finding in found.findings if finding.outcome == "shown"}
-    assert shown["step_seconds"] == 100.0
+    shown = {finding.metric: finding.factor for finding in found.findings if not finding.gated}
+    assert shown["step_seconds"] == pytest.approx(100.0)
     assert shown["angle_degrees"] == pytest.approx(1e4)
 
 
@@ -100,19 +101,19 @@ def test_one_draw_a_side_can_not_tell(tmp_path: Path) -> None:
     found = compare_folders(write(tmp_path / "before", one), write(tmp_path / "now", one))
     assert found.failed
     assert found.blind
-    assert set(outcomes(found).values()) == {"unclear", "shown"}
+    assert set(outcomes(found).values()) == {CANT_TELL}
     assert "can't tell a change from noise" in found.lines()[0]
-    assert "3 unclear" in found.lines()[-1]
+    assert "3 can't be told" in found.lines()[-1]
     assert "nothing could be told, so nothing passes" in found.lines()[-1]
     assert compare(tmp_path / "against twelve", one).blind
 
 
-def test_draws_that_scatter_are_unclear_and_not_good(tmp_path: Path) -> None:
+def test_draws_that_scatter_can_not_be_told_and_are_not_good(tmp_path: Path) -> None:
     wild = many([1.0, 90.0, 7.4, 0.1])
     before = write(tmp_path / "before", drift_row(smooth_amplification=wild))
     found = compare_folders(before, write(tmp_path / "now", drift_row(smooth_amplification=wild[1:])))
     assert not found.failed
-    assert outcomes(found)["smooth_amplification"] == "unclear"
+    assert outcomes(found)["smooth_amplification"] == CANT_TELL
     finding = next(f for f in found.findings if f.metric == "smooth_amplification")
     assert "scatter so much that less than" in str(finding)
 
@@ -246,8 +247,10 @@ def test_what_another_machine_lacks_is_no_regression_but_nothing_is_compared(tmp
     lacking = make_row(
         case=CASE, probe="drift", status="unsupported", metrics={}, samples={}, message="no such arithmetic"
     )
-    with pytest.raises(UserError, match=r"none has metrics in both, so nothing can be gated \(was ok, now unsupported"):
-        compare(tmp_path, lacking, environment=other)
+    found = compare(tmp_path, lacking, environment=other)
+    assert found.blind
+    assert not found.gated
+    assert "nothing that is gated was measured in both before and now (was ok, now unsupported" in found.why_blind()
 
 
 def test_launches_with_the_same_draws_are_one(tmp_path: Path) -> None:
@@ -295,15 +298,18 @@ def test_strangers_rows_are_no_crash_and_plain_json(tmp_path: Path) -> None:
 
 
 def test_nothing_in_common_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no case of drift in common"):
+    with pytest.raises(
+        UserError,
+        match=r"no case in common, .* measure what the baseline has, as drift of revnet-38",
+    ):
         compare(tmp_path, drift_row(CASE.replace(batch_size=17)))
 
 
 def test_cases_that_were_not_measured_are_counted(tmp_path: Path) -> None:
     before = write(tmp_path / "before", drift_row(), drift_row(CASE.replace(dtype="float64")))
     found = compare_folders(before, write(tmp_path / "now", drift_row()))
-    assert found.unmatched == ["revnet-38,strategy=reconstructed,dtype=float64,batch_size=16"]
-    assert "1 of the baseline's cases were not measured" in found.lines()[-1]
+    assert found.missing == ["drift of revnet-38,strategy=reconstructed,dtype=float64,batch_size=16"]
+    assert "1 of the baseline's measurements are missing" in found.lines()[-1]
 
 
 @given(st.lists(st.floats(1e-12, 1e12), min_size=2, max_size=40), st.integers(0, 100))

@@ -1,0 +1,71 @@
+"""A comparison as Markdown: for a pull request or the summary of a CI job."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+from revbench.compare.findings import CANT_TELL, Comparison, Finding
+
+MOST = 5  # of the worst and of the best; the rest is folded
+MOST_FOLDED = 200
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """Returns the verdict in one line, what got worst and what got best, and the rest folded."""
+    gated = found.gated
+    worse = [finding for finding in gated if finding.outcome == "worse"]
+    better = [finding for finding in found.findings if finding.outcome == "better"]
+    sign = "❌" if found.failed else "✅"
+    lines = [f"### {sign} {_text(found.verdict())}", ""]
+    if found.unlike:
+        differing = "; ".join(f"{name}: {a} and {b}" for name, (a, b) in found.unlike.items())
+        lines += [f"Unlike machines: {_text(differing)}.", ""]
+    for title, some in (("Worse", worse), ("Better", better)):
+        if some:
+            lines += [f"**{title}**", "", *_table(some[:MOST]), ""]
+            if len(some) > MOST:
+                lines += [f"and {len(some) - MOST} more below.", ""]
+    for title, names in (("Missing: only the baseline has", found.missing), ("New: only this run has", found.new)):
+        if names:
+            shown = ", ".join(f"`{_code(name)}`" for name in names[:10])
+            lines += [f"{title} {shown}{f' and {len(names) - 10} more' if len(names) > 10 else ''}.", ""]
+    rest = [finding for finding in found.findings if finding not in worse[:MOST] and finding not in better[:MOST]]
+    if rest:
+        lines += ["<details>", f"<summary>All others ({len(rest):,})</summary>", "", *_table(rest[:MOST_FOLDED]), ""]
+        if len(rest) > MOST_FOLDED:
+            lines += [f"The first {MOST_FOLDED}; gate.json has all.", ""]
+        lines += ["</details>", ""]
+    return "\n".join(lines)
+
+
+def _table(findings: Sequence[Finding]) -> list[str]:
+    lines = ["| | Case | Metric | Before | Now | Change |", "| :-- | :-- | :-- | --: | --: | --: |"]
+    for finding in findings:
+        before, now = (finding.shown(value) if value is not None else "–" for value in (finding.before, finding.now))
+        outcome = f"**{finding.outcome}**" if finding.gated and finding.outcome == "worse" else finding.outcome
+        outcome = outcome if finding.gated or finding.outcome == CANT_TELL else f"{outcome} (not gated)"
+        said = f" ({', '.join(part for part in (finding.block, finding.words) if part)})" if finding.words else ""
+        cells = (finding.title, f"{finding.metric}{said}", before, now, change_of(finding))
+        lines.append(f"| {outcome} | {' | '.join(map(_text, cells))} |")
+    return lines
+
+
+def change_of(finding: Finding) -> str:
+    """Returns the factor with its interval; a dash where there is none."""
+    if finding.factor is None:
+        return "–"
+    if finding.low is None or finding.high is None:
+        return f"{finding.factor:.3g} ×"
+    return f"{finding.factor:.2f} × ({finding.low:.2f} to {finding.high:.2f})"
+
+
+def _text(text: str) -> str:
+    """Returns plain text as Markdown: nothing in it is markup, HTML, a mention or the end of a cell."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escaped).replace("@", "@\u200b")
+
+
+def _code(text: str) -> str:
+    return " ".join(text.replace("`", "'").replace("|", "/").split())
