@@ -43,7 +43,7 @@ def compare(
         if as_markdown:
             typer.echo(comparison_markdown(one))
         elif not as_json:
-            _show(one, all_metrics=all_metrics)
+            show_comparison(one, all_metrics=all_metrics)
     blind = [one for one in found if one.blind]
     if blind:
         raise UserError(f"{blind[0].run}: {blind[0].why_blind()}")
@@ -51,8 +51,14 @@ def compare(
         raise typer.Exit(1)
 
 
-def _show(found: Comparison, *, all_metrics: bool) -> None:
-    """Print a table that fits a narrow terminal, then the verdict."""
+def show_comparison(found: Comparison, *, all_metrics: bool = False, gated: bool = False) -> None:
+    """Print a table that fits a narrow terminal, then the verdict.
+
+    Args:
+        found: what was found.
+        all_metrics: list what stayed the same, too.
+        gated: list all that is gated, too.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -66,7 +72,9 @@ def _show(found: Comparison, *, all_metrics: bool) -> None:
             say(f"{title}: {len(names) - 10} more")
     for name, (before, now) in found.unlike.items():
         say(f"unlike machines: {name} {before} and {now}")
-    listed = [finding for finding in found.findings if all_metrics or finding.outcome != "same"]
+    listed = [
+        finding for finding in found.findings if all_metrics or finding.outcome != "same" or (gated and finding.gated)
+    ]
     if listed:
         table = Table(box=None, pad_edge=False)
         for head, justify in (("", "left"), ("Case and metric", "left"), ("Before", "right"), ("Now", "right")):

@@ -28,12 +28,17 @@ from revbench.cli.options import (
     Strategies,
     field_option,
 )
+from revbench.errors import UserError
 from revbench.runner.registry import OURS, offered_names, registry
 from revbench.terminal import say, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from revbench.launch.measuring import Measuring
     from revbench.results.schema import Row
 
+LAUNCHES = 10  # of each of two versions: by so many a change of 5 % is found
 _BY_DEFAULT = [probe.name for probe in OURS.values() if probe.by_default]
 
 
@@ -60,12 +65,26 @@ def run(
     certify: Annotated[bool, field_option("certify", "--certify")] = False,
     compile_pieces: Compile = False,
     device: Device = "auto",
-    repeats: Annotated[int, typer.Option(help="Launches of each case, interleaved.")] = 1,
+    repeats: Annotated[
+        int | None, typer.Option(help=f"Launches of each case. Default: 1; with --interleave {LAUNCHES}.")
+    ] = None,
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this run, measuring nothing twice.")] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="With --resume: measure again what crashed, timed out or lacked memory.")
     ] = False,
+    interleave: Annotated[
+        str | None,
+        typer.Option(
+            help="A commit, branch or tag: measure that version of the code, too, the steps of both taking turns, and fail if"
+            " this one got worse.",
+            metavar="REF",
+        ),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(help="With --interleave: a threshold, as of `revbench compare`.", metavar="THRESHOLD"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure models under their strategies and write a report."""
@@ -79,11 +98,19 @@ def run(
     if device != "auto":
         fields["device"] = device
     asked = Measuring(
-        models=models, strategies=strategy or (), probes=probe or _BY_DEFAULT, repeats=repeats, nonreversible=nonreversible,
+        models=models, strategies=strategy or (), probes=probe or _BY_DEFAULT, nonreversible=nonreversible,
+        repeats=repeats if repeats is not None else LAUNCHES if interleave else 1,
         reconstructed={"kept_half_blocks": kept_half_blocks, "certify": certify}, fields=fields,
     )  # fmt: skip
     for problem in registry().problems:
         _complain(problem)
+    if fail_on and not interleave:
+        raise UserError("--fail-on is of a comparison; give --interleave REF, too, or use revbench compare")
+    if interleave:
+        if resume is not None or retry:
+            raise UserError("--interleave measures both versions anew; omit --resume and --retry")
+        _side_by_side(asked, interleave, device=device, output=output, fail_on=fail_on or (), as_json=as_json)
+        return
     found = measure_all(
         asked, device=device, output=output, resume=resume, retry=retry, note=_complain,
         show=_keep_quiet if as_json else _show,
@@ -98,6 +125,32 @@ def run(
             say(line)
     if not any(row.ok for row in found.rows):
         raise typer.Exit(3)
+
+
+def _side_by_side(
+    asked: Measuring, ref: str, *, device: str, output: Path | None, fail_on: Sequence[str], as_json: bool
+) -> None:
+    """Measure two versions, say what became of each metric, and end with the gate's exit code."""
+    from revbench.cli.compare import show_comparison
+    from revbench.compare import thresholds_of
+    from revbench.launch.interleaving import measure_side_by_side
+
+    found = measure_side_by_side(
+        asked, ref, device=device, output=output, thresholds=thresholds_of(fail_on), note=_complain,
+        show=_keep_quiet if as_json else _show,
+    )  # fmt: skip
+    if as_json:
+        say_json({
+            "commit": found.commit, "runs": [str(found.baseline), str(found.folder)],
+            "comparison": found.comparison.to_json(),
+        })  # fmt: skip
+    else:
+        show_comparison(found.comparison, gated=True)
+        say(f"runs: {found.baseline} ({ref}, {found.commit[:10]}), {found.folder}")
+    if found.comparison.blind:
+        raise UserError(found.comparison.why_blind())
+    if found.comparison.failed:
+        raise typer.Exit(1)
 
 
 def _complain(line: str) -> None:

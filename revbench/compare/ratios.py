@@ -95,6 +95,20 @@ def launch_ratios(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "ste
     return [math.exp(_middle(_differences(a, b, metric))) for a, b in pairs]
 
 
+def ratios_in_turn(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "step_seconds") -> list[float]:
+    """Returns the ratio of each launch in which two versions of the code took turns; none if that is not so of all launches."""
+    bases = {row.metrics.get("session"): row for row in theirs if row.ok and _is_timed(row, metric)}
+    pairs = [(row, bases.get(row.metrics.get("session"))) for row in ours if row.ok and _is_timed(row, metric)]
+    if not pairs or len(pairs) != len(bases):
+        return []
+    found = []
+    for a, b in pairs:
+        if b is None or not _in_turn(a, b):
+            return []
+        found.append(math.exp(_middle(_differences(a, b, metric))))
+    return found
+
+
 def turn_seconds(row: Row, metric: str = "step_seconds") -> Array:
     """Returns the median step of each turn of a launch."""
     samples = np.asarray(row.samples.get(metric, ()), dtype=np.float64)
@@ -131,7 +145,10 @@ Launch = Array | tuple[Array, Array]  # differences turn by turn, or the logarit
 
 def _differences(a: Row, b: Row, metric: str) -> Launch:
     ours, theirs = (np.log(turn_seconds(row, metric)) for row in (a, b))
-    return ours - theirs if a is b or (_in_turn(a, b) and len(ours) == len(theirs)) else (ours, theirs)
+    if a is b or _in_turn(a, b):
+        turns = min(len(ours), len(theirs))  # one may have had a turn more than the other
+        return ours[:turns] - theirs[:turns]
+    return ours, theirs
 
 
 def _middle(launch: Launch) -> float:

@@ -10,7 +10,7 @@ from revbench.case.labels import full_title
 from revbench.compare.findings import CANT_TELL, Comparison, Finding
 from revbench.compare.gate import ACTIVATIONS, AMPLIFICATION, SMOOTH_ERROR, CaseRows, gate
 from revbench.compare.matching import Match, Matching, match_runs
-from revbench.compare.ratios import launch_ratios
+from revbench.compare.ratios import launch_ratios, ratios_in_turn
 from revbench.compare.thresholds import TO_STORED, Threshold, check_patterns
 from revbench.compare.times import LEAST_LAUNCHES, Change, change_of, took_turns, verdicts
 from revbench.errors import UserError
@@ -192,7 +192,10 @@ def _times(matching: Matching, thresholds: Sequence[Threshold]) -> Iterator[Find
         asked = [one for one in thresholds if one.is_for(_STEP, case.id) and one.change is not None]
         old, new = (_launches(rows) for rows in (match.before, match.now))
         if old and new:
-            change = change_of(list(old.values()), list(new.values()), in_turn=took_turns(match.before, match.now))
+            change = change_of(
+                list(old.values()), list(new.values()), in_turn=took_turns(match.before, match.now),
+                ratios=ratios_in_turn(match.now, match.before),
+            )  # fmt: skip
             found.append((match, _STEP, change, asked[-1] if asked else None, bool(asked) and not match.unlike))
         base = timed.get(case.stored())
         if base is None or case == case.stored():

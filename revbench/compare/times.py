@@ -46,7 +46,7 @@ class Change:
     in_turn: bool
 
 
-def change_of(before: Sequence[float], now: Sequence[float], *, in_turn: bool) -> Change:
+def change_of(before: Sequence[float], now: Sequence[float], *, in_turn: bool, ratios: Sequence[float] = ()) -> Change:
     """Compares the launches of two runs.
 
     By Student's t of the logarithms: of the pairs where the launches took turns, else Welch's with the freedom of the smaller
@@ -55,9 +55,13 @@ def change_of(before: Sequence[float], now: Sequence[float], *, in_turn: bool) -
     Args:
         before, now: a positive number a launch.
         in_turn: launch by launch they were measured one right after the other.
+        ratios: of launches in which the two took turns step by step, `now` over `before`; they say more than the launches.
     """
     a, b = (np.log(np.asarray(values, dtype=np.float64)) for values in (before, now))
     paired = in_turn and len(a) == len(b)
+    if len(ratios):
+        paired, b = True, a[: len(ratios)] + np.log(np.asarray(ratios, dtype=np.float64))
+        a = a[: len(ratios)]
     difference = float(b.mean() - a.mean())
     enough = min(len(a), len(b)) >= LEAST_LAUNCHES
     low = high = None

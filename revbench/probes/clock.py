@@ -10,13 +10,14 @@ import secrets
 import statistics
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from revbench.errors import UserError
+from revbench.probes.baton import Baton
 from revbench.probes.declared import PHASES
 from revbench.probes.machine_load import MachineLoad
 from revbench.probes.measurement import Measurement, Progress, Value
@@ -34,6 +35,7 @@ def measure_time(
     min_rounds: int = 5,
     max_seconds: float = 2.0,
     warmup_rounds: int = 2,
+    baton: Mapping[str, Any] | None = None,
 ) -> list[Measurement | Exception]:
     """Times whole training steps of some workloads that take turns, so that what slows the machine slows them all.
 
@@ -49,6 +51,7 @@ def measure_time(
         min_rounds: steps of each at least.
         max_seconds: begin no further round after this for each of them, once there are `min_rounds`.
         warmup_rounds: steps of each before the first counted one.
+        baton: of another process whose workloads take turns with these, turn by turn; see `revbench.probes.baton.Baton`.
 
     Returns:
         For each workload metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over
@@ -58,20 +61,25 @@ def measure_time(
         Samples for each of the seconds, turn after turn. Or what a workload raised that ran out of memory, can't be run or
         diverged (`FloatingPointError`): the others take their turns without it.
     """
+    other = Baton(baton) if baton is not None else None
+    if other is not None:
+        other.begin()
     failed: dict[int, Exception] = {}
     there: dict[int, _Timed] = {}
     for number, workload in enumerate(workloads):
         with _left_out(number, failed):
             there[number] = _Timed(workload, warmup_rounds, min(TURN_SECONDS, max_seconds / LEAST_TURNS))
-    session = secrets.token_hex(4)
+    session = other.session if other is not None else secrets.token_hex(4)
     with MachineLoad() as load:
-        _take_turns(there, failed, random.Random(session), min_rounds, max_seconds)
+        _take_turns(there, failed, random.Random(session), min_rounds, max_seconds, other)
     measured: dict[int, Measurement] = {}
     for number, timed in there.items():
         with _left_out(number, failed):
             one = timed.measurement()
             common = {"cases_in_turn": len(there), "session": session, **load.metrics}
             measured[number] = Measurement({**one.metrics, **common}, one.samples)
+    if other is not None:
+        other.leave()
     return [measured.get(number) or failed[number] for number in range(len(workloads))]
 
 
@@ -93,17 +101,24 @@ def _take_turns(
     generator: random.Random,
     min_rounds: int,
     max_seconds: float,
+    other: Baton | None,
 ) -> None:
     """Let each have turns until there are enough; whoever fails is left out from then on."""
     least_turns = min(LEAST_TURNS, min_rounds)
-    began = time.perf_counter()
+    spent = 0.0
+    if other is not None:
+        other.meet()
     while there and (
         any(one.turns < least_turns or one.steps < min_rounds for one in there.values())
-        or time.perf_counter() - began < max_seconds * len(there)
+        or spent < max_seconds * len(there)
     ):
         for number in generator.sample(sorted(there), len(there)):
+            began = time.perf_counter()
             with _left_out(number, failed):
                 there[number].take_turn(alone=len(there) == 1)
+            spent += time.perf_counter() - began
+            if other is not None:
+                other.hand_over()
         for number in failed.keys() & there.keys():
             del there[number]
 

@@ -19,6 +19,7 @@ from typing import Any
 from revbench.case import Case
 from revbench.errors import RunEnded, UserError
 from revbench.imports import path_for
+from revbench.runner.other_tree import OtherTree
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -37,9 +38,13 @@ class WorkerServer:
 
     The parent never imports the code that is measured and never initialises CUDA; while a worker runs it
     waits blocked. The server ends with its parent, and a worker with its server.
+
+    Args:
+        tree: from which it imports what this process would import from another; see `OtherTree`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tree: OtherTree | None = None) -> None:
+        self._tree = tree or OtherTree()
         self._process: subprocess.Popen[bytes] | None = None
         self._family = secrets.token_hex(16)  # in the environment of all that descends from the server
         self._starting = threading.Lock()
@@ -101,7 +106,7 @@ class WorkerServer:
         request = {
             "task": "probe", "cases": [case.to_json() for case in cases], "probe": probe, "options": dict(options or {}),
             "timeout_seconds": timeout_seconds, "silence_seconds": silence_seconds,
-            "sys_path": path_for(case.model for case in cases),
+            "sys_path": [self._tree.moved(entry) for entry in path_for(case.model for case in cases)],
         }  # fmt: skip
         answer = self._ask(request, progress)
         if answer["status"] == "refused":
@@ -142,7 +147,8 @@ class WorkerServer:
                 # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    env={**_environment(), _MARK: self._family}, start_new_session=True,
+                    env={**_environment(self._tree), _MARK: self._family}, start_new_session=True,
+                    cwd=self._tree.current_folder(),
                 )  # fmt: skip
                 assert self._process.stdin is not None
                 os.set_blocking(self._process.stdin.fileno(), False)
@@ -260,10 +266,11 @@ def _name_of(number: int) -> str:
         return str(number)
 
 
-def _environment() -> dict[str, str]:
-    """Returns the parent's environment, with this very revbench first on the path (a bare working tree is not installed)."""
+def _environment(tree: OtherTree) -> dict[str, str]:
+    """Returns the parent's environment, with this very revbench first on the path (a bare working tree is not installed), or that
+    of another tree."""
     import revbench
 
     home = os.path.dirname(os.path.dirname(os.path.abspath(revbench.__file__)))
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": home + (os.pathsep + path if path else "")}
+    paths = [home, *(path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(tree.moved, paths))}

@@ -139,6 +139,7 @@ class Session:
         try:
             return self._measure(cases, found, **settings)
         except _GroupDied:
+            settings["options"] = {k: v for k, v in (options or {}).items() if k not in found.private_options}
             return [row for case in cases for row in self._measure([case], found, **settings)]
 
     def _measure(

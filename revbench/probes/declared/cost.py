@@ -33,6 +33,7 @@ TIME = Probe(
     sentence="seconds of a training step and of its phases; cases that are compared take turns in one process",
     takes_group=True,
     by_default=True,
+    private_options=("baton",),
     metrics=(
         *_seconds(),
         Metric("rounds", COUNT, "steps that were timed; every sample is kept"),

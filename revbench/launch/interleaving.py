@@ -1,0 +1,162 @@
+"""Two versions of the code, measured side by side: their steps take turns, so that a time can be judged soundly."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revbench.case import Case
+from revbench.case.pairs import paired
+from revbench.compare import Comparison, Threshold, compare_runs, thresholds_of
+from revbench.errors import UserError
+from revbench.launch.measuring import Measuring
+from revbench.launch.worktree import worktree_of
+from revbench.probes import Probe
+from revbench.probes.baton import release
+from revbench.probes.declared import TIME
+from revbench.results.journal import open_journal
+from revbench.results.schema import Row
+from revbench.runner import Session, WorkerServer
+from revbench.runner.registry import probe_of
+
+BY_DEFAULT = "step_seconds > 2%"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """What came out.
+
+    Attributes:
+        folder, baseline: run folders of this version and of the other.
+        commit: of the other.
+        comparison: of the two.
+    """
+
+    folder: Path
+    baseline: Path
+    commit: str
+    comparison: Comparison
+
+
+def measure_side_by_side(
+    asked: Measuring,
+    ref: str,
+    *,
+    device: str,
+    output: Path | None,
+    thresholds: Sequence[Threshold],
+    note: Callable[[str], None],
+    show: Callable[[Row], None],
+) -> SideBySide:
+    """Measure the current folder's code and another version of it; both with this interpreter and its packages.
+
+    Args:
+        asked: what is measured.
+        ref: the other version, as git knows it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        output: the run folder; that of the other version stands beside it.
+        thresholds: of the gate; a growth of a step by 2 % if there are none.
+        note: told what a person should know.
+        show: told of each row of this version.
+
+    Raises:
+        UserError: settings that can't be, no such version, or one that does not know how to take turns.
+    """
+    asked.check()
+    with ExitStack() as stack:
+        tree, commit = stack.enter_context(worktree_of(ref))
+        probes = (tree.other or Path()) / "revbench" / "probes"
+        if (probes / "clock.py").is_file() and not (probes / "baton.py").is_file():
+            raise UserError(f"--interleave {ref}: that revbench is too old to take turns; give a newer version")
+        ours, theirs = stack.enter_context(WorkerServer()), stack.enter_context(WorkerServer(tree))
+        environments = ours.environment(), _environment(theirs, ref)
+        journal = open_journal(None, output, retry=False)
+        stack.callback(journal.close)
+        beside = open_journal(None, journal.folder.with_name(f"{journal.folder.name}-baseline"), retry=False)
+        stack.callback(beside.close)
+        here = Session(journal, ours, environments[0], device=device)
+        there = Session(beside, theirs, environments[1], device=device)
+        for line in here.notes:
+            note(line)
+        cases = asked.cases(here)
+        for repeat in range(1, asked.repeats + 1):
+            for name in asked.probes:
+                for row in _launch(here, there, cases, probe_of(name), repeat, ours, theirs):
+                    show(row)
+        found = compare_runs(beside.run, journal.run, thresholds or thresholds_of(_default(asked)))
+        return SideBySide(journal.folder, beside.folder, commit, found)
+
+
+def _default(asked: Measuring) -> list[str]:
+    return [BY_DEFAULT] if TIME.name in asked.probes else []
+
+
+def _environment(server: WorkerServer, ref: str) -> dict[str, Any]:
+    try:
+        return server.environment()
+    except UserError as error:
+        raise UserError(f"--interleave {ref}: that version can't be used here: {error}") from error
+
+
+def _launch(
+    here: Session,
+    there: Session,
+    cases: Sequence[Case],
+    probe: Probe,
+    repeat: int,
+    *servers: WorkerServer,
+) -> Iterator[Row]:
+    """Yields this version's rows of one launch of both."""
+    options = probe.launch_options(repeat)
+    if probe is not TIME:
+        for case in cases:
+            for session in (here, there) if repeat % 2 else (there, here):
+                row = session.measure(case, probe.name, repeat=repeat, options=options)
+                if session is here:
+                    yield row
+        return
+    for group in paired(cases):
+        with _batons() as ends:
+            sides = zip((here, there), ends if repeat % 2 else reversed(ends), strict=True)
+
+            def measure(side: tuple[Session, Mapping[str, Any]], group: Sequence[Case] = group) -> list[Row]:
+                session, end = side
+                try:
+                    return session.measure_together(
+                        group, probe.name, repeat=repeat, options={**options, "baton": dict(end)}
+                    )
+                finally:
+                    release(str(end["other"]))  # whatever became of this worker, the other one goes on
+
+            with ThreadPoolExecutor(2) as pool:
+                answers = [pool.submit(measure, side) for side in sides]
+                try:
+                    rows, _ = (answer.result() for answer in answers)
+                except BaseException:  # Ctrl-C above all
+                    for server in servers:
+                        server.abandon()
+                    raise
+        yield from rows
+
+
+@contextmanager
+def _batons() -> Iterator[list[Mapping[str, Any]]]:
+    """Inside, there are the two ends of a baton, the first one first."""
+    with tempfile.TemporaryDirectory(prefix="revbench-") as scratch:
+        pipes = [str(Path(scratch) / name) for name in ("first", "second")]
+        for pipe in pipes:
+            os.mkfifo(pipe, 0o600)
+        held = [os.open(pipe, os.O_RDWR) for pipe in pipes]  # so that what is told before a worker listens is not lost
+        session = secrets.token_hex(4)
+        try:
+            yield [{"own": pipes[i], "other": pipes[1 - i], "first": i == 0, "session": session} for i in (0, 1)]
+        finally:
+            for end in held:
+                os.close(end)

@@ -1,0 +1,71 @@
+"""Two processes that take turns: whoever holds the baton computes, and the other one waits."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Mapping
+from typing import Any
+
+_SETTLE_SECONDS = (
+    0.02  # in which this process's threads, that spin for some 12 ms when they have nothing to do, fall asleep
+)
+_READY, _TURN, _LEFT = b"r", b"t", b"x"
+PATIENCE_SECONDS = 600.0  # with the other process: it may still be building its networks
+
+
+class Baton:
+    """One end of it.
+
+    Args:
+        ends: ``own``, the pipe (a FIFO) that this process is told by, and ``other``, by which it tells the other; whether this
+            process is the ``first``; and ``session``, a word that both put into their rows, and draw the order of their turns by.
+    """
+
+    def __init__(self, ends: Mapping[str, Any]) -> None:
+        # Opened for both directions nobody has to be at the other end yet, and no end of file comes.
+        self._own, self._other = (os.open(str(ends[name]), os.O_RDWR) for name in ("own", "other"))
+        self._first = bool(ends["first"])
+        self._alone = False
+        self.session = str(ends["session"])
+
+    def begin(self) -> None:
+        """Wait, unless this is the first one, until the other has warmed up: two at once make each other many times slower."""
+        if not self._first:
+            self._wait_for(_READY)
+
+    def meet(self) -> None:
+        """Say that this process has warmed up, and wait until it is its turn."""
+        self._tell(_READY)
+        self._wait_for(_READY if self._first else _TURN)
+
+    def hand_over(self) -> None:
+        """Let the other process compute, and wait until it is this one's turn again."""
+        if not self._alone:
+            time.sleep(_SETTLE_SECONDS)
+        self._tell(_TURN)
+        self._wait_for(_TURN)
+
+    def leave(self) -> None:
+        """Let the other process go on alone."""
+        self._tell(_LEFT)
+
+    def _tell(self, what: bytes) -> None:
+        os.write(self._other, what)
+
+    def _wait_for(self, what: bytes) -> None:
+        while not self._alone:
+            if not select.select([self._own], [], [], PATIENCE_SECONDS)[0]:
+                raise TimeoutError("the process that this one takes turns with does not answer")
+            told = os.read(self._own, 1)
+            self._alone = told == _LEFT
+            if told == what:
+                return
+
+
+def release(path: str) -> None:
+    """Tell the process that is told by this pipe that the other one is gone, whatever became of it."""
+    end = os.open(path, os.O_RDWR)
+    os.write(end, _LEFT)
+    os.close(end)
