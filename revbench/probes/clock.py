@@ -115,7 +115,7 @@ def _take_turns(
         for number in generator.sample(sorted(there), len(there)):
             began = time.perf_counter()
             with _left_out(number, failed):
-                there[number].take_turn(alone=len(there) == 1)
+                there[number].take_turn(alone=len(there) == 1 and other is None, lead=other is not None)
             spent += time.perf_counter() - began
             if other is not None:
                 other.hand_over()
@@ -153,10 +153,15 @@ class _Timed:
         """How many were counted."""
         return len(self._seconds)
 
-    def take_turn(self, *, alone: bool) -> None:
-        """Take the steps of a turn, and leave no gradients behind that the others would have to live with."""
+    def take_turn(self, *, alone: bool, lead: bool = False) -> None:
+        """Take the steps of a turn, and leave no gradients behind that the others would have to live with.
+
+        Args:
+            alone: nobody else has turns.
+            lead: begin with a step that is not counted, however many there are: two processes have to do the same.
+        """
         self._wait()
-        if self.steps_per_turn > 1 and (self._workload.case.on_gpu or not alone):
+        if lead or (self.steps_per_turn > 1 and (self._workload.case.on_gpu or not alone)):
             self._step(_HostMarks())
         marks: list[_Marks] = []
         faults = _minor_faults()
