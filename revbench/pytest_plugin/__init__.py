@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from revbench.numerics.drift_record import DriftRecord
     from revbench.pytest_plugin.fixture import Measurer
@@ -75,6 +75,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     return (yield)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark; with ``--benchmark``, check the options and open the run."""
     config.addinivalue_line(
@@ -114,6 +115,21 @@ def _usage_error(error: Exception) -> pytest.UsageError:
     return pytest.UsageError(plain(error))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Expect no row of a test that is skipped on its way."""
+    report: Any = yield
+    opened = item.config.stash.get(_SESSION, None)
+    if (
+        opened is not None
+        and report.skipped
+        and report.when == "call"
+        and "revbench" in getattr(item, "fixturenames", ())
+    ):
+        opened.display.total -= 1
+    return report
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Say what is about to be measured, and where."""
     if (opened := session.config.stash.get(_SESSION, None)) is not None:
@@ -144,7 +160,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count what is going to be measured."""
     if (opened := session.config.stash.get(_SESSION, None)) is not None:
-        opened.display.total = sum("revbench" in getattr(item, "fixturenames", ()) for item in session.items)
+        opened.display.total = sum(
+            "revbench" in getattr(item, "fixturenames", ()) and not any(item.iter_markers("skip"))
+            for item in session.items
+        )
         if (problem := opened.nothing_to_compare(session.items)) is not None:
             raise pytest.UsageError(problem)
 
@@ -176,10 +195,12 @@ def revbench_drift() -> Callable[..., DriftRecord]:
 
 
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
-    """Print no dot for a measured case: its line is there already."""
-    if _SESSION in config.stash and report.when == "call" and report.passed:
-        return "passed", "", "PASSED"
-    return None
+    """Print no letter for a case that was measured, whose line is there already, or that can't be on this device."""
+    if _SESSION not in config.stash:
+        return None
+    if report.skipped and not hasattr(report, "wasxfail"):
+        return "skipped", "", "SKIPPED"
+    return ("passed", "", "PASSED") if report.when == "call" and report.passed else None
 
 
 @pytest.hookimpl(trylast=True)

@@ -43,6 +43,16 @@ def check_options(option: Any, arguments: Sequence[str]) -> None:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
 
 
+# What asks for pytest-benchmark's own table of the samples, which is wider than most terminals.
+_TABLE = ("columns", "sort", "group-by", "name", "verbose", "time-unit", "histogram", "compare")
+
+
+def wants_table(option: Any, arguments: Sequence[str]) -> bool:
+    """Tells whether somebody asked for pytest-benchmark's table: by `-v` or by one of its own options."""
+    own = tuple(f"--benchmark-{name}" for name in _TABLE)
+    return option.verbose > 0 or any(argument.startswith(own) for argument in arguments)
+
+
 def check_tier_and_device(option: Any) -> None:
     """Raise a `UserError` for names that mean nothing anywhere, and for a part that can't be."""
     if option.revbench_shard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,8 +26,10 @@ from revbench.errors import UserError
 from revbench.pytest_plugin.collection import case_of
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
-from revbench.pytest_plugin.options import check_options, time_options
-from revbench.report import write_report
+from revbench.pytest_plugin.options import check_options, time_options, wants_table
+from revbench.report import Evidence, write_report
+from revbench.report.evidence import environments_alike
+from revbench.report.headline import WIDTH, advice, headlines, lines_of
 from revbench.results.files import write_atomically
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing
@@ -63,6 +66,8 @@ class BenchmarkSession:
         self._thresholds = _thresholds(config) if self._baseline is not None else []
         check_options(option, arguments)
         self.time_options = time_options(option, arguments)
+        if not wants_table(option, arguments):
+            option.benchmark_quiet = True  # before pytest-benchmark looks: our `pytest_configure` comes first
         self.repeats: int = option.revbench_repeats
         label, source = split_data_option(option.revbench_data)
         self._open = ExitStack()
@@ -162,10 +167,11 @@ class BenchmarkSession:
             terminal.write_line(f"{suite:<22} {used:>6.1f} s{of}", yellow=bool(budget) and used > budget)
         rows = standing(self.session.journal.run.rows)
         _say_what_failed(terminal, rows)
-        if self._comparison is not None:
-            _say_what_changed(terminal, self._comparison)
         if not rows:
             return
+        _say_headlines(terminal, self.folder)
+        if self._comparison is not None:
+            _say_what_changed(terminal, self._comparison)
         try:
             written = write_report([self.folder], self.folder)
         except (UserError, ImportError) as error:
@@ -175,8 +181,8 @@ class BenchmarkSession:
             return
         for note in written.notes:
             terminal.write_line(printable(note), yellow=True)
-        for path in written.paths:
-            terminal.write_line(printable(f"{path.suffix[1:].upper():<5} {path}"))
+        beside = ", ".join(path.name for path in written.paths if path.suffix != ".html")
+        terminal.write_line(printable(f"beside the report: {beside}"))
 
     def close(self) -> None:
         """Let go of the worker server and the run folder, and name the report as the last word."""
@@ -189,6 +195,19 @@ class BenchmarkSession:
 def _thresholds(config: pytest.Config) -> list[Threshold]:
     given = config.option.revbench_fail_on
     return thresholds_of(given) if given else thresholds_of_project(config.invocation_params.dir)
+
+
+def _say_headlines(terminal: Any, folder: Path) -> None:
+    """Say of each network what reconstruction saves and costs, and what that advises."""
+    run = read_run(folder)
+    for ids in environments_alike(run):
+        evidence = Evidence(run, *ids)
+        found = headlines(evidence)
+        lines = lines_of(found)
+        if said := advice(evidence, found):
+            lines += textwrap.wrap(said, WIDTH)
+        for line in lines:
+            terminal.write_line(printable(line))
 
 
 def _say_what_failed(terminal: Any, rows: Sequence[Row]) -> None:

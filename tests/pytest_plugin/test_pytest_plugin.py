@@ -109,6 +109,7 @@ def make():
         "--revbench-output=out",
         "--revbench-repeats=2",
         "--benchmark-min-rounds=7",
+        "--benchmark-columns=median",
         cwd=project,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -175,6 +176,12 @@ def test_the_table_shows_what_the_worker_measured(tmp_path: Path) -> None:
     assert theirs["fullname"] == "time::revnet-38,strategy=reconstructed,batch_size=16"
     assert names(out) == [theirs["fullname"]]
     assert f"{len(row.samples['step_seconds'])} steps" in done.stdout
+    assert "StdDev" not in done.stdout  # pytest-benchmark's wide table is shown when it is asked for
+    *_, beside, closing, report = done.stdout.splitlines()
+    assert report == f"report: {out / 'report.html'}"
+    assert done.stdout.count("report.html") == 1
+    assert beside.startswith("beside the report: ")
+    assert "1 passed" in closing
     assert "of a budget of" in done.stdout
 
 
