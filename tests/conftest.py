@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,7 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what networks draw from that use the global generator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,7 @@ _FLOOR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.
 # So many times the relative error of its input may be that of a function's value before the function is looked at.
 _STEEP = 16.0
 _TRIALS = 40
+_AGREEMENTS = 3  # of a function with itself, before moves of its input explain anything
 # A move of the input has explained a suspicion if it changes the value by this share of what was found: errors have directions
 # that random moves do not have. Less patience where rounding itself is coarse.
 _SHARE, _SHARE_IF_COARSE = 1 / 64, 1 / 16
@@ -196,15 +197,8 @@ class Suspicion:
         Raises:
             RuntimeError: it does not.
         """
-        still = self.note.now(call(inputs))
         share = _SHARE if self.note.floor < 1e-3 else _SHARE_IF_COARSE
-        if not distance(still, self.now, self.note.size) <= share / 2 * self.change:
-            raise RuntimeError(
-                self._words(
-                    "It also differs from itself when called twice on one input: random numbers that are not PyTorch's, or a"
-                    " state that no module holds."
-                )
-            )
+        still = self._the_same_again(inputs, call, self.now, share)
         generator = torch.Generator().manual_seed(inputs.numel())
         wide = inputs.dtype if inputs.dtype in (torch.float64, torch.complex128, torch.complex64) else torch.float32
         scale = max(self._each, torch.finfo(inputs.dtype).eps * norm(inputs.abs()) / math.sqrt(max(1, inputs.numel())))
@@ -213,6 +207,8 @@ class Suspicion:
             moved = (inputs + (1 + trial % 2) * scale * move).to(inputs.dtype)
             # Beside a call without a move: a state that goes on with each call must not be taken for steepness.
             if distance(self.note.now(call(moved)), still, self.note.size) >= share * self.change:
+                for _ in range(_AGREEMENTS):  # one by chance: of random factors a pair in some sixty is as close
+                    self._the_same_again(inputs, call, still, share)
                 self._explained()
                 return
             still = self.note.now(call(inputs))
@@ -221,6 +217,22 @@ class Suspicion:
                 "Something that it reads was changed in between: a global, a closure, an object that an attribute holds."
             )
         )
+
+    def _the_same_again(self, inputs: Tensor, call: Callable[[Tensor], Tensor], before: Tensor, share: float) -> Tensor:
+        """Returns the fingerprint of its value on the same input once more.
+
+        Raises:
+            RuntimeError: it is another value.
+        """
+        found = self.note.now(call(inputs))
+        if not distance(found, before, self.note.size) <= share / 2 * self.change:
+            raise RuntimeError(
+                self._words(
+                    "It also differs from itself when called twice on one input: random numbers that are not PyTorch's, or a"
+                    " state that no module holds."
+                )
+            )
+        return found
 
     def _explained(self) -> None:
         self.explained = True

@@ -26,6 +26,7 @@ from revbench.results.schema import Row
 from revbench.runner import Session, WorkerServer
 from revbench.runner.registry import probe_of
 
+SECONDS = 4.0  # of steps of a case in a launch: turns enough that ten launches tell 5 %
 BY_DEFAULT = "step_seconds > 2%"
 
 
@@ -114,7 +115,7 @@ def _launch(
     *servers: WorkerServer,
 ) -> Iterator[Row]:
     """Yields this version's rows of one launch of both."""
-    options = probe.launch_options(repeat)
+    options: dict[str, Any] = {**probe.launch_options(repeat), **({"max_seconds": SECONDS} if probe is TIME else {})}
     if probe is not TIME:
         for case in cases:
             for session in (here, there) if repeat % 2 else (there, here):

@@ -30,14 +30,25 @@ class Baton:
         self._alone = False
         self.session = str(ends["session"])
 
-    def begin(self) -> None:
-        """Wait, unless this is the first one, until the other has warmed up: two at once make each other many times slower."""
-        if not self._first:
-            self._wait_for(_READY)
+    def begin(self) -> dict[int, int]:
+        """Wait, unless this is the first one, until the other has warmed up: two at once make each other many times slower.
 
-    def meet(self) -> None:
-        """Say that this process has warmed up, and wait until it is its turn."""
-        self._tell(_READY)
+        Returns:
+            How many steps the first one's turns have, by the number of the workload; nothing for the first one.
+        """
+        if self._first or not self._wait_for(_READY):
+            return {}
+        told = [self._read() for _ in range(self._read())]
+        return dict(zip(told[::2], told[1::2], strict=True))
+
+    def meet(self, steps: Mapping[int, int]) -> None:
+        """Say that this process has warmed up, and wait until it is its turn.
+
+        Args:
+            steps: of its turns, by the number of the workload; the other one takes as many, so that both do the same.
+        """
+        told = [value for pair in steps.items() for value in pair]
+        self._tell(_READY + bytes([len(told), *told]) if self._first else _READY)
         self._wait_for(_READY if self._first else _TURN)
 
     def hand_over(self) -> None:
@@ -54,14 +65,19 @@ class Baton:
     def _tell(self, what: bytes) -> None:
         os.write(self._other, what)
 
-    def _wait_for(self, what: bytes) -> None:
+    def _read(self) -> int:
+        return os.read(self._own, 1)[0]
+
+    def _wait_for(self, what: bytes) -> bool:
+        """Returns whether it was told; not if the other process is gone."""
         while not self._alone:
             if not select.select([self._own], [], [], PATIENCE_SECONDS)[0]:
                 raise TimeoutError("the process that this one takes turns with does not answer")
             told = os.read(self._own, 1)
             self._alone = told == _LEFT
             if told == what:
-                return
+                return True
+        return False
 
 
 def release(path: str) -> None:

@@ -21,10 +21,12 @@ from revbench.probes.baton import Baton
 from revbench.probes.declared import PHASES
 from revbench.probes.machine_load import MachineLoad
 from revbench.probes.measurement import Measurement, Progress, Value
+from revbench.probes.nvml import Reading
 from revbench.workload import Workload
 
 TURN_SECONDS = 0.15
 LEAST_TURNS = 5  # by so many a ratio can be told with an interval
+_UNTOLD = Reading(None, "another version of the code took its turns meanwhile")
 MOST_STEPS = 64  # of a turn: a GPU's queue would run ahead of the clock
 
 
@@ -62,21 +64,22 @@ def measure_time(
         diverged (`FloatingPointError`): the others take their turns without it.
     """
     other = Baton(baton) if baton is not None else None
-    if other is not None:
-        other.begin()
+    given = other.begin() if other is not None else {}
     failed: dict[int, Exception] = {}
     there: dict[int, _Timed] = {}
     for number, workload in enumerate(workloads):
         with _left_out(number, failed):
-            there[number] = _Timed(workload, warmup_rounds, min(TURN_SECONDS, max_seconds / LEAST_TURNS))
+            turn_seconds = min(TURN_SECONDS, max_seconds / LEAST_TURNS)
+            there[number] = _Timed(workload, warmup_rounds, turn_seconds, given.get(number))
     session = other.session if other is not None else secrets.token_hex(4)
     with MachineLoad() as load:
         _take_turns(there, failed, random.Random(session), min_rounds, max_seconds, other)
+    around = load.metrics if other is None else {**load.metrics, **_UNTOLD.metrics("other_cpu_cores")}
     measured: dict[int, Measurement] = {}
     for number, timed in there.items():
         with _left_out(number, failed):
             one = timed.measurement()
-            common = {"cases_in_turn": len(there), "session": session, **load.metrics}
+            common = {"cases_in_turn": len(there), "session": session, **around}
             measured[number] = Measurement({**one.metrics, **common}, one.samples)
     if other is not None:
         other.leave()
@@ -107,7 +110,7 @@ def _take_turns(
     least_turns = min(LEAST_TURNS, min_rounds)
     spent = 0.0
     if other is not None:
-        other.meet()
+        other.meet({number: one.steps_per_turn for number, one in there.items()})
     while there and (
         any(one.turns < least_turns or one.steps < min_rounds for one in there.values())
         or spent < max_seconds * len(there)
@@ -115,7 +118,7 @@ def _take_turns(
         for number in generator.sample(sorted(there), len(there)):
             began = time.perf_counter()
             with _left_out(number, failed):
-                there[number].take_turn(alone=len(there) == 1 and other is None, lead=other is not None)
+                there[number].take_turn(alone=len(there) == 1 and other is None, lead=other is None)
             spent += time.perf_counter() - began
             if other is not None:
                 other.hand_over()
@@ -130,9 +133,12 @@ class _Timed:
         workload: what to time.
         warmup_rounds: steps that are taken at once and not counted.
         turn_seconds: how long a turn should take.
+        steps_per_turn: how many steps it has, if that is not to follow from it.
     """
 
-    def __init__(self, workload: Workload, warmup_rounds: int, turn_seconds: float) -> None:
+    def __init__(
+        self, workload: Workload, warmup_rounds: int, turn_seconds: float, steps_per_turn: int | None = None
+    ) -> None:
         self._workload = workload
         self._inputs, self._targets = workload.batch()
         self._seconds: list[list[float]] = []
@@ -146,22 +152,22 @@ class _Timed:
             self._wait()
             lasted = time.perf_counter() - began
         self._workload.optimizer.zero_grad(set_to_none=True)
-        self.steps_per_turn = min(max(round(turn_seconds / lasted), 1), MOST_STEPS)
+        self.steps_per_turn = steps_per_turn or min(max(round(turn_seconds / lasted), 1), MOST_STEPS)
 
     @property
     def steps(self) -> int:
         """How many were counted."""
         return len(self._seconds)
 
-    def take_turn(self, *, alone: bool, lead: bool = False) -> None:
+    def take_turn(self, *, alone: bool, lead: bool) -> None:
         """Take the steps of a turn, and leave no gradients behind that the others would have to live with.
 
         Args:
             alone: nobody else has turns.
-            lead: begin with a step that is not counted, however many there are: two processes have to do the same.
+            lead: begin with a step that is not counted, if there are several; two versions that take turns find the caches alike.
         """
         self._wait()
-        if lead or (self.steps_per_turn > 1 and (self._workload.case.on_gpu or not alone)):
+        if lead and self.steps_per_turn > 1 and (self._workload.case.on_gpu or not alone):
             self._step(_HostMarks())
         marks: list[_Marks] = []
         faults = _minor_faults()

@@ -29,7 +29,7 @@ from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
 from revbench.report import Evidence, write_report
 from revbench.report.evidence import environments_alike
-from revbench.report.headline import WIDTH, advice, headlines, lines_of
+from revbench.report.sections.headline import WIDTH, advice, headlines, lines_of
 from revbench.results.files import write_atomically
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing

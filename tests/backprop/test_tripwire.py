@@ -205,6 +205,14 @@ def test_it_tells_what_it_can(name: str, why: str) -> None:
         back_propagate(name, "reconstructed", torch.float32)
 
 
+@pytest.mark.parametrize("seed", [378, 3219])
+def test_random_numbers_that_are_close_by_chance_explain_nothing(seed: int) -> None:
+    """Two draws in a row that differ by less than a hundredth: the function seems to be the same, and a moved input to matter."""
+    np.random.seed(seed)  # noqa: NPY002
+    with pytest.raises(RuntimeError, match="differs from itself"):
+        back_propagate("NumPy's random", "reconstructed", torch.float32)
+
+
 def test_it_can_be_switched_off() -> None:
     wrong = back_propagate("a global", "reconstructed", torch.float64, tripwire=False)
     OUTSIDE["mask"] = torch.ones(16, 6)

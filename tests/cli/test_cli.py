@@ -187,7 +187,7 @@ def test_compare(cli: Cli, tmp_path: Path) -> None:
     assert cli("compare", str(before), str(good))[0] == 0
     code, out, _ = cli("compare", str(before), str(bad))
     assert code == 1
-    assert out.splitlines()[0].startswith("WORSE   RevNet-38 reconstructed")
+    assert out.splitlines()[1].startswith("WORSE       RevNet-38 reconstructed")
     found = json.loads(cli("compare", str(before), str(bad), "--json")[1])
     assert found["failed"] is True
     assert found["findings"][0]["outcome"] == "worse"

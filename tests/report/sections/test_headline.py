@@ -9,7 +9,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.report.evidence import Evidence
-from revbench.report.headline import WIDTH, advice, headlines, lines_of
+from revbench.report.sections.headline import WIDTH, advice, headlines, lines_of
 from revbench.results.runs import read_run
 from revbench.results.schema import Row
 from tests.report.reports import BASE, memory, timed_row

@@ -1,0 +1,55 @@
+"""The comparison's promises, on recorded noise: at most one false alarm in a thousand, and slow-downs that are found."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.compare.proof import FAMILY, NOISE, compared_in_turn, compared_to_stored
+
+
+def test_the_recorded_noise_is_noise() -> None:
+    """Of a real machine: it scatters, by some percent at most, and is centred."""
+    found = json.loads(NOISE.read_text())
+    for kind, most in (("in_turn", 0.05), ("to_stored", 0.1)):
+        assert len(found[kind]) >= 2
+        for launches in found[kind]:
+            assert len(launches) >= 20
+            assert abs(np.mean(launches)) < 1e-3
+            assert 1e-4 < np.std(launches) < most
+
+
+def test_unchanged_cases_raise_no_alarm() -> None:
+    generator = np.random.default_rng(0)
+    assert compared_in_turn(generator, 1.0, 15).alarms == 0
+    assert compared_to_stored(generator, 1.0, 15).alarms == 0
+
+
+@pytest.mark.parametrize("changed", [1, FAMILY])
+def test_slow_downs_are_found(changed: int) -> None:
+    generator = np.random.default_rng(0)
+    ten = compared_in_turn(generator, 1.1, 40 // changed, changed)
+    assert ten.worse >= 0.95 * ten.comparisons
+    assert ten.better == 0
+    five = compared_in_turn(generator, 1.05, 40 // changed, changed)
+    assert five.worse >= 0.8 * five.comparisons
+
+
+@pytest.mark.slow
+def test_at_most_one_false_alarm_in_a_thousand() -> None:
+    generator = np.random.default_rng(1)
+    in_turn = compared_in_turn(generator, 1.0, 500)
+    assert in_turn.comparisons == 10_000
+    assert in_turn.alarms <= 10
+    to_stored = compared_to_stored(generator, 1.0, 500)
+    assert to_stored.alarms <= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("factor", "least"), [(1.1, 0.95), (1.05, 0.8)])
+def test_many_slow_downs_are_found(factor: float, least: float) -> None:
+    generator = np.random.default_rng(1)
+    found = compared_in_turn(generator, factor, 400, 1)
+    assert found.worse >= least * found.comparisons
