@@ -70,11 +70,11 @@ _LIMITS = ((64 * _MIB, 256 * _MIB, 1024 * _MIB), tuple(n * _GIB for n in (8, 16,
 _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
 
 TIERS: Mapping[str, Tier] = {
-    # At most 4 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
+    # About 5 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
         pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
         training_pairs=("resnet-32",), training_steps=40, training_batch_size=16,
-        training_images=10_000, validation_images=1_000, nulls=1, max_seconds=0.9,
+        training_images=10_000, validation_images=1_000, nulls=1, max_seconds=1.5,
         draws=6, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),

@@ -24,7 +24,7 @@ from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.probes.nvml import Reading
 from revbench.workload import Workload
 
-TURN_SECONDS = 0.15
+TURN_SECONDS = 0.1
 LEAST_TURNS = 5  # by so many a ratio can be told with an interval
 _UNTOLD = Reading(None, "another version of the code took its turns meanwhile")
 MOST_STEPS = 64  # of a turn: a GPU's queue would run ahead of the clock
