@@ -77,9 +77,10 @@ def show_comparison(found: Comparison, *, all_metrics: bool = False, gated: bool
     ]
     if listed:
         table = Table(box=None, pad_edge=False)
-        for head, justify in (("", "left"), ("Case and metric", "left"), ("Before", "right"), ("Now", "right")):
-            table.add_column(head, justify=justify)  # type: ignore[arg-type]
-        table.add_column("Change", justify="right")
+        for head in ("", "Case and metric"):
+            table.add_column(head)
+        for head in ("Before", "Now", "Change"):
+            table.add_column(head, justify="right")
         for finding in listed:
             before, now = (finding.shown(v) if v is not None else "–" for v in (finding.before, finding.now))
             outcome = finding.outcome.upper() if finding.gated else finding.outcome

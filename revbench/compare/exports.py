@@ -9,6 +9,7 @@ from typing import Any
 
 from revbench.errors import unknown
 from revbench.probes import Metric
+from revbench.results.machines import environments_alike, names_of_environments
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 from revbench.runner.registry import registry
@@ -72,10 +73,15 @@ def _custom(value: Value) -> Mapping[str, Any]:
 
 
 def _values(run: Run) -> Iterator[Value]:
+    """Yields each metric of each case; of unlike machines never together, under the name of each."""
+    machines = environments_alike(run)
+    names = names_of_environments(run, machines) if len(machines) > 1 else [""]
+    of = {key: name for keys, name in zip(machines, names, strict=True) for key in keys}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in standing(run.rows):
         if row.ok:
-            groups.setdefault((row.probe, row.case.id), []).append(row)
+            where = f"{of[row.environment_id]}: " if of[row.environment_id] else ""
+            groups.setdefault((row.probe, where + row.case.id), []).append(row)
     for (name, case_id), rows in groups.items():
         probe = registry().probes.get(name)
         metrics: Sequence[Metric] = probe.metrics if probe is not None else ()

@@ -143,12 +143,8 @@ class Comparison:
     def lines(self) -> list[str]:
         """Returns what a person should read in the terminal, the verdict last: what is not as it was, and what can't be told."""
         listed = [finding for finding in self.findings if finding.gated and finding.outcome != "same"]
-        if self.unlike:
-            named = "; ".join(f"{name} {a} and {b}" for name, (a, b) in self.unlike.items())
-            listed_first = [f"unlike machines: {named}"]
-        else:
-            listed_first = []
-        return [*listed_first, *map(str, listed), self.verdict()]
+        named = "; ".join(f"{name} {a} and {b}" for name, (a, b) in self.unlike.items())
+        return [*([f"unlike machines: {named}"] if named else []), *map(str, listed), self.verdict()]
 
     def to_json(self) -> dict[str, Any]:
         """Returns all of it as plain values."""

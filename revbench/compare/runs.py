@@ -154,7 +154,7 @@ def _values(match: Match, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
         if old is None and new is None:
             continue
         asked = [one for one in thresholds if one.is_for(metric, match.case.id)]
-        gated = match.same_processor and (bool(asked) or _is_gated(metric))
+        gated = match.same_processor and (bool(asked) or metric in GATED)
         if old is None or new is None:
             if new is None and gated and any(row.ok for row in match.now):
                 yield Finding(
@@ -172,10 +172,6 @@ def _values(match: Match, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
 
 
 _WITH_RULES_OF_THEIR_OWN = (DRIFT.name, TIME.name, "leak")  # or none: what a leak comes to is a fit
-
-
-def _is_gated(metric: Metric) -> bool:
-    return any((metric.probe, metric.name) == (one.probe, one.name) for one in GATED)
 
 
 def _value(rows: Sequence[Row], metric: Metric) -> float | None:

@@ -57,9 +57,7 @@ class Threshold:
 
     def is_for(self, metric: Metric, case_id: str) -> bool:
         """Tells whether it is of this metric of this case."""
-        return (metric.probe, metric.name) == (self.metric.probe, self.metric.name) and fnmatchcase(
-            case_id, self.pattern
-        )
+        return metric == self.metric and fnmatchcase(case_id, self.pattern)
 
 
 def parse_threshold(text: str) -> Threshold:

@@ -28,9 +28,9 @@ from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
 from revbench.report import Evidence, write_report
-from revbench.report.evidence import environments_alike
 from revbench.report.sections.headline import WIDTH, advice, headlines, lines_of
 from revbench.results.files import write_atomically
+from revbench.results.machines import environments_alike
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing
 from revbench.runner.environment import summarise

@@ -11,7 +11,6 @@ from revbench.case import Case
 from revbench.compare.ratios import Ratio, time_ratio
 from revbench.probes import Metric, Probe, Value
 from revbench.probes.declared import TIME
-from revbench.results.machines import Traits, traits_of, unlike
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 
@@ -24,22 +23,6 @@ class Statistic:
     low: float
     high: float
     launches: int
-
-
-def environments_alike(run: Run) -> list[list[str]]:
-    """Returns the ids of the environments of a run's rows, those of like machines together: two GPUs of one kind, say."""
-    devices: dict[str, set[str]] = {}
-    for row in run.rows:
-        devices.setdefault(row.environment_id, set()).add(row.case.device)
-    groups: list[tuple[Traits, list[str]]] = []
-    for key, used in devices.items():
-        traits = traits_of(run.environments[key], used)
-        alike = next((ids for others, ids in groups if not unlike(others, traits)), None)
-        if alike is None:
-            groups.append((traits, [key]))
-        else:
-            alike.append(key)
-    return [ids for _, ids in groups]
 
 
 class Evidence:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from revbench.errors import UserError, unknown
-from revbench.report.evidence import Evidence, environments_alike
-from revbench.results.machines import Traits, names_of, traits_of
+from revbench.report.evidence import Evidence
+from revbench.results.machines import Traits, environments_alike, names_of, traits_of
 from revbench.results.runs import read_run
 
 
@@ -52,9 +52,6 @@ def parts_of(folders: Sequence[Path], names: Mapping[Path, str]) -> list[Part]:
         run = read_run(folder)
         if not run.rows:
             raise UserError(f"{folder} holds no rows yet; measure something first")
-        missing = [row.environment_id for row in run.rows if row.environment_id not in run.environments]
-        if missing:
-            raise UserError(f"{folder}: rows name an environment {missing[0]!r} that the file does not describe")
         for ids in environments_alike(run):
             evidence = Evidence(run, *ids)
             found.append((folder, evidence, sorted({row.case.device for row in evidence.rows})))

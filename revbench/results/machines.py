@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from revbench.case import index_in, is_gpu
+from revbench.errors import UserError
+from revbench.results.runs import Run
 from revbench.units import human_bytes
 
 Environment = Mapping[str, Any]
@@ -55,6 +57,30 @@ def unlike(one: Traits, other: Traits) -> dict[str, tuple[str, str]]:
     return found
 
 
+def environments_alike(run: Run) -> list[list[str]]:
+    """Returns the ids of the environments of a run's rows, those of like machines together: two GPUs of one kind, say.
+
+    Raises:
+        UserError: a row names an environment that the file does not describe.
+    """
+    devices: dict[str, set[str]] = {}
+    for row in run.rows:
+        if row.environment_id not in run.environments:
+            raise UserError(
+                f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
+            )
+        devices.setdefault(row.environment_id, set()).add(row.case.device)
+    groups: list[tuple[Traits, list[str]]] = []
+    for key, used in devices.items():
+        traits = traits_of(run.environments[key], used)
+        alike = next((ids for others, ids in groups if not unlike(others, traits)), None)
+        if alike is None:
+            groups.append((traits, [key]))
+        else:
+            alike.append(key)
+    return [ids for _, ids in groups]
+
+
 def processor_of(environment: Environment, device: str) -> str:
     """Returns the processor that decides which kernels compute, and so which bits come out: the GPU if one was used, else the
     CPU with its capability."""
@@ -97,6 +123,15 @@ def names_of(machines: Sequence[tuple[Environment, Sequence[str]]], others: Sequ
         differing = [t for t in traits[i] if any(t in unlike(traits[i], traits[j]) for j in same)]
         found.append(", ".join([name, *(_short(t, traits[i][t]) for t in differing[:2])]))
     return [f"{name} ({other})" if found.count(name) > 1 else name for name, other in zip(found, others, strict=True)]
+
+
+def names_of_environments(run: Run, groups: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a name for each group of environments that are alike, no two the same; see `environments_alike`."""
+    machines = [
+        (run.environments[ids[0]], sorted({row.case.device for row in run.rows if row.environment_id in ids}))
+        for ids in groups
+    ]
+    return names_of(machines, [ids[0] for ids in groups])
 
 
 def plain_name(model: str) -> str:

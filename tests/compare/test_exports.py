@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from revbench.case import Case
+from revbench.results.journal import Journal
 from tests.conftest import Cli
 from tests.report.reports import memory, timed_row
-from tests.results.rows import make_row, write_run
+from tests.results.rows import ENVIRONMENT, make_row, write_run
 
 CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=16)
 EVIL = Case(model="<b>:`x`", batch_size=1)
@@ -62,6 +63,23 @@ def test_bencher(cli: Cli, tmp_path: Path) -> None:
     assert found[f"time: {CASE.id}"]["step_seconds"] == {"value": 0.2, "lower_value": 0.1, "upper_value": 0.3}
     assert found[f"memory: {CASE.id}"]["steady_bytes"] == {"value": 1000.0}
     assert found[f"time: {CASE.id}"]["cases_in_turn"]["value"] == 3  # all that are numbers
+
+
+def test_unlike_machines_are_never_in_one_number(cli: Cli, tmp_path: Path) -> None:
+    other = {**ENVIRONMENT, "environment_id": "00000000beef", "cpu": {**ENVIRONMENT["cpu"], "capability": "AVX512"}}
+    folder = a_run(tmp_path / "run")
+    journal = Journal(folder, resume=True)
+    journal.add_environment(other)
+    journal.add_row(timed_row(CASE, 9.0, environment_id="00000000beef"))
+    journal.close()
+    found = json.loads(cli("export", str(folder), "--format", "bmf")[1])
+    steps = {
+        name: one["step_seconds"]["value"]
+        for name, one in found.items()
+        if name.endswith(CASE.id) and "step_seconds" in one
+    }
+    name = "A <b>CPU</b>, 2 cores, torch 2.6"
+    assert steps == {f"time: {name}, AVX2: {CASE.id}": 0.2, f"time: {name}, AVX512: {CASE.id}": 9.0}
 
 
 def test_to_a_file_and_mistakes(cli: Cli, tmp_path: Path) -> None:

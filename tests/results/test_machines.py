@@ -12,8 +12,8 @@ import pytest
 import revbench
 from revbench.case import Case
 from revbench.probes.declared import TIME
-from revbench.report.evidence import Evidence, environments_alike
-from revbench.results.machines import names_of, plain_name, processor_of, traits_of, unlike
+from revbench.report.evidence import Evidence
+from revbench.results.machines import environments_alike, names_of, plain_name, processor_of, traits_of, unlike
 from revbench.results.runs import read_run
 from tests.results.rows import ACCELERATOR, ENVIRONMENT, make_row, write_run
 

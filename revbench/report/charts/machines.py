@@ -37,7 +37,7 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
             )
             if step is not None and peak is not None:
                 points.append((part, case, peak.median / 2**20, 1e3 * step.median / case.batch_size))
-        if len({part.name for part, *_ in points}) > 0 and len(points) > 1:
+        if len(points) > 1:
             panels.append((name, points))
     panels = panels[:MOST_PANELS]
     if not panels:

@@ -60,7 +60,7 @@ def _without_same_unit(one: str, other: str) -> str:
 
 
 def headlines(evidence: Evidence) -> list[Headline]:
-    """Returns one of each network that was measured reconstructed, in plain float32 or its own dtype, with whatever there is."""
+    """Returns one of each network that was measured reconstructed, with whatever there is of it."""
     found = []
     for case in evidence.cases(MEMORY, TIME):
         if strategy_of(case) != "reconstructed" or has_its_own_table(case):
