@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 import sys
 from typing import IO, Any
 
@@ -40,3 +42,9 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def markdown(text: str) -> str:
+    """Returns plain text as Markdown: nothing in it is markup, HTML, a mention or the end of a cell."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escaped).replace("@", "@\u200b")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Sequence
 
 from revbench.compare.findings import CANT_TELL, Comparison, Finding
+from revbench.terminal import markdown
 
 MOST = 5  # of the worst and of the best; the rest is folded
 MOST_FOLDED = 200
@@ -18,10 +17,10 @@ def comparison_markdown(found: Comparison) -> str:
     worse = [finding for finding in gated if finding.outcome == "worse"]
     better = [finding for finding in found.findings if finding.outcome == "better"]
     sign = "❌" if found.failed else "✅"
-    lines = [f"### {sign} {_text(found.verdict())}", ""]
+    lines = [f"### {sign} {markdown(found.verdict())}", ""]
     if found.unlike:
         differing = "; ".join(f"{name}: {a} and {b}" for name, (a, b) in found.unlike.items())
-        lines += [f"Unlike machines: {_text(differing)}.", ""]
+        lines += [f"Unlike machines: {markdown(differing)}.", ""]
     for title, some in (("Worse", worse), ("Better", better)):
         if some:
             lines += [f"**{title}**", "", *_table(some[:MOST]), ""]
@@ -48,7 +47,7 @@ def _table(findings: Sequence[Finding]) -> list[str]:
         outcome = outcome if finding.gated or finding.outcome == CANT_TELL else f"{outcome} (not gated)"
         said = f" ({', '.join(part for part in (finding.block, finding.words) if part)})" if finding.words else ""
         cells = (finding.title, f"{finding.metric}{said}", before, now, change_of(finding))
-        lines.append(f"| {outcome} | {' | '.join(map(_text, cells))} |")
+        lines.append(f"| {outcome} | {' | '.join(map(markdown, cells))} |")
     return lines
 
 
@@ -59,12 +58,6 @@ def change_of(finding: Finding) -> str:
     if finding.low is None or finding.high is None:
         return f"{finding.factor:.3g} ×"
     return f"{finding.factor:.2f} × ({finding.low:.2f} to {finding.high:.2f})"
-
-
-def _text(text: str) -> str:
-    """Returns plain text as Markdown: nothing in it is markup, HTML, a mention or the end of a cell."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escaped).replace("@", "@\u200b")
 
 
 def _code(text: str) -> str:
