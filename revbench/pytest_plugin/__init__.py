@@ -160,10 +160,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count what is going to be measured."""
     if (opened := session.config.stash.get(_SESSION, None)) is not None:
-        opened.display.total = sum(
-            "revbench" in getattr(item, "fixturenames", ()) and not any(item.iter_markers("skip"))
-            for item in session.items
-        )
+        from revbench.pytest_plugin.collection import measures
+
+        opened.display.total = sum(measures(item) and not any(item.iter_markers("skip")) for item in session.items)
         if (problem := opened.nothing_to_compare(session.items)) is not None:
             raise pytest.UsageError(problem)
 

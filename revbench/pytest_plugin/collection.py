@@ -60,6 +60,11 @@ def _params(item: pytest.Item) -> dict[str, Any]:
     return dict(getattr(getattr(item, "callspec", None), "params", {}))
 
 
+def measures(item: pytest.Item) -> bool:
+    """Tells whether a test has the fixture ``revbench``."""
+    return "revbench" in getattr(item, "fixturenames", ())
+
+
 def case_of(item: pytest.Item) -> Case | None:
     """Returns the case that a test is parametrised by; None if it makes its own."""
     case = _params(item).get("case")

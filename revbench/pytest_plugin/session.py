@@ -23,7 +23,7 @@ from revbench.compare import (
     thresholds_of_project,
 )
 from revbench.errors import UserError
-from revbench.pytest_plugin.collection import case_of
+from revbench.pytest_plugin.collection import case_of, measures
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
@@ -138,7 +138,7 @@ class BenchmarkSession:
         case, and the baseline has none of them."""
         if self._baseline is None:
             return None
-        cases = [case_of(item) for item in items if "revbench" in getattr(item, "fixturenames", ())]
+        cases = [case_of(item) for item in items if measures(item)]
         known = {row.case.replace(device="cpu") for row in self._baseline.rows}
         if not cases or any(case is None or case.replace(device="cpu") in known for case in cases):
             return None
