@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from revbench.case import about
+from revbench.errors import UserError
 
 DEFAULT_BATCH_SIZE = 16  # of a command that only measures or predicts
 
@@ -33,3 +35,33 @@ Compile = Annotated[bool, field_option("compile", "--compile")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Output = Annotated[Path | None, typer.Option(help="The run folder. Default: reports/<time>.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=RUN: what the machine of this run is called; may be repeated.", metavar="NAME=RUN"),
+]
+RelativeTo = Annotated[str | None, typer.Option(help="The machine that the others stand beside. Default: the first.")]
+
+
+def names_of_runs(given: Sequence[str], folders: Sequence[Path]) -> dict[Path, str]:
+    """Returns what machines are called, by the folders of their runs; see `Names`.
+
+    Raises:
+        UserError: another form, or no folder among those.
+    """
+    return dict(_name_of_run(one, folders) for one in given)
+
+
+def _name_of_run(given: str, folders: Sequence[Path]) -> tuple[Path, str]:
+    """Returns the folder and the name of ``NAME=RUN``.
+
+    Raises:
+        UserError: another form, or no folder of this report.
+    """
+    name, _, path = given.partition("=")
+    name = name.strip()
+    if not name or not path:
+        raise UserError(f"--name {given}: give NAME=RUN, as A100=reports/a100")
+    found = next((folder for folder in folders if folder.resolve() == Path(path).resolve()), None)
+    if found is None:
+        raise UserError(f"--name {given}: {path} is none of the runs of this report")
+    return found, name

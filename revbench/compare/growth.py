@@ -43,7 +43,7 @@ def grew(old: Sequence[float], new: Sequence[float]) -> tuple[bool, float]:
     told, factor = told_by_moments(
         float(b.mean() - a.mean()), len(a), float(a.var(ddof=1)), len(b), float(b.var(ddof=1)), SIGNIFICANCE
     )
-    return told and _rank_sum(a, b) <= SIGNIFICANCE, factor
+    return told and rank_sum(a, b) <= SIGNIFICANCE, factor
 
 
 def can_tell(n: int, m: int) -> bool:
@@ -71,7 +71,7 @@ def told_by_moments(
     return difference > critical * error, math.exp(min(detectable * error, 700.0))
 
 
-def _rank_sum(a: np.ndarray, b: np.ndarray) -> float:
+def rank_sum(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the probability that chance puts b as high above a."""
     if b.min() > a.max():
         return 1 / math.comb(len(a) + len(b), len(a))

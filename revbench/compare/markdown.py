@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 from revbench.compare.findings import CANT_TELL, Comparison, Finding
@@ -9,6 +11,9 @@ from revbench.terminal import markdown
 
 MOST = 5  # of the worst and of the best; the rest is folded
 MOST_FOLDED = 200
+_UNUSUAL = re.compile(r"[^\w .,:;×()/+=-]")  # in a fenced block there is no escaping
+_HALF = 20  # letters, of a picture to each side of no change
+_LEAST_REACH = math.log(1.05)
 
 
 def comparison_markdown(found: Comparison) -> str:
@@ -26,6 +31,9 @@ def comparison_markdown(found: Comparison) -> str:
             lines += [f"**{title}**", "", *_table(some[:MOST]), ""]
             if len(some) > MOST:
                 lines += [f"and {len(some) - MOST} more below.", ""]
+    drawn = [f for f in (*worse[:MOST], *better[:MOST]) if f.factor is not None and 0 < f.factor < math.inf]
+    if drawn:
+        lines += ["```text", *_drawn(drawn), "```", ""]
     for title, names in (("Missing: only the baseline has", found.missing), ("New: only this run has", found.new)):
         if names:
             shown = ", ".join(f"`{_code(name)}`" for name in names[:10])
@@ -49,6 +57,28 @@ def _table(findings: Sequence[Finding]) -> list[str]:
         cells = (finding.title, f"{finding.metric}{said}", before, now, change_of(finding))
         lines.append(f"| {outcome} | {' | '.join(map(markdown, cells))} |")
     return lines
+
+
+def _drawn(findings: Sequence[Finding]) -> list[str]:
+    """Returns a picture of changes with their intervals, in letters, so that it shows wherever it is pasted; by logarithms."""
+    spans = [(f.low or f.factor or 1.0, f.factor or 1.0, f.high or f.factor or 1.0) for f in findings]
+    reach = max(_LEAST_REACH, *(abs(math.log(value)) for span in spans for value in span if value > 0))
+    names = [_UNUSUAL.sub("?", f"{finding.title}: {finding.metric}") for finding in findings]
+
+    def column(value: float) -> int:
+        return round((math.log(value) / reach + 1) * _HALF) if value > 0 else 0
+
+    lines = []
+    for name, (low, middle, high) in zip(names, spans, strict=True):
+        marks = [" "] * (2 * _HALF + 1)
+        marks[_HALF] = "│"
+        for i in range(column(low), column(high) + 1):
+            marks[i] = "─"
+        marks[column(middle)] = "●"
+        lines.append(f"{''.join(marks)}  {name}")
+    left, right = f"{math.exp(-reach):.2f} ×", f"{math.exp(reach):.2f} ×"
+    head = f"{left.ljust(_HALF)}1 ×{right.rjust(_HALF - 2)}"
+    return [head, *lines]
 
 
 def change_of(finding: Finding) -> str:

@@ -14,13 +14,15 @@ from typing import Any
 
 from revbench.case import Case
 from revbench.case.pairs import paired
-from revbench.compare import Comparison, Threshold, compare_runs, thresholds_of
+from revbench.compare import Comparison, Threshold, compare_runs, thresholds_of, write_gate
 from revbench.errors import UserError
 from revbench.launch.measuring import Measuring
+from revbench.launch.two_versions import check_versions
 from revbench.launch.worktree import worktree_of
 from revbench.probes import Probe
 from revbench.probes.baton import release
 from revbench.probes.declared import TIME
+from revbench.report import write_report
 from revbench.results.journal import open_journal
 from revbench.results.schema import Row
 from revbench.runner import Session, WorkerServer
@@ -62,13 +64,14 @@ def measure_side_by_side(
         asked: what is measured.
         ref: the other version, as git knows it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        output: the run folder; that of the other version stands beside it.
+        output: the run folder, with the report and ``gate.json`` and ``gate.md``; that of the other version stands beside it.
         thresholds: of the gate; a growth of a step by 2 % if there are none.
         note: told what a person should know.
         show: told of each row of this version.
 
     Raises:
-        UserError: settings that can't be, no such version, or one that does not know how to take turns.
+        UserError: settings that can't be, no such version, one that does not know how to take turns, or a model whose code is
+            not under git here.
     """
     asked.check()
     with ExitStack() as stack:
@@ -76,6 +79,7 @@ def measure_side_by_side(
         probes = (tree.other or Path()) / "revbench" / "probes"
         if (probes / "clock.py").is_file() and not (probes / "baton.py").is_file():
             raise UserError(f"--interleave {ref}: that revbench is too old to take turns; give a newer version")
+        check_versions(tree, ref, asked.models)
         ours, theirs = stack.enter_context(WorkerServer()), stack.enter_context(WorkerServer(tree))
         environments = ours.environment(), _environment(theirs, ref)
         journal = open_journal(None, output, retry=False)
@@ -92,6 +96,11 @@ def measure_side_by_side(
                 for row in _launch(here, there, cases, probe_of(name), repeat, ours, theirs):
                     show(row)
         found = compare_runs(beside.run, journal.run, thresholds or thresholds_of(_default(asked)))
+        for folder, of_it in ((journal.folder, found), (beside.folder, None)):
+            for line in write_report([folder], folder, comparison=of_it).notes:
+                note(line)
+        if (problem := write_gate(found, journal.folder)) is not None:
+            note(problem)
         return SideBySide(journal.folder, beside.folder, commit, found)
 
 

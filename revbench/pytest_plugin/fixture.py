@@ -58,6 +58,15 @@ def _mistakes_fail() -> Iterator[None]:
         pytest.fail(plain(problem), pytrace=False)
 
 
+def _properties(row: Row) -> Iterator[tuple[str, object]]:
+    """Returns what ``--junit-xml`` says of a row, under the names that `revbench export` gives the same numbers."""
+    said = f"{row.case.id}: {row.probe}"
+    yield f"{said} status", row.status
+    for name, value in row.metrics.items():
+        if row.number(name) is not None:
+            yield f"{said} {name}", value
+
+
 class Measurer:
     """Measures cases for one test; what the fixture ``revbench`` gives.
 
@@ -157,6 +166,8 @@ class Measurer:
     def _show(self, rows: Sequence[Row], *, replayed: bool) -> None:
         self._display.rows(rows, first=not self._shown, replayed=replayed)
         self._shown = True
+        for row in rows:
+            self._request.node.user_properties.extend(_properties(row))
 
     def _show_in_table(self, row: Row) -> None:
         """Replay a row's samples through pytest-benchmark, which keeps the statistics shown in the terminal."""

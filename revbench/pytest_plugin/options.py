@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from revbench.case import check_field
@@ -38,9 +41,55 @@ def check_options(option: Any, arguments: Sequence[str]) -> None:
         attribute = name.lstrip("-").replace("-", "_")
         if _given(arguments, name) or (name in SWITCHES and getattr(option, attribute, False)):
             raise UserError(f"{name} can't apply with --benchmark: {instead}")
+    _check_what_is_done_at_the_end(option)
     check_tier_and_device(option)
     if option.revbench_repeats < 1:
         raise UserError(f"--revbench-repeats={option.revbench_repeats} must be at least 1")
+
+
+_NUMBERED = "[0-9][0-9][0-9][0-9]_"  # what pytest-benchmark looks for unless a name is given
+_GROUPINGS = ("group", "name", "func", "fullname", "fullfunc", "param")
+
+
+def _check_what_is_done_at_the_end(option: Any) -> None:
+    """See that what pytest-benchmark does with the samples, after everything was measured, can be done at all."""
+    if option.benchmark_histogram and not all(find_spec(name) for name in ("pygal", "pygaljs")):
+        raise UserError(
+            "--benchmark-histogram needs pygal and pygaljs; install them with: pip install 'pytest-benchmark[histogram]'"
+        )
+    for grouping in option.benchmark_group_by.split(","):
+        if grouping not in _GROUPINGS and not grouping.startswith("param:"):
+            raise UserError(f"--benchmark-group-by: {unknown('grouping', grouping, (*_GROUPINGS, 'param:NAME'))}")
+    if option.benchmark_json and not Path(option.benchmark_json).absolute().parent.is_dir():
+        raise UserError(f"--benchmark-json={option.benchmark_json}: no such folder; make it, or name another")
+    _check_saved_runs(option)
+
+
+def _check_saved_runs(option: Any) -> None:
+    """See that there is a place for saved runs, and what `--benchmark-compare-fail` compares with."""
+    from pytest_benchmark.utils import get_machine_id, load_storage
+
+    where = option.benchmark_storage
+    try:
+        storage = load_storage(where, logger=None, default_machine_id=get_machine_id(), netrc=option.benchmark_netrc)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--benchmark-storage={where}: {error}") from error
+    if not option.benchmark_compare_fail:
+        return
+    asked = option.benchmark_compare
+    if not asked:
+        raise UserError("--benchmark-compare-fail is of a comparison; give --benchmark-compare, too")
+    if not hasattr(storage, "query"):  # a server
+        return
+    try:
+        there = storage.query(_NUMBERED if asked is True else asked)
+    except ValueError as error:
+        raise UserError(f"--benchmark-compare={asked}: {error}") from error
+    if not there:
+        what = "there is no run" if asked is True else f"{asked!r} is none of the runs"
+        raise UserError(
+            f"--benchmark-compare-fail would compare nothing: {what} in {where}; save one with --benchmark-save=NAME"
+        )
 
 
 # What asks for pytest-benchmark's own table of the samples, which is wider than most terminals.

@@ -45,7 +45,8 @@ def run_suites(arguments: Sequence[str]) -> int:
     storage = Path(".benchmarks")  # pytest-benchmark makes it whether or not anything is saved
     there = storage.exists()
     try:
-        return int(pytest.main([*ours, *arguments, str(suites)]))
+        # The folder comes first: an option without a value, as `--benchmark-compare`, would take it for one.
+        return int(pytest.main([*ours, str(suites), *arguments]))
     finally:
         if not there:
             with contextlib.suppress(OSError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import textwrap
 import time
@@ -18,9 +17,9 @@ from revbench.compare import (
     Comparison,
     Threshold,
     compare_runs,
-    comparison_markdown,
     thresholds_of,
     thresholds_of_project,
+    write_gate,
 )
 from revbench.errors import UserError
 from revbench.pytest_plugin.collection import case_of, measures
@@ -29,7 +28,6 @@ from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
 from revbench.report import Evidence, write_report
 from revbench.report.sections.headline import WIDTH, advice, headlines, lines_of
-from revbench.results.files import write_atomically
 from revbench.results.machines import environments_alike
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing
@@ -127,7 +125,8 @@ class BenchmarkSession:
         except UserError as error:
             self.display.line(f"ERROR: {error}", red=True)
             return pytest.ExitCode.USAGE_ERROR
-        self._write_gate(found)
+        if (problem := write_gate(found, self.folder)) is not None:
+            self.display.line(problem, yellow=True)
         if found.blind:
             self.display.line(f"ERROR: {found.why_blind()}", red=True)
             return pytest.ExitCode.USAGE_ERROR
@@ -147,19 +146,6 @@ class BenchmarkSession:
             " compare nothing; select those of the baseline, or measure a baseline of these"
         )
 
-    def _write_gate(self, found: Comparison) -> None:
-        """Write what the gate found beside the rows, and into the summary of a job of GitHub's."""
-        text = comparison_markdown(found)
-        try:
-            write_atomically(self.folder / "gate.json", json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
-            write_atomically(self.folder / "gate.md", text)
-            if summary := environ.get("GITHUB_STEP_SUMMARY"):
-                with open(summary, "a", encoding="utf-8") as file:
-                    file.write(f"{text}\n")
-        except OSError as error:
-            where = error.filename or self.folder
-            self.display.line(f"what the gate found can't be written to {where}: {error.strerror}", yellow=True)
-
     def summarise(self, terminal: Any) -> None:
         """Write the report, and say what it took, what failed, what got worse, and where the report is."""
         for suite, (used, budget) in self._used_seconds.items():
@@ -173,7 +159,7 @@ class BenchmarkSession:
         if self._comparison is not None:
             _say_what_changed(terminal, self._comparison)
         try:
-            written = write_report([self.folder], self.folder)
+            written = write_report([self.folder], self.folder, comparison=self._comparison)
         except (UserError, ImportError) as error:
             again = f"; render it elsewhere with: revbench report {self.folder}"
             said = f"no report: {error}{again if isinstance(error, ImportError) else ''}"

@@ -16,6 +16,7 @@ from revbench.results.files import own_folder, write_atomically
 from revbench.results.runs import read_run
 
 if TYPE_CHECKING:
+    from revbench.compare import Comparison
     from revbench.runner import Session
 
 
@@ -60,6 +61,7 @@ def write_report(
     *,
     names: Mapping[Path, str] | None = None,
     relative_to: str | None = None,
+    comparison: Comparison | None = None,
 ) -> Written:
     """Render the report of one or more runs into a folder.
 
@@ -69,6 +71,7 @@ def write_report(
             if it is one of the run folders, ``benchmark.json``.
         names: what the machines of some of the folders are called, instead of by their hardware.
         relative_to: the name of the machine that the others stand beside; the first if not given.
+        comparison: with a baseline; a section of its own.
 
     Returns:
         What was written. Without typst the PDF is missing and a note says so.
@@ -83,7 +86,7 @@ def write_report(
     from revbench.report.render.markdown import render_markdown
     from revbench.report.render.pdf import render_pdf
 
-    report, tables = shortened(build_report(folders, names=names, relative_to=relative_to))
+    report, tables = shortened(build_report(folders, names=names, relative_to=relative_to, comparison=comparison))
     paths, notes = [output / "report.html", output / "report.md"], list(report.notes)
     try:
         write_atomically(paths[0], render_html(report))

@@ -7,15 +7,39 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from revbench.compare import Comparison
+from revbench.errors import UserError
 from revbench.report.document import Block, Figure, Report, Section
 from revbench.report.parts import Part, part_named, parts_of
-from revbench.report.sections import all_sections, machines
+from revbench.report.sections import against_baseline, all_sections, machines
 from revbench.runner.environment import summarise
 from revbench.runner.registry import OURS, registry
 
 
-def build_report(
+def machines_side_by_side(
     folders: Sequence[Path], *, names: Mapping[Path, str] | None = None, relative_to: str | None = None
+) -> Section:
+    """Read runs and lay out what stands first in a report of several machines.
+
+    Raises:
+        UserError: as `build_report`; or the runs are of one machine, or have nothing that can stand side by side.
+    """
+    parts = parts_of(folders, names or {})
+    beside = part_named(parts, relative_to)
+    if len(parts) == 1:
+        raise UserError(f"all runs are of one machine, {parts[0].name}; give those of several")
+    found = machines.section(parts, beside)
+    if found is None:
+        raise UserError("these runs have nothing that can stand side by side; measure time or memory")
+    return found
+
+
+def build_report(
+    folders: Sequence[Path],
+    *,
+    names: Mapping[Path, str] | None = None,
+    relative_to: str | None = None,
+    comparison: Comparison | None = None,
 ) -> Report:
     """Read runs and lay out their report: one part for each run and kind of machine, and before them, if there are several, all
     side by side.
@@ -24,6 +48,7 @@ def build_report(
         folders: of runs.
         names: of some of them, instead of their machines'.
         relative_to: the name of the machine that the others stand beside; the first if not given.
+        comparison: with a baseline.
 
     Raises:
         UserError: a folder that is no run, a run without a row, one that is given twice, or no machine of this name.
@@ -34,8 +59,8 @@ def build_report(
     sections: list[Section] = []
     subtitles: list[str] = []
     notes: list[str] = []
-    if several and (comparison := machines.section(parts, beside)) is not None:
-        sections.append(comparison)
+    if several and (side_by_side := machines.section(parts, beside)) is not None:
+        sections.append(side_by_side)
     for part in parts:
         subtitles.append(_where(part))
         found, problems = all_sections(part.evidence)
@@ -43,6 +68,8 @@ def build_report(
         notes += problems
         if any(row.probe not in OURS for row in part.evidence.rows):
             notes += registry().problems
+    if comparison is not None:
+        sections.insert(min(1, len(sections)), against_baseline.section(comparison))
     title, subtitle = "Stored or reconstructed activations", " | ".join(subtitles)
     return Report(title, subtitle, _number_figures(sections), list(dict.fromkeys(notes)))
 

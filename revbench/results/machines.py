@@ -14,6 +14,7 @@ from revbench.units import human_bytes
 Environment = Mapping[str, Any]
 Traits = Mapping[str, str]
 
+_HARDWARE = ("CPU", "CPU revision", "cores", "threads", "GPU", "GPU memory", "power limit")
 _ORNAMENTS = re.compile(r"\ANVIDIA\s+|\s+(HBM\d\w*|SXM\d|PCIe)\b|\((R|TM)\)|\s+CPU\b|\s+@.*\Z")
 
 
@@ -57,6 +58,11 @@ def unlike(one: Traits, other: Traits) -> dict[str, tuple[str, str]]:
     return found
 
 
+def hardware_of(traits: Traits) -> Traits:
+    """Returns the traits that stay when software is installed anew."""
+    return {name: value for name, value in traits.items() if name in _HARDWARE}
+
+
 def environments_alike(run: Run) -> list[list[str]]:
     """Returns the ids of the environments of a run's rows, those of like machines together: two GPUs of one kind, say.
 
@@ -96,27 +102,33 @@ def gpus_of(environment: Environment, devices: Iterable[str]) -> Sequence[Mappin
     return [there[index] for index in indices if index < len(there)]
 
 
-def name_of(environment: Environment, devices: Iterable[str]) -> str:
-    """Returns what a person calls a machine: ``H100 80GB, torch 2.11``, ``AMD EPYC, 2 cores, torch 2.14``."""
+def name_of(environment: Environment, devices: Iterable[str], *, software: bool = True) -> str:
+    """Returns what a person calls a machine: ``H100 80GB, torch 2.11``, ``AMD EPYC, 2 cores, torch 2.14``; without its software
+    if that does not tell machines apart."""
     gpus = gpus_of(environment, devices)
     if gpus:
         hardware = _each(plain_name(gpu["name"]) for gpu in gpus)
     else:
         cpu = environment["cpu"]
         hardware = f"{plain_name(cpu['model'])}, {cpu['usable_cores']} cores"
+    if not software:
+        return hardware
     version = re.match(r"\d+\.\d+", str(environment["packages"]["torch"]))
     return f"{hardware}, torch {version[0] if version else environment['packages']['torch']}"
 
 
-def names_of(machines: Sequence[tuple[Environment, Sequence[str]]], others: Sequence[str]) -> list[str]:
+def names_of(
+    machines: Sequence[tuple[Environment, Sequence[str]]], others: Sequence[str], *, software: bool = True
+) -> list[str]:
     """Returns a name for each of some machines, no two the same.
 
     Args:
         machines: their environments, each with the devices that were measured on.
         others: what else tells them apart, as the folder of the run; used where their names, and what they differ in, do not.
+        software: whether what is installed tells them apart, too.
     """
-    names = [name_of(*machine) for machine in machines]
-    traits = [traits_of(*machine) for machine in machines]
+    names = [name_of(*machine, software=software) for machine in machines]
+    traits = [traits_of(*machine) if software else hardware_of(traits_of(*machine)) for machine in machines]
     found = []
     for i, name in enumerate(names):
         same = [j for j, other in enumerate(names) if other == name and j != i]

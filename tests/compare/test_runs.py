@@ -254,3 +254,37 @@ def test_markdown_is_short_and_harmless(tmp_path: Path) -> None:
     assert folded.count("**worse**") == 3
     assert "<img" not in text
     assert "@team" not in text
+
+
+def test_markdown_has_a_picture_that_shows_anywhere(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    before, now = launches(generator), launches(generator, factor=1.3, second=1)
+    text = comparison_markdown(compare(tmp_path, [*before, memory_row(OURS, 1 << 20)], [*now, memory_row(OURS)]))
+    picture = text.split("```text\n")[1].split("\n```")[0].splitlines()
+    scale = picture[0].split()
+    assert scale[:3] + scale[4:] == [scale[0], "×", "1", scale[4], "×"]
+    assert float(scale[0]) == pytest.approx(1 / float(scale[4]), abs=0.02)
+    (ratio,) = (line for line in picture if "time_to_stored" in line)
+    (peak,) = (line for line in picture if ": peak_bytes" in line)
+    middle = 20
+    assert picture[0][middle] == "1"
+    assert ratio.index("●") > middle > peak.index("●")
+    assert ratio[middle] == "│"
+    assert "─" in ratio, "the interval"
+    assert "─" not in peak, "bytes have none"
+    assert "```" not in comparison_markdown(compare(tmp_path / "same", [memory_row(OURS)], [memory_row(OURS)]))
+
+
+def test_the_report_has_the_comparison(tmp_path: Path, cli: Cli) -> None:
+    before = str(write_run(tmp_path / "before", memory_row(OURS), flops_row(OURS, 1e9)))
+    bad = str(write_run(tmp_path / "bad", memory_row(OURS, 1 << 20), flops_row(OURS, 1e9)))
+    code, _, err = cli("report", bad, "--baseline", before)
+    assert (code, err) == (0, "")
+    text = (tmp_path / "bad" / "report.md").read_text()
+    assert "Gate against before (like hardware): 2 metrics of 1 cases, 1 worse." in text
+    (worse,) = (line for line in text.splitlines() if line.startswith("| worse |"))
+    assert "8.0 MiB | 9.0 MiB | 1.12 ×" in worse
+    assert "What stayed the same against before" in text
+    code, _, err = cli("report", before, bad, "--baseline", before, "--output", "both")
+    assert code == 2
+    assert "--baseline is of one run" in err

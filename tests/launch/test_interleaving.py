@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,10 @@ def test_the_same_version_twice_is_no_alarm(project: Path) -> None:
         (("--interleave", "good", "--fail-on", "speed > 3%"), "metric 'speed'"),
         (("--interleave", "good", "--resume", "out"), "omit --resume and --retry"),
         (("--fail-on", "peak_bytes > 3%"), "give --interleave REF, too"),
+        (
+            ("--interleave", "good"),
+            "so the same code would be compared with itself",
+        ),  # revbench's own, which lies elsewhere
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(
@@ -166,3 +171,39 @@ def test_paths_of_the_other_version(project: Path, monkeypatch: pytest.MonkeyPat
     assert not Path(other).exists()
     assert OtherTree().moved("anything") == "anything"
     assert OtherTree().current_folder() is None
+
+
+def test_what_the_other_version_has_not_is_named(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "newer.py").write_text(NETWORK)
+    monkeypatch.chdir(project)
+    code, _, err = cli("run", "newer:make", "--interleave", "good")
+    assert code == 2
+    assert "--interleave good: that version has no newer, so newer:make can't be compared with it" in err
+
+
+def test_code_that_is_installed_elsewhere_is_the_same_in_both(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a package is that was installed and not linked, though the repository has it, too."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copytree(project / "nets", site / "nets")
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("sys.path", [str(site), *sys.path])
+    code, _, err = cli("run", "nets.mine:make", "--interleave", "good")
+    assert code == 2
+    assert f"nets.mine:make is imported from {site / 'nets' / 'mine.py'}, which git has no other version of here" in err
+
+
+def test_the_gate_and_the_reports_stand_in_the_folders(project: Path) -> None:
+    (project / "nets" / "mine.py").write_text(NETWORK.replace("KEPT = 1", "KEPT = 16384"))
+    summary = project / "summary.md"
+    done = run_command(
+        *RUN, "--probe", "memory", "--interleave", "good", "--repeats", "1", "--output", "out", cwd=project,
+        module="revbench", GITHUB_STEP_SUMMARY=str(summary),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert json.loads((project / "out" / "gate.json").read_text())["failed"] is True
+    assert (project / "out" / "gate.md").read_text().startswith("### ❌ gate against out-baseline")
+    assert summary.read_text().startswith("### ❌")
+    assert "Against the baseline" in (project / "out" / "report.md").read_text()
+    assert "Against the baseline" not in (project / "out-baseline" / "report.md").read_text()

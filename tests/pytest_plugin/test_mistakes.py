@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -24,9 +25,21 @@ MISTAKES = [
     (["--benchmark-only"], "can't apply"),
     (["--collect-only", "--revbench-tier=huge"], "unknown tier"),
     (["--benchmark-timer=time.perf_counter"], "can't apply"),
+    (["--benchmark-compare-fail=mean:5%"], "give --benchmark-compare, too"),
+    (["--benchmark-compare-fail=mean:5%", "--benchmark-compare"], "would compare nothing: there is no run"),
+    (
+        ["--benchmark-compare-fail=mean:5%", "--benchmark-compare=0007"],
+        "would compare nothing: '0007' is none of the runs",
+    ),
+    (["--benchmark-compare-fail=mean:5%", "--benchmark-compare=a/b/c"], "isn't an existing file or acceptable glob"),
+    (["--benchmark-storage=http://host"], "Storage must be in form of"),
+    (["--benchmark-group-by=name,fun"], "unknown grouping 'fun'"),
+    (["--benchmark-json=nowhere/found.json"], "no such folder"),
     (["-n", "2"], "pytest-xdist"),
     (["-p", "no:benchmark"], "pytest-benchmark"),
 ]
+if find_spec("pygal") is None:  # pytest-benchmark's extra
+    MISTAKES.append((["--benchmark-histogram"], "pip install 'pytest-benchmark[histogram]'"))
 # All in one process, whose imports they share: exit code and what is said of each, in a folder of its own.
 EACH = """
 import contextlib, io, json, os, sys

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -57,8 +58,15 @@ def test_a_foreign_project_with_hostile_settings(tmp_path: Path) -> None:
     project = write(
         tmp_path / "project", {**HOSTILE, "pytest.ini": HOSTILE["pytest.ini"].replace("-p no_such_plugin_at_all ", "")}
     )
-    done = run_command("--benchmark", *ONE, "--revbench-output=out", cwd=project, PYTEST_ADDOPTS="-k nothing")
+    done = run_command(
+        "--benchmark", *ONE, "--revbench-output=out", "--junit-xml=out/junit.xml", cwd=project, PYTEST_ADDOPTS="-k nothing"
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    properties = {
+        p.get("name"): p.get("value") for p in ElementTree.parse(project / "out" / "junit.xml").iter("property")
+    }
+    said = "revnet-38,batch_size=1: parameters"
+    assert properties == {f"{said} status": "ok", f"{said} parameters": "464890"}
     assert measured(project / "out") == ["revnet-38,batch_size=1"]
     assert done.stdout.splitlines()[-1] == f"report: {Path('out') / 'report.html'}"
     assert (project / "out" / "report.html").is_file()
@@ -204,8 +212,11 @@ def test_mine(revbench):
     revbench.measure(Case(model="revnet-38", batch_size=2, image_size=8), "flops")
 """
     project = write(tmp_path, {"test_suite.py": suite})
-    done = run_command("--benchmark", "test_suite.py", "--revbench-output=out", cwd=project)
+    done = run_command("--benchmark", "test_suite.py", "--revbench-output=out", "--junit-xml=found.xml", cwd=project)
     assert done.returncode == 0, done.stdout
+    found = {p.get("name"): p.get("value") for p in ElementTree.parse(project / "found.xml").iter("property")}
+    assert found["revnet-38,batch_size=100000000000: time status"] == "oom"
+    assert float(found["revnet-38,batch_size=2,image_size=8: flops step_flops"] or 0) > 1e6
     assert "1 of 2 rows have no values: 1 oom" in done.stdout
     assert "Cases without figures" in (project / "out" / "report.html").read_text()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from revbench.report.document import Block, Figure, Report, Table
+from revbench.report.document import Block, Figure, Report, Section, Table
 from revbench.terminal import markdown
 
 
@@ -13,10 +13,17 @@ def render_markdown(report: Report) -> str:
         if part:
             lines += [f"## {markdown(part)}", ""]
         for section in sections:
-            lines += [f"{'###' if part else '##'} {markdown(section.title)}", ""]
-            for block in section.blocks:
-                lines += [*_block(block), ""]
+            lines += section_lines(section, level=3 if part else 2)
     return "\n".join(lines)
+
+
+def section_lines(section: Section, *, level: int) -> list[str]:
+    """Returns the lines of a section under a heading of this level."""
+    return [
+        f"{'#' * level} {markdown(section.title)}",
+        "",
+        *(line for b in section.blocks for line in (*_block(b), "")),
+    ]
 
 
 def _block(block: Block) -> list[str]:

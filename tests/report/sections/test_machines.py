@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def cells(report: Report, title: str, *columns: str) -> dict[tuple[str, str], li
 
 
 SLOW, FAST = "AMD EPYC, 2 cores, torch 2.6, AVX2", "AMD EPYC, 2 cores, torch 2.6, AVX512"
+FAST_ALONE = "AMD EPYC, 2 cores, torch 2.6, AVX512"
 GPU, LARGE = "H100 80GB, torch 2.6", "Intel Xeon, 2 cores, torch 2.6"
 
 
@@ -152,3 +154,40 @@ def test_names_are_set_by_the_command(folders: list[Path], tmp_path: Path, cli: 
 def test_a_run_twice_is_a_mistake(folders: list[Path]) -> None:
     with pytest.raises(UserError, match="given twice"):
         build_report([folders[0], folders[0] / ".." / folders[0].name])
+
+
+def test_the_same_in_the_terminal(folders: list[Path], cli: Cli) -> None:
+    code, out, err = cli("compare", "--hardware", *map(str, folders), "--relative-to", FAST)
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert f"RevNet-38, {GPU}" in out
+    assert "What the machines differ in" in out
+    assert f"Reference: {FAST}" in " ".join(out.split())
+    code, out, _ = cli("compare", "--hardware", *map(str, folders[:2]), "--name", f"old={folders[0]}", "--json")
+    found = {table["title"]: table for table in json.loads(out)}
+    assert {row[1] for row in found["Time of machines and strategies"]["rows"]} == {"old", FAST_ALONE}
+    code, out, _ = cli("compare", "--hardware", *map(str, folders[:2]), "--markdown")
+    assert out.startswith("## Machines side by side\n\n**Time of machines and strategies**")
+    assert "![" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--hardware", "--all"), "omit --fail-on and --all"),
+        (("--hardware", "--fail-on", "peak_bytes > 3%"), "omit --fail-on and --all"),
+        (("--relative-to", "A"), "give --hardware, too"), (("--hardware", "--relative-to", "A"), "unknown machine 'A'"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_the_command(folders: list[Path], cli: Cli, options: tuple[str, ...], words: str) -> None:
+    code, out, err = cli("compare", *map(str, folders[:2]), *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+def test_runs_of_one_machine_are_no_hardware_comparison(tmp_path: Path, cli: Cli) -> None:
+    environment = machine("00000000aaaa")
+    both = [run_on(tmp_path / "a", environment, 1.0), write_run(tmp_path / "b", environment=environment)]
+    code, _, err = cli("compare", "--hardware", *map(str, both))
+    assert code == 2
+    assert "holds no rows yet" in err
