@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,12 @@ import typer
 from revbench.case import Case
 from revbench.choices import ALL_STRATEGIES, STATUSES
 from revbench.cli import app
+from revbench.paper.catalogue import CATALOGUE
 from revbench.probes.reference import reference_of, summary_of
 from revbench.pytest_plugin.options import REFUSED
+from revbench.report.build import machines_side_by_side
+from revbench.report.render.markdown import section_lines
+from revbench.results.runs import read_run
 from revbench.runner.registry import OURS
 from tests.conftest import ROOT, run_command
 
@@ -160,3 +165,27 @@ def test_the_index_has_every_reference_run() -> None:
     runs = [folder.relative_to(reference).as_posix() for folder in reference.glob("*/*/") if folder.is_dir()]
     assert runs
     assert [run for run in runs if f"({run}/report.md)" not in index] == []
+
+
+def times_networks(folder: Path) -> bool:
+    rows = (row for row in read_run(folder).rows if row.ok and row.probe == "time")
+    return any(row.case.model in CATALOGUE and not row.case.memory_limit_bytes for row in rows)
+
+
+def test_the_page_of_machines_is_made_of_all_reference_runs_that_can_stand_side_by_side() -> None:
+    """By the command that the index gives; all runs in which networks of the catalogue were timed."""
+    reference = ROOT / "reports" / "reference"
+    (command,) = re.findall(
+        r"^revbench (compare --hardware .*?)--output docs$", (reference / "README.md").read_text(), re.M | re.S
+    )
+    words = shlex.split(command.replace("\\\n", " "))[2:]
+    names = [words[i + 1] for i, word in enumerate(words) if word == "--name"]
+    folders = [ROOT / word for word, before in zip(words, ["", *words], strict=False) if "--name" not in (word, before)]
+    timed = {folder for folder in reference.glob("*/*") if times_networks(folder)}
+    assert set(folders) == timed
+    given = {ROOT / path: name for name, _, path in (one.partition("=") for one in names)}
+    section = machines_side_by_side(folders, names=given)
+    page = (ROOT / "docs" / "machines.md").read_text()
+    assert page.startswith("\n".join(section_lines(section, level=1)))
+    for picture in re.findall(r"\]\((figures/[^)]+)\)", page):
+        assert (ROOT / "docs" / picture).is_file()

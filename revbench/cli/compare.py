@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,6 @@ from revbench.terminal import plain, say, say_json
 
 if TYPE_CHECKING:
     from revbench.compare import Comparison
-    from revbench.report import Table
 
 
 @app.command()
@@ -39,16 +37,27 @@ def compare(
     ] = False,
     name: Names = None,
     relative_to: RelativeTo = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="With --hardware: a folder for machines.md, the same as Markdown with its pictures."),
+    ] = None,
 ) -> None:
     """Compare runs with a baseline, case by case and metric by metric; fail if one got worse."""
     if hardware:
         if fail_on is not None or all_metrics:
             raise UserError("--hardware shows machines and fails nothing; omit --fail-on and --all")
+        from revbench.cli.side_by_side import show_machines, write_machines
+        from revbench.report.build import machines_side_by_side
+
         folders = [baseline, *runs]
-        _show_machines(folders, names_of_runs(name or (), folders), relative_to, as_markdown, as_json)
+        names = names_of_runs(name or (), folders)
+        section = machines_side_by_side(folders, names=names, relative_to=relative_to)
+        if output is not None:
+            write_machines(section, output, folders, names)
+        show_machines(section, as_markdown=as_markdown, as_json=as_json)
         return
-    if name or relative_to:
-        raise UserError("--name and --relative-to are of machines side by side; give --hardware, too")
+    if name or relative_to or output:
+        raise UserError("--name, --relative-to and --output are of machines side by side; give --hardware, too")
     from revbench.compare import compare_folders, comparison_markdown, thresholds_of, thresholds_of_project
 
     thresholds = thresholds_of(fail_on) if fail_on is not None else thresholds_of_project(Path.cwd())
@@ -65,59 +74,6 @@ def compare(
         raise UserError(f"{blind[0].run}: {blind[0].why_blind()}")
     if any(one.failed for one in found):
         raise typer.Exit(1)
-
-
-def _show_machines(
-    folders: Sequence[Path], names: Mapping[Path, str], relative_to: str | None, as_markdown: bool, as_json: bool
-) -> None:
-    """Print the tables of machines side by side; their pictures are in the report."""
-    import dataclasses
-
-    from revbench.report import Table
-    from revbench.report.build import machines_side_by_side
-    from revbench.report.render.markdown import section_lines
-
-    found = machines_side_by_side(folders, names=names, relative_to=relative_to)
-    tables = [block for block in found.blocks if isinstance(block, Table)]
-    if as_json:
-        say_json([
-            {"title": one.title, "columns": one.columns, "rows": one.rows, "notes": one.notes} for one in tables
-        ])  # fmt: skip
-    elif as_markdown:
-        typer.echo("\n".join(section_lines(dataclasses.replace(found, blocks=tables), level=2)))
-    else:
-        _print_tables(tables)
-
-
-def _print_tables(tables: Sequence[Table]) -> None:
-    """Print tables for a narrow terminal: what many lines have in common, network and machine, stands above them once."""
-    import itertools
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    console = Console(soft_wrap=False)
-    for one in tables:
-        console.print(Text(plain(one.title), style="bold"))
-        common = one.numeric_from - 1 if one.numeric_from < len(one.columns) else 0
-        for shared, rows in itertools.groupby(one.rows, key=lambda row: tuple(row[:common])):
-            if shared:
-                console.print(Text(plain(", ".join(shared))))
-            shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-            for i, column in enumerate(one.columns[common:], common):
-                number = i >= one.numeric_from
-                shown.add_column(
-                    plain(column), justify="right" if number else "left", overflow="fold",
-                    no_wrap=bool(common) and not number,
-                )  # fmt: skip
-            for row in rows:
-                shown.add_row(*(Text(plain(cell)) for cell in row[common:]))
-            console.print(shown)
-        for note in one.notes:
-            console.print(Text(plain(note), style="dim"))
-        console.print()
 
 
 def show_comparison(found: Comparison, *, all_metrics: bool = False, gated: bool = False) -> None:

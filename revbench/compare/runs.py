@@ -16,6 +16,7 @@ from revbench.compare.times import LEAST_LAUNCHES, Change, change_of, took_turns
 from revbench.errors import UserError
 from revbench.probes import Metric
 from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, MEMORY, TIME
+from revbench.results.journal import is_being_written
 from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from revbench.runner.registry import registry
@@ -36,7 +37,18 @@ def compare_folders(baseline: Path, current: Path, thresholds: Sequence[Threshol
     """
     if baseline.resolve() == current.resolve():
         raise UserError(f"{current} is compared with itself; give another run")
-    return compare_runs(read_run(baseline), read_run(current), thresholds)
+    return compare_runs(read_finished(baseline), read_finished(current), thresholds)
+
+
+def read_finished(folder: Path) -> Run:
+    """Read a run that can be compared: one that no process is writing to.
+
+    Raises:
+        UserError: one is; and what `revbench.results.runs.read_run` raises.
+    """
+    if is_being_written(folder):
+        raise UserError(f"a process is still writing to {folder}, so it can't be compared; wait for it to end")
+    return read_run(folder)
 
 
 def compare_runs(baseline: Run, current: Run, thresholds: Sequence[Threshold] = ()) -> Comparison:

@@ -17,6 +17,7 @@ from revbench.compare import (
     Comparison,
     Threshold,
     compare_runs,
+    read_finished,
     thresholds_of,
     thresholds_of_project,
     write_gate,
@@ -60,7 +61,7 @@ class BenchmarkSession:
         option = config.option
         before = [*config.getini("addopts"), *shlex.split(environ.get("PYTEST_ADDOPTS", ""))]
         arguments = [*map(str, before), *map(str, config.invocation_params.args)]
-        self._baseline = read_run(Path(option.revbench_baseline)) if option.revbench_baseline else None
+        self._baseline = read_finished(Path(option.revbench_baseline)) if option.revbench_baseline else None
         self._thresholds = _thresholds(config) if self._baseline is not None else []
         check_options(option, arguments)
         self.time_options = time_options(option, arguments)

@@ -31,7 +31,7 @@ def machines_side_by_side(
     found = machines.section(parts, beside)
     if found is None:
         raise UserError("these runs have nothing that can stand side by side; measure time or memory")
-    return found
+    return _number_figures([found])[0]
 
 
 def build_report(

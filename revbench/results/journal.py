@@ -217,6 +217,25 @@ class Journal:
             raise busy  # it ended meanwhile, and took its empty file with it
 
 
+def is_being_written(folder: Path) -> bool:
+    """Tells whether a process is writing to a run folder; no, where that can't be known."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock
+        return False
+    try:
+        descriptor = os.open(folder / ROWS, os.O_RDONLY | NO_FOLLOW | NO_WAIT)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    finally:
+        os.close(descriptor)  # and with it the lock
+    return False
+
+
 def series_stem(key: Key) -> str:
     """Returns what the files of a row are called, made of nothing but letters, digits and dashes."""
     case_id, probe, repeat, options = key

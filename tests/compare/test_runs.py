@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from revbench.case import Case
 from revbench.compare import Comparison, Finding, compare_folders, comparison_markdown, thresholds_of
 from revbench.compare.findings import CANT_TELL
+from revbench.results.journal import Journal
 from revbench.results.schema import Row
 from tests.conftest import Cli
 from tests.report.reports import memory
@@ -288,3 +290,14 @@ def test_the_report_has_the_comparison(tmp_path: Path, cli: Cli) -> None:
     code, _, err = cli("report", before, bad, "--baseline", before, "--output", "both")
     assert code == 2
     assert "--baseline is of one run" in err
+
+
+def test_a_run_that_is_being_written_is_not_compared(tmp_path: Path, cli: Cli) -> None:
+    for name in ("before", "now"):
+        write_run(tmp_path / name, memory_row(OURS))
+    with closing(Journal(tmp_path / "before", resume=True)):
+        for order in (("before", "now"), ("now", "before")):
+            code, _, err = cli("compare", *(str(tmp_path / name) for name in order))
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"a process is still writing to {tmp_path / 'before'}" in err
+    assert cli("compare", str(tmp_path / "before"), str(tmp_path / "now"))[0] == 0

@@ -11,7 +11,7 @@ from revbench.case import Case
 from revbench.case.labels import strategy_of
 from revbench.probes.declared import MEMORY, TIME
 from revbench.report.charts.canvas import canvas, colour_of, svg_of
-from revbench.report.charts.plotting import LogLocator, NullLocator, sns
+from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator, sns
 from revbench.report.document import Figure
 from revbench.report.parts import Part
 
@@ -47,14 +47,17 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
     said = []
     with canvas(10.2, 3.6 * rows + 0.4, min(len(panels), 2), rows=rows) as (figure, found_axes):
         axes = np.ravel(found_axes)
-        handles: dict[str, Any] = {}
+        shapes: dict[str, Any] = {}
+        colours: dict[str, Any] = {}
         for axis, (name, points) in zip(axes, panels, strict=False):
             for part, case, mebibytes, milliseconds in points:
-                label = f"{part.name}, {strategy_of(case)}"
-                handles[label] = axis.plot(
-                    mebibytes, milliseconds, markers[part.name], color=colour_of(case), markersize=8, linestyle="none"
-                )[0]
-                said.append(f"{name}, {label}: {mebibytes:,.0f} MiB, {milliseconds:.3g} ms")
+                marker, strategy = markers[part.name], strategy_of(case)
+                axis.plot(
+                    mebibytes, milliseconds, marker, color=colour_of(case), markersize=8, linestyle="none", alpha=0.85
+                )
+                shapes[part.name] = Line2D([], [], marker=marker, color="#555555", markersize=8, linestyle="none")
+                colours[strategy] = Line2D([], [], color=colour_of(case), linewidth=5)
+                said.append(f"{name}, {part.name}, {strategy}: {mebibytes:,.0f} MiB, {milliseconds:.3g} ms")
             axis.set(title=name, xlabel="peak memory of a step, MiB", ylabel="ms an image", xscale="log", yscale="log")
             for scale in (axis.xaxis, axis.yaxis):
                 scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -62,7 +65,8 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
                 scale.set_minor_locator(NullLocator())
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8)
+        legend = {**shapes, **colours}
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=4, fontsize=8)
         svg = svg_of(figure)
     note = "Both scales are logarithmic; down and to the left is better. The shape is the machine, the colour the strategy."
     return Figure("Time against memory on each machine", "machines", svg, f"{'; '.join(said)}.", (note,))

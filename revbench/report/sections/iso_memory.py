@@ -11,7 +11,7 @@ from revbench.prediction.declared import FIT
 from revbench.probes.declared import TIME
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
-from revbench.report.table import Column, lay_out, value_cell, value_column, with_interval, words
+from revbench.report.table import Column, lay_out, value_cell, value_column, why_unstable, with_interval, words
 from revbench.units import human_bytes
 
 _STEP = TIME["step_seconds"]
@@ -52,7 +52,11 @@ def limit_table(evidence: Evidence) -> Table | None:
         Column("Images a second", speed),
         Column("to stored", to_stored),
     ]
-    return lay_out("Images per second within the same memory", columns, groups.values(), [_note(evidence, cases)])
+    unstable = why_unstable(
+        (f"{title_of(case.model)} {strategy_of(case)}", _speed_ratio(evidence, case, case.stored())) for case in cases
+    )
+    notes = [_note(evidence, cases), *unstable]
+    return lay_out("Images per second within the same memory", columns, groups.values(), notes)
 
 
 def _note(evidence: Evidence, cases: list[Case]) -> str:

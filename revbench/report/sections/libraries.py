@@ -12,7 +12,7 @@ from revbench.report.charts.plane import chain_plane
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections.operations import operations_ratio, uncounted_note
-from revbench.report.table import Column, lay_out, times, value_cell, with_interval, words
+from revbench.report.table import Column, lay_out, times, value_cell, why_unstable, with_interval, words
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -67,4 +67,9 @@ def _notes(evidence: Evidence, groups: dict[Case, list[Case]]) -> list[str]:
         " kernel takes and gives back inside one operation; compiled code shows there only.",
         f"Time: steps of all ways in turn in one process; ratios {of}, with an interval of 95 %. torch_…: PyTorch's own ways.",
         *uncounted_note(evidence, cases),
+        *why_unstable(
+            (f"{kind_of(case)} {way_of(case)}", evidence.time_ratio(case, stored))
+            for stored, group in groups.items()
+            for case in group
+        ),
     ]

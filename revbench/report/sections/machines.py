@@ -72,10 +72,15 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
         step = part.evidence.value(case, _STEP)
         return case.batch_size / step.median if step is not None and step.median else None
 
+    parts = {id(part): part for lines in groups.values() for part, _ in lines}
+    alike = [part for part in parts.values() if part is relative_to or not unlike(part.traits, relative_to.traits)]
+    alike.sort(key=lambda part: part is not relative_to)
+
     def beside(line: Line) -> str:
-        case = line[1]
-        same = [c for c in relative_to.evidence.cases(TIME) if _anywhere(c) == _anywhere(case)]
-        ours, theirs = speed(line), speed((relative_to, same[0])) if same else None
+        case = _anywhere(line[1])
+        same = ((part, c) for part in alike for c in part.evidence.cases(TIME) if _anywhere(c) == case)
+        there = next(same, None)
+        ours, theirs = speed(line), speed(there) if there is not None else None
         return times(ours / theirs) if ours and theirs else MISSING
 
     def cost(line: Line) -> str:
@@ -91,7 +96,8 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
         Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),
     ]
     notes = [
-        f"Reference: {relative_to.name}; images a second of the same case, with the same batch; a dash where it has none."
+        f"Reference: {relative_to.name}, or another run on a like machine; images a second of the same case, with the same batch;"
+        " a dash where it has none."
         " Time to stored: with an interval of 95 %; † unstable, see the machine's own part.",
     ]
     return _table("Time of machines and strategies", groups, columns, notes, needs=(TIME, ENERGY))

@@ -10,7 +10,7 @@ from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections.operations import operations_cell, operations_ratio, uncounted_note
 from revbench.report.sections.step_tables import has_its_own_table, strategy_table
-from revbench.report.table import Column, lay_out, times, value_cell, value_column, with_interval, words
+from revbench.report.table import Column, lay_out, times, value_cell, value_column, why_unstable, with_interval, words
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -76,13 +76,9 @@ def _launches(evidence: Evidence, timed: list[Case]) -> str:
 
 
 def _unstable(evidence: Evidence, timed: list[Case]) -> list[str]:
-    """Says of each ratio that bears no sentence why."""
-    found: dict[str, list[str]] = {}
-    for case in timed:
-        ratio = evidence.time_ratio(case, case.stored())
-        if ratio is not None and ratio.unstable:
-            found.setdefault(ratio.unstable, []).append(f"{title_of(case.model)} {strategy_of(case)}")
-    return [f"Unstable: {', '.join(names)}: {why}." for why, names in found.items()]
+    return why_unstable(
+        (f"{title_of(case.model)} {strategy_of(case)}", evidence.time_ratio(case, case.stored())) for case in timed
+    )
 
 
 def energy_table(evidence: Evidence) -> Table | None:

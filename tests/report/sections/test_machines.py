@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_run_twice_is_a_mistake(folders: list[Path]) -> None:
         build_report([folders[0], folders[0] / ".." / folders[0].name])
 
 
-def test_the_same_in_the_terminal(folders: list[Path], cli: Cli) -> None:
+def test_the_same_in_the_terminal(folders: list[Path], tmp_path: Path, cli: Cli) -> None:
     code, out, err = cli("compare", "--hardware", *map(str, folders), "--relative-to", FAST)
     assert (code, err) == (0, "")
     assert all(len(line) <= 80 for line in out.splitlines())
@@ -169,6 +170,12 @@ def test_the_same_in_the_terminal(folders: list[Path], cli: Cli) -> None:
     code, out, _ = cli("compare", "--hardware", *map(str, folders[:2]), "--markdown")
     assert out.startswith("## Machines side by side\n\n**Time of machines and strategies**")
     assert "![" not in out
+    assert cli("compare", "--hardware", *map(str, folders), "--output", str(tmp_path / "page"))[0] == 0
+    page = (tmp_path / "page" / "machines.md").read_text()
+    assert page.startswith("# Machines side by side\n")
+    pictures = re.findall(r"!\[[^]]+\]\((figures/[\w-]+\.svg)\)", page)
+    assert len(pictures) == 2
+    assert all((tmp_path / "page" / picture).is_file() for picture in pictures)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +183,8 @@ def test_the_same_in_the_terminal(folders: list[Path], cli: Cli) -> None:
     [
         (("--hardware", "--all"), "omit --fail-on and --all"),
         (("--hardware", "--fail-on", "peak_bytes > 3%"), "omit --fail-on and --all"),
-        (("--relative-to", "A"), "give --hardware, too"), (("--hardware", "--relative-to", "A"), "unknown machine 'A'"),
+        (("--relative-to", "A"), "give --hardware, too"),
+        (("--output", "A"), "give --hardware, too"), (("--hardware", "--relative-to", "A"), "unknown machine 'A'"),
     ],
 )  # fmt: skip
 def test_mistakes_of_the_command(folders: list[Path], cli: Cli, options: tuple[str, ...], words: str) -> None:
