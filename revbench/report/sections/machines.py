@@ -96,8 +96,8 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
         Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),
     ]
     notes = [
-        f"Reference: {relative_to.name}, or another run on a like machine; images a second of the same case, with the same batch;"
-        " a dash where it has none."
+        f"Reference: {relative_to.name}; images a second of the same case, with the same batch, also in another run on a like"
+        " machine; a dash where there is none."
         " Time to stored: with an interval of 95 %; † unstable, see the machine's own part.",
     ]
     return _table("Time of machines and strategies", groups, columns, notes, needs=(TIME, ENERGY))
