@@ -189,3 +189,18 @@ def test_the_page_of_machines_is_made_of_all_reference_runs_that_can_stand_side_
     assert page.startswith("\n".join(section_lines(section, level=1)))
     for picture in re.findall(r"\]\((figures/[^)]+)\)", page):
         assert (ROOT / "docs" / picture).is_file()
+
+
+def test_the_headlines_of_the_index_are_those_of_the_runs() -> None:
+    reference = ROOT / "reports" / "reference"
+    lines = re.findall(
+        r"^\| \[[^]]+\]\((.+?/report\.md)\) \|[^|]+\|([^|]+)\|", (reference / "README.md").read_text(), re.M
+    )
+    assert len(lines) == len(list(reference.glob("*/*")))
+    for link, headline in lines:
+        report = (reference / link).read_text()
+        numbers = re.findall(r"\d+\.\d+(?:e-\d+)?", headline)
+        assert numbers
+        assert [
+            number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", report)
+        ] == [], link
