@@ -46,5 +46,5 @@ def _finite(value: Any) -> Any:
 
 def markdown(text: str) -> str:
     """Returns plain text as Markdown: nothing in it is markup, HTML, a mention or the end of a cell."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
+    escaped = html.escape(plain(text), quote=False)
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escaped).replace("@", "@\u200b")

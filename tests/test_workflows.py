@@ -149,7 +149,7 @@ def job(project: Path, bin_folder: Path, event: str) -> Job:
     said = project.parent / f"summary-{len(list(project.parent.iterdir()))}.md"
     environment = {
         **kept, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(said),
-        "GITHUB_BASE_REF": "main", "PYTEST_ADDOPTS": "-p no:hypothesispytest",
+        "GITHUB_BASE_REF": "main", "GITHUB_EVENT_NAME": event, "PYTEST_ADDOPTS": "-p no:hypothesispytest",
         # What pip would fetch is here: the wheel of revbench by its name, all else in the other environment.
         "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(bin_folder.parent.parent / "index"), "PIP_NO_DEPS": "1",
         "PIP_IGNORE_INSTALLED": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1",
@@ -172,12 +172,13 @@ def test_pull_requests_are_held_against_the_last_push(project: Path, bin_folder:
     assert (pushed.cache / "rows.jsonl").is_file()
     where = subprocess.run(
         [str(bin_folder / "python"), "-c", "import revbench; print(revbench.__file__)"],
-        cwd=project, capture_output=True, text=True, check=True,
+        env=pushed.environment, cwd=project, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(bin_folder.parent)), "revbench was not installed by its name"
     begin_anew(project)
     unchanged = job(project, bin_folder, "pull_request")
     assert unchanged.run("guard.yml", FEWER) == 0, unchanged.said
+    assert "No baseline" not in unchanged.summary
     assert "### ✅ gate against baseline" in unchanged.summary
     begin_anew(project)
     (project / "mypackage" / "models.py").write_text(NETWORK.replace("KEPT = 1", "KEPT = 16384"))
@@ -186,6 +187,14 @@ def test_pull_requests_are_held_against_the_last_push(project: Path, bin_folder:
     assert "### ❌ gate against baseline" in worse.summary
     assert "| **worse** |" in worse.summary
     assert (worse.cache / "rows.jsonl").read_text() == (pushed.cache / "rows.jsonl").read_text(), "the baseline stays"
+
+
+def test_a_pull_request_without_a_baseline_says_so(project: Path, bin_folder: Path) -> None:
+    alone = job(project, bin_folder, "pull_request")
+    assert alone.run("guard.yml", FEWER, ("--benchmark bench_mine.py", "--benchmark -k flops bench_mine.py")) == 0, (
+        alone.said
+    )
+    assert "No baseline is kept, so nothing was gated." in alone.summary
 
 
 ONLY_MEMORY = ("--probe time --probe memory", "--repeats 1 --probe memory")

@@ -63,5 +63,5 @@ def _name_of_run(given: str, folders: Sequence[Path]) -> tuple[Path, str]:
         raise UserError(f"--name {given}: give NAME=RUN, as A100=reports/a100")
     found = next((folder for folder in folders if folder.resolve() == Path(path).resolve()), None)
     if found is None:
-        raise UserError(f"--name {given}: {path} is none of the runs of this report")
+        raise UserError(f"--name {given}: {path} is none of the runs that are given")
     return found, name

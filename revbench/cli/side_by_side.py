@@ -29,9 +29,10 @@ def write_machines(found: Section, output: Path, folders: Sequence[Path], names:
     lines = section_lines(found, level=1)
     lines += ["## The runs", ""]
     for folder in folders:
-        link = quote(os.path.relpath(folder / "report.md", output).replace(os.sep, "/"))
-        name = names.get(folder)
-        lines.append(f"- {f'{markdown(name)}: ' if name else ''}[{markdown(folder.as_posix())}]({link})")
+        shown = markdown(folder.as_posix())
+        if (folder / "report.md").is_file():
+            shown = f"[{shown}]({quote(os.path.relpath(folder / 'report.md', output).replace(os.sep, '/'))})"
+        lines.append(f"- {f'{markdown(names[folder])}: ' if folder in names else ''}{shown}")
     write_atomically(output / "machines.md", "\n".join([*lines, ""]))
 
 

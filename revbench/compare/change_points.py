@@ -16,10 +16,11 @@ from scipy import ndimage, stats
 from revbench.compare.growth import rank_sum
 
 LEAST_RUNS = 3  # of a level
-LEAST_FOR_NOISE = 8  # runs: fewer say too little of how the metric scatters
+LEAST_FOR_NOISE = 13  # runs: of fewer, no level is apart from another by more than chance
 _SMOOTHED_OVER = 5  # runs
 _PENALTY = 4.0  # of a further level, in squared deviations and per logarithm of the number of runs
 _SIGNIFICANCE = 1e-4  # of the levels beside a change, by rank
+_RAREST = 2e-3  # what complete separation must be, where so few runs can't be rarer than `_SIGNIFICANCE`
 
 Array = NDArray[np.float64]
 
@@ -59,9 +60,7 @@ def levels_of_noisy(values: Sequence[float], least_change: float) -> list[int]:
     if len(values) < LEAST_FOR_NOISE or min(values) <= 0:
         return []
     logs: Array = np.log(np.asarray(values, dtype=np.float64))
-    spread = _deviation(logs)
-    if spread == 0.0:
-        return []
+    spread = max(_deviation(logs), math.log1p(least_change) / 4)  # what mostly repeats has none
     smooth = ndimage.median_filter(logs, size=_SMOOTHED_OVER, mode="nearest") / spread
     search = ruptures.KernelCPD(kernel="linear", min_size=LEAST_RUNS).fit(smooth.reshape(-1, 1))
     ends = search.predict(pen=_PENALTY * math.log(len(logs)))[:-1]
@@ -69,11 +68,8 @@ def levels_of_noisy(values: Sequence[float], least_change: float) -> list[int]:
 
 
 def _deviation(logs: Array) -> float:
-    """Returns the deviation of the noise, which no step of the level makes larger; of values that are mostly the same, that of
-    all differences."""
-    differences = np.diff(logs)
-    spread = float(stats.median_abs_deviation(differences, scale="normal"))
-    return (spread or float(differences.std())) / math.sqrt(2)
+    """Returns the deviation of the noise, which no step of the level makes larger."""
+    return float(stats.median_abs_deviation(np.diff(logs), scale="normal")) / math.sqrt(2)
 
 
 def _kept(logs: Array, starts: Sequence[int], least: float) -> list[int]:
@@ -92,8 +88,8 @@ def _kept(logs: Array, starts: Sequence[int], least: float) -> list[int]:
 
 def _certainty(before: Array, after: Array, least: float) -> float:
     """Returns a number that is at most 1 for a change that is told: the smaller, the more certain."""
-    if abs(float(np.median(after) - np.median(before))) <= least:
-        return math.inf
     rarest = 2 / math.comb(len(before) + len(after), len(before))  # what complete separation comes to
+    if rarest > _RAREST or abs(float(np.median(after) - np.median(before))) <= least:
+        return math.inf
     p = 2 * min(rank_sum(before, after), rank_sum(after, before))
     return p / max(_SIGNIFICANCE, rarest)

@@ -12,12 +12,12 @@ from typing import Any
 from revbench.case import Case
 from revbench.case.labels import full_title
 from revbench.compare.change_points import LEAST_FOR_NOISE, levels_of_exact, levels_of_noisy
-from revbench.compare.runs import GPU_TOLERANCE, TIME_CHANGE
+from revbench.compare.runs import GPU_TOLERANCE, TIME_CHANGE, read_finished
 from revbench.errors import UserError, unknown
 from revbench.probes import Metric
 from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, MEMORY, TIME
-from revbench.results.machines import Traits, hardware_of, names_of, traits_of, unlike
-from revbench.results.runs import ROWS, Run, read_run
+from revbench.results.machines import Traits, hardware_of, names_of, number_of_alike, traits_of, unlike
+from revbench.results.runs import ROWS, Run
 from revbench.results.schema import standing
 from revbench.runner.registry import registry
 
@@ -102,8 +102,10 @@ class History:
 
     @property
     def can_tell(self) -> bool:
-        """Whether there are runs enough to tell a change from noise."""
-        return self.metric.kind in ("count", "bytes") or len(self.points) >= LEAST_FOR_NOISE
+        """Whether a change can be told from noise: there are runs enough, and no logarithm is missing."""
+        if self.metric.kind in ("count", "bytes"):
+            return True
+        return len(self.points) >= LEAST_FOR_NOISE and min(point.value for point in self.points) > 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns all of it as plain values."""
@@ -136,13 +138,19 @@ class Histories:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of machine: its hardware, and one environment and device to name it by."""
+@dataclass
+class _Kinds:
+    """The kinds of machines that there are: their hardware, and of each one environment and device to name it by."""
 
-    hardware: Traits
-    environment: Mapping[str, Any]
-    device: str
+    hardware: list[Traits] = field(default_factory=list)
+    examples: list[tuple[Mapping[str, Any], list[str]]] = field(default_factory=list)
+
+    def number_of(self, traits: Traits, environment: Mapping[str, Any], device: str) -> int:
+        """Returns the number of a machine's kind; a new one is added."""
+        number = number_of_alike(self.hardware, hardware_of(traits))
+        if number == len(self.examples):
+            self.examples.append((environment, [device]))
+        return number
 
 
 def histories_of(folder: Path, *, metrics: Sequence[str] = (), pattern: str = "*") -> Histories:
@@ -160,7 +168,7 @@ def histories_of(folder: Path, *, metrics: Sequence[str] = (), pattern: str = "*
         UserError: no run there, no metric of such a name, or nothing measured of what was asked for.
     """
     asked = [_metric_named(name) for name in metrics] or list(BY_DEFAULT)
-    kinds: list[_Kind] = []
+    kinds = _Kinds()
     software: dict[tuple[int, str], Traits] = {}  # by kind of machine and run
     found: dict[tuple[int, Case, Metric], list[Point]] = {}
     notes: list[str] = []
@@ -168,7 +176,7 @@ def histories_of(folder: Path, *, metrics: Sequence[str] = (), pattern: str = "*
     for path in _run_folders(folder):
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         try:
-            run = read_run(path)
+            run = read_finished(path)
         except UserError as error:
             notes.append(f"passed over: {error}")
             continue
@@ -184,9 +192,8 @@ def histories_of(folder: Path, *, metrics: Sequence[str] = (), pattern: str = "*
             f"none of the {runs} runs in {folder} has {', '.join(metric.name for metric in asked)} of {pattern!r}; look at"
             " --metric and --case"
         )
-    names = names_of(
-        [(kind.environment, [kind.device]) for kind in kinds], [str(i) for i in range(1, len(kinds) + 1)], software=False
-    )  # fmt: skip
+    numbers = [str(i) for i in range(1, len(kinds.examples) + 1)]
+    names = names_of(kinds.examples, numbers, software=False)
     histories = []
     for (kind, case, metric), points in found.items():
         points.sort(key=lambda point: (point.started, point.run))
@@ -222,7 +229,7 @@ def _run_folders(folder: Path, deep: int = _MOST_DEEP) -> Iterator[Path]:
 
 
 def _points(
-    run: Run, name: str, asked: Sequence[Metric], pattern: str, kinds: list[_Kind]
+    run: Run, name: str, asked: Sequence[Metric], pattern: str, kinds: _Kinds
 ) -> Iterator[tuple[int, Traits, Case, Metric, Point]]:
     """Returns what one run says: kind of machine, its traits, case, metric and point. New kinds of machines are added."""
     values: dict[tuple[int, Case, Metric], list[float]] = {}
@@ -241,7 +248,7 @@ def _points(
             if environment is None:
                 continue
             traits = traits_of(environment, [row.case.device])
-            of_environment[key] = _kind_of(traits, environment, row.case.device, kinds), traits
+            of_environment[key] = kinds.number_of(traits, environment, row.case.device), traits
         kind, traits = of_environment[key]
         traits_by_kind[kind] = {**traits, "revbench": str(run.environments[row.environment_id]["packages"]["revbench"])}
         for metric in of_probe[row.probe]:
@@ -252,25 +259,17 @@ def _points(
         yield kind, traits_by_kind[kind], case, metric, point
 
 
-def _kind_of(traits: Traits, environment: Mapping[str, Any], device: str, kinds: list[_Kind]) -> int:
-    hardware = hardware_of(traits)
-    for i, kind in enumerate(kinds):
-        if not unlike(kind.hardware, hardware):
-            return i
-    kinds.append(_Kind(hardware, environment, device))
-    return len(kinds) - 1
-
-
 def _changes(
     case: Case, metric: Metric, points: Sequence[Point], software: Mapping[str, Traits]
 ) -> Iterator[ChangePoint]:
     values = [point.value for point in points]
-    if metric.kind in ("count", "bytes"):
-        starts = levels_of_exact(values, GPU_TOLERANCE if case.on_gpu else 0.0)
-    else:
-        starts = levels_of_noisy(values, TIME_CHANGE)
+    exact = metric.kind in ("count", "bytes")
+    tolerance = GPU_TOLERANCE if case.on_gpu else 0.0
+    starts = levels_of_exact(values, tolerance) if exact else levels_of_noisy(values, TIME_CHANGE)
     for start, first, end in zip(starts, [0, *starts], [*starts[1:], len(values)], strict=False):
         before, after = statistics.median(values[first:start]), statistics.median(values[start:end])
+        if exact and abs(after - before) <= tolerance * abs(before):
+            continue  # one run was off, and its level as a whole is not
         better = {"lower": after < before, "higher": after > before}.get(metric.better or "")
         outcome = "other" if better is None else "better" if better else "worse"
         beside = unlike(software[points[start - 1].run], software[points[start].run])

@@ -96,11 +96,15 @@ def measure_side_by_side(
                 for row in _launch(here, there, cases, probe_of(name), repeat, ours, theirs):
                     show(row)
         found = compare_runs(beside.run, journal.run, thresholds or thresholds_of(_default(asked)))
-        for folder, of_it in ((journal.folder, found), (beside.folder, None)):
-            for line in write_report([folder], folder, comparison=of_it).notes:
-                note(line)
         if (problem := write_gate(found, journal.folder)) is not None:
             note(problem)
+        for folder, of_it in ((journal.folder, found), (beside.folder, None)):
+            try:
+                notes = write_report([folder], folder, comparison=of_it).notes
+            except (UserError, ImportError) as error:  # what was found is worth more than how it is shown
+                notes = [f"no report of {folder}: {error}"]
+            for line in notes:
+                note(line)
         return SideBySide(journal.folder, beside.folder, commit, found)
 
 

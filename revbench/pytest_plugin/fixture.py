@@ -61,10 +61,11 @@ def _mistakes_fail() -> Iterator[None]:
 def _properties(row: Row) -> Iterator[tuple[str, object]]:
     """Returns what ``--junit-xml`` says of a row, under the names that `revbench export` gives the same numbers."""
     said = f"{row.case.id}: {row.probe}"
-    yield f"{said} status", row.status
+    launch = f", launch {row.repeat}" if row.repeat > 1 else ""
+    yield f"{said} status{launch}", row.status
     for name, value in row.metrics.items():
         if row.number(name) is not None:
-            yield f"{said} {name}", value
+            yield f"{said} {name}{launch}", value
 
 
 class Measurer:

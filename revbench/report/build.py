@@ -12,6 +12,7 @@ from revbench.errors import UserError
 from revbench.report.document import Block, Figure, Report, Section
 from revbench.report.parts import Part, part_named, parts_of
 from revbench.report.sections import against_baseline, all_sections, machines
+from revbench.results.machines import unlike
 from revbench.runner.environment import summarise
 from revbench.runner.registry import OURS, registry
 
@@ -26,7 +27,7 @@ def machines_side_by_side(
     """
     parts = parts_of(folders, names or {})
     beside = part_named(parts, relative_to)
-    if len(parts) == 1:
+    if not any(unlike(part.traits, beside.traits) for part in parts):
         raise UserError(f"all runs are of one machine, {parts[0].name}; give those of several")
     found = machines.section(parts, beside)
     if found is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revbench.case import Case
-from revbench.results.machines import Traits, names_of, traits_of, unlike
+from revbench.results.machines import Traits, names_of, number_of_alike, traits_of
 from revbench.results.runs import Run, read_run
 
 if TYPE_CHECKING:
@@ -61,22 +61,21 @@ def _machines(runs: Sequence[Run]) -> dict[str, list[Any]]:
         for run in runs
         for row in run.rows
     ]
-    kinds: list[tuple[dict[str, Any], str, str, Traits]] = []
+    traits: list[Traits] = []
+    kinds: list[tuple[dict[str, Any], str, str]] = []
     found: dict[tuple[int, str], int] = {}
     for environment, device, folder in where:
         if environment is None or (id(environment), device) in found:
             continue
-        traits = traits_of(environment, [device])
-        alike = next((i for i, kind in enumerate(kinds) if not unlike(kind[3], traits)), None)
-        if alike is None:
-            alike = len(kinds)
-            kinds.append((environment, device, folder, traits))
-        found[id(environment), device] = alike
+        number = number_of_alike(traits, traits_of(environment, [device]))
+        if number == len(kinds):
+            kinds.append((environment, device, folder))
+        found[id(environment), device] = number
     names = names_of([(kind[0], [kind[1]]) for kind in kinds], [kind[2] for kind in kinds])
     known = [None if e is None else found[id(e), device] for e, device, _ in where]
 
     def trait(name: str) -> list[str | None]:
-        return [None if i is None else kinds[i][3].get(name) for i in known]
+        return [None if i is None else traits[i].get(name) for i in known]
 
     return {
         "machine": [None if i is None else names[i] for i in known],

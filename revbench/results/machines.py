@@ -63,6 +63,20 @@ def hardware_of(traits: Traits) -> Traits:
     return {name: value for name, value in traits.items() if name in _HARDWARE}
 
 
+def number_of_alike(known: list[Traits], traits: Traits) -> int:
+    """Returns which of some machines is like another one, which is added if none is.
+
+    What one of them does not tell, as an older run, is learned from the other: so a machine that tells little is like the first
+    that may be it, and makes no two others alike.
+    """
+    for i, other in enumerate(known):
+        if not unlike(other, traits):
+            known[i] = {**traits, **other}
+            return i
+    known.append(traits)
+    return len(known) - 1
+
+
 def environments_alike(run: Run) -> list[list[str]]:
     """Returns the ids of the environments of a run's rows, those of like machines together: two GPUs of one kind, say.
 
@@ -76,15 +90,14 @@ def environments_alike(run: Run) -> list[list[str]]:
                 f"{run.folder}: a row names an environment {row.environment_id!r} that the file does not describe"
             )
         devices.setdefault(row.environment_id, set()).add(row.case.device)
-    groups: list[tuple[Traits, list[str]]] = []
+    kinds: list[Traits] = []
+    groups: list[list[str]] = []
     for key, used in devices.items():
-        traits = traits_of(run.environments[key], used)
-        alike = next((ids for others, ids in groups if not unlike(others, traits)), None)
-        if alike is None:
-            groups.append((traits, [key]))
-        else:
-            alike.append(key)
-    return [ids for _, ids in groups]
+        number = number_of_alike(kinds, traits_of(run.environments[key], used))
+        if number == len(groups):
+            groups.append([])
+        groups[number].append(key)
+    return groups
 
 
 def processor_of(environment: Environment, device: str) -> str:

@@ -40,7 +40,7 @@ NOISES = [recorded, normal, with_outliers, tails]
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("runs", [20, 100, 400])
+@pytest.mark.parametrize("runs", [13, 16, 20, 100, 400])
 def test_noise_changes_nothing(noise: Noise, runs: int) -> None:
     generator = np.random.default_rng(runs)
     alarms = sum(bool(levels_of_noisy(list(np.exp(noise(generator, runs))), LEAST)) for _ in range(100))
@@ -98,6 +98,12 @@ def test_what_can_tell_nothing(values: list[float]) -> None:
 def test_two_levels_without_noise() -> None:
     """More than half of the differences are 0, so their median says nothing."""
     assert levels_of_noisy([1.0] * 20 + [1.5] * 20, LEAST) == [20]
+
+
+@pytest.mark.parametrize("step", [1.03, 1.1, 1.3])
+def test_an_outlier_hides_no_step_of_what_mostly_repeats(step: float) -> None:
+    assert levels_of_noisy([1.0] * 10 + [10.0] + [1.0] * 20 + [step] * 30, LEAST) == [31]
+    assert levels_of_noisy([1.0] * 30 + [10.0] * 30 + [10.0 * step] * 30, LEAST) == [30, 60]
 
 
 def test_every_difference_of_a_metric_that_does_not_scatter_is_a_change() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,9 +17,11 @@ from revbench.case import Case
 from revbench.compare.history import Histories, histories_of
 from revbench.errors import UserError
 from revbench.report.charts.history import history_picture
+from revbench.results.frames import load_runs
+from revbench.results.journal import Journal
 from tests.conftest import Cli
 from tests.report.reports import timed_row
-from tests.results.rows import ENVIRONMENT, make_row, write_run
+from tests.results.rows import ACCELERATOR, ENVIRONMENT, make_row, write_run
 
 CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=16)
 STORED = CASE.stored()
@@ -152,3 +155,48 @@ def test_a_picture_of_one_run_and_of_a_level_of_zero(tmp_path: Path) -> None:
 def test_no_folder_is_an_error_of_the_function(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         histories_of(tmp_path)
+
+
+def test_a_run_that_tells_little_of_its_machine_makes_no_others_alike(tmp_path: Path) -> None:
+    """It is of the first machine that it may be; it was a link between all of them."""
+    for day, revision in enumerate(("", "one", "two", "one")):
+        of = environment()
+        of["cpu"] |= {"revision": revision} if revision else {}
+        a_run(tmp_path / f"{day}", day, 0.1, 1000 * (revision == "two") + 1000, of)
+    found = histories_of(tmp_path, metrics=["peak_bytes"]).found
+    assert sorted([point.run for point in one.points] for one in found) == [["0", "1", "3"], ["2"]]
+    assert not any(one.changes for one in found)
+    assert set(load_runs(tmp_path / "0", tmp_path / "1", tmp_path / "2").groupby("machine").size()) == {4, 8}
+
+
+def test_what_is_the_same_but_for_one_run_is_no_change(tmp_path: Path) -> None:
+    case = CASE.replace(device="cuda")
+    of = environment()
+    of["accelerators"] = [ACCELERATOR]
+    for day, peak in enumerate((1000, 1005, 1005, 1006, 1005, 1005)):
+        started = f"2026-01-0{day + 1}T00:00:00+00:00"
+        row = make_row(case=case, probe="memory", metrics={"peak_bytes": peak}, samples={}, started=started)
+        write_run(tmp_path / f"{day}", row, environment=of)
+    assert [one.changes for one in histories_of(tmp_path).found] == [[]]
+
+
+def test_a_value_without_a_logarithm_can_tell_nothing(tmp_path: Path) -> None:
+    for day in range(20):
+        a_run(tmp_path / f"{day}", day, 0.0 if day == 0 else 0.1, 1000)
+    assert [one.can_tell for one in histories_of(tmp_path, metrics=["step_seconds"]).found] == [False]
+
+
+def test_a_run_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", 1, 0.1, 1000)
+    a_run(tmp_path / "b", 2, 0.1, 1000)
+    with closing(Journal(tmp_path / "b", resume=True)):
+        found = histories_of(tmp_path)
+    assert found.runs == 1
+    assert "still writing" in found.notes[0]
+
+
+def test_a_name_with_dollars_is_a_name(tmp_path: Path) -> None:
+    of = environment()
+    of["cpu"] |= {"model": r"EPYC $\frac$ x"}
+    a_run(tmp_path / "a", 1, 0.1, 1000, of)
+    ElementTree.fromstring(history_picture(histories_of(tmp_path).found))

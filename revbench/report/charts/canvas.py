@@ -25,6 +25,7 @@ _STYLE: Any = {
     "svg.fonttype": "path", "svg.hashsalt": "revbench", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "legend.frameon": False,
     "font.family": "DejaVu Sans", "axes.axisbelow": True,
+    "text.parse_math": False,  # a stranger's name may hold a dollar
 }  # fmt: skip
 
 Array = npt.NDArray[np.float64]

@@ -238,4 +238,4 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
 
 
 def _label(name: str) -> str:
-    return name.rpartition(".")[2][:12].replace("$", r"\$")
+    return name.rpartition(".")[2][:12]

@@ -127,7 +127,7 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
             edge += width
         axis.set(xlim=(0, edge), ylim=(0, highest / factor * 1.12), xticks=[])
         name = strategy_of(panel.case).replace(", ", ",\n")
-        model = title_of(panel.case.model).replace("$", r"\$")
+        model = title_of(panel.case.model)
         axis.set_title(f"{model}\n{name}" if several else name, pad=14, fontsize=9.5)
         axis.grid(axis="x", visible=False)
     all_axes[0].set_ylabel(f"live tensors, {unit}")

@@ -60,7 +60,7 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         if angles:
             _draw_angles(axes[0], angles)
         for case, columns in members:
-            label = f"{title_of(case.model)} {case.strategy}".replace("$", r"\$")
+            label = f"{title_of(case.model)} {case.strategy}"
             steps, colour = _column(columns, "step"), _colour(case)
             left.plot(steps, running_means(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
             right.plot(steps, running_means(_column(columns, "error"), window) * 100, ":", color=colour, linewidth=1.3)
