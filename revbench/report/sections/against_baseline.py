@@ -19,8 +19,8 @@ def section(found: Comparison) -> Section:
         blocks.append(Paragraph(f"Unlike machines: {differing}."))
     for what, names in (("Only the baseline has", found.missing), ("Only this run has", found.new)):
         if names:
-            more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-            blocks.append(Paragraph(f"{what} {', '.join(names[:10])}{more}."))
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            blocks.append(Paragraph(f"{what} {', '.join(names[:5])}{more}."))
     changed = [one for one in found.findings if one.outcome in ("worse", "better")]
     untold = [one for one in found.findings if one.outcome == CANT_TELL]
     same = [one for one in found.findings if one.outcome == "same"]
