@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 
+import revbench
 from revbench.errors import UserError
 from revbench.imports import path_for
 from revbench.runner.other_tree import OtherTree
@@ -26,7 +27,8 @@ def check_versions(tree: OtherTree, ref: str, models: Sequence[str]) -> None:
     """
     for model in models:
         module = model.partition(":")[0] if ":" in model else "revbench"
-        place = _place_by_path(module, path_for([model]) or sys.path)
+        # This very revbench is what the workers import, too, wherever on the path it stands.
+        place = revbench.__file__ if module == "revbench" else _place_by_path(module, path_for([model]) or sys.path)
         seen = place or _place_by_any_hook(module)
         if seen is None:
             continue  # the worker says that there is no such module
