@@ -13,13 +13,13 @@ from revbench.case import Case
 from revbench.case.labels import full_title
 from revbench.compare.change_points import LEAST_FOR_NOISE, levels_of_exact, levels_of_noisy
 from revbench.compare.runs import GPU_TOLERANCE, TIME_CHANGE, read_finished
-from revbench.errors import UserError, unknown
+from revbench.errors import UserError
 from revbench.probes import Metric
 from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, MEMORY, TIME
 from revbench.results.machines import Traits, hardware_of, names_of, number_of_alike, traits_of, unlike
 from revbench.results.runs import ROWS, Run
 from revbench.results.schema import standing
-from revbench.runner.registry import registry
+from revbench.runner.registry import metric_named, registry
 
 BY_DEFAULT = (
     TIME["step_seconds"], MEMORY["peak_bytes"], FLOPS_OF_STEP["step_flops"], DRIFT["smooth_amplification"],
@@ -103,9 +103,8 @@ class History:
     @property
     def can_tell(self) -> bool:
         """Whether a change can be told from noise: there are runs enough, and no logarithm is missing."""
-        if self.metric.kind in ("count", "bytes"):
-            return True
-        return len(self.points) >= LEAST_FOR_NOISE and min(point.value for point in self.points) > 0
+        scatter_is_known = len(self.points) >= LEAST_FOR_NOISE and min(point.value for point in self.points) > 0
+        return self.metric.exact or scatter_is_known
 
     def to_json(self) -> dict[str, Any]:
         """Returns all of it as plain values."""
@@ -167,7 +166,7 @@ def histories_of(folder: Path, *, metrics: Sequence[str] = (), pattern: str = "*
     Raises:
         UserError: no run there, no metric of such a name, or nothing measured of what was asked for.
     """
-    asked = [_metric_named(name) for name in metrics] or list(BY_DEFAULT)
+    asked = [metric_named(name, registry().probes) for name in metrics] or list(BY_DEFAULT)
     kinds = _Kinds()
     software: dict[tuple[int, str], Traits] = {}  # by kind of machine and run
     found: dict[tuple[int, Case, Metric], list[Point]] = {}
@@ -201,18 +200,6 @@ def histories_of(folder: Path, *, metrics: Sequence[str] = (), pattern: str = "*
         histories.append(History(names[kind], case, metric, points, changes))
     histories.sort(key=lambda one: -max((_size(change) for change in one.changes), default=0.0))
     return Histories(histories, runs, notes)
-
-
-def _metric_named(name: str) -> Metric:
-    known = {m.name: m for one in reversed(list(registry().probes.values())) for m in one.metrics}
-    probe, _, bare = name.rpartition(".")
-    if probe:
-        if probe not in registry().probes:
-            raise unknown("probe", probe, registry().probes)
-        known = {m.name: m for m in registry().probes[probe].metrics}
-    if bare not in known:
-        raise unknown("metric", bare, known)
-    return known[bare]
 
 
 def _run_folders(folder: Path, deep: int = _MOST_DEEP) -> Iterator[Path]:
@@ -263,12 +250,11 @@ def _changes(
     case: Case, metric: Metric, points: Sequence[Point], software: Mapping[str, Traits]
 ) -> Iterator[ChangePoint]:
     values = [point.value for point in points]
-    exact = metric.kind in ("count", "bytes")
     tolerance = GPU_TOLERANCE if case.on_gpu else 0.0
-    starts = levels_of_exact(values, tolerance) if exact else levels_of_noisy(values, TIME_CHANGE)
+    starts = levels_of_exact(values, tolerance) if metric.exact else levels_of_noisy(values, TIME_CHANGE)
     for start, first, end in zip(starts, [0, *starts], [*starts[1:], len(values)], strict=False):
         before, after = statistics.median(values[first:start]), statistics.median(values[start:end])
-        if exact and abs(after - before) <= tolerance * abs(before):
+        if metric.exact and abs(after - before) <= tolerance * abs(before):
             continue  # one run was off, and its level as a whole is not
         better = {"lower": after < before, "higher": after > before}.get(metric.better or "")
         outcome = "other" if better is None else "better" if better else "worse"

@@ -160,7 +160,7 @@ def _values(match: Match, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
         return
     title = full_title(match.case)
     for metric in probe.metrics:
-        if metric.kind not in ("count", "bytes") or metric.better is None:
+        if not metric.exact or metric.better is None:
             continue
         old, new = (_value(rows, metric) for rows in (match.before, match.now))
         if old is None and new is None:

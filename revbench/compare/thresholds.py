@@ -11,10 +11,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from revbench.errors import UserError, unknown
+from revbench.errors import UserError
 from revbench.probes import Metric
 from revbench.probes.declared import TIME
-from revbench.runner.registry import OURS
+from revbench.runner.registry import OURS, metric_named
 from revbench.units import BYTES, RATIO, parse_bytes
 
 if sys.version_info >= (3, 11):
@@ -101,17 +101,11 @@ def _number(text: str, whole: str) -> float:
 
 
 def _metric(name: str, text: str) -> Metric:
-    """Returns a metric by its name, of the first probe that has it, or by ``probe.metric``."""
-    probe, _, bare = name.rpartition(".")
-    known = {metric.name: metric for one in reversed(list(OURS.values())) for metric in one.metrics if metric.better}
-    known |= {TO_STORED.name: TO_STORED}
-    if probe:
-        if probe not in OURS:
-            raise UserError(f"threshold {text!r}: {unknown('probe', probe, OURS)}")
-        known = {metric.name: metric for metric in OURS[probe].metrics if metric.better}
-    if bare not in known:
-        raise UserError(f"threshold {text!r}: {unknown('metric', bare, known)}")
-    return known[bare]
+    """Returns a metric by its name, of which one direction is better."""
+    try:
+        return metric_named(name, OURS, lambda metric: metric.better is not None, also=[TO_STORED])
+    except UserError as error:
+        raise UserError(f"threshold {text!r}: {error}") from error
 
 
 def thresholds_of(texts: Iterable[str]) -> list[Threshold]:

@@ -59,6 +59,11 @@ class Metric:
         """What the head of a table calls it."""
         return self.head or self.name.replace("_", " ")
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is the same whenever the same step is run in the same way."""
+        return self.kind in ("count", "bytes")
+
     def show(self, value: object) -> str | None:
         """Returns a value as a person reads it; None if it is none of this metric's."""
         if self.unit is WORDS:

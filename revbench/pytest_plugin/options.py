@@ -60,10 +60,8 @@ def _check_what_is_done_at_the_end(option: Any) -> None:
     for grouping in option.benchmark_group_by.split(","):
         if grouping not in _GROUPINGS and not grouping.startswith("param:"):
             raise UserError(f"--benchmark-group-by: {unknown('grouping', grouping, (*_GROUPINGS, 'param:NAME'))}")
-    file = option.benchmark_json
-    if (
-        isinstance(file, (str, Path)) and not Path(file).absolute().parent.is_dir()
-    ):  # an older one has opened it already
+    file = option.benchmark_json  # opened already by an older pytest-benchmark
+    if isinstance(file, (str, Path)) and not Path(file).absolute().parent.is_dir():
         raise UserError(f"--benchmark-json={file}: no such folder; make it, or name another")
     _check_saved_runs(option)
 

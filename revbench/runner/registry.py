@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from revbench.errors import UserError, first_line, unknown
 from revbench.prediction.declared import FIT
-from revbench.probes.declaration import Probe
+from revbench.probes.declaration import Metric, Probe
 from revbench.probes.declared import (
     DETERMINISM,
     DRIFT,
@@ -126,3 +126,31 @@ def offered_names() -> list[str]:
     """
     ours = [probe.name for probe in OURS.values() if not probe.resumable and probe is not FIT]
     return [*ours, *(entry.name for entry in entry_points(group=GROUP) if entry.name not in ours)]
+
+
+def metric_named(
+    name: str,
+    probes: Mapping[str, Probe],
+    wanted: Callable[[Metric], bool] = lambda metric: True,
+    also: Sequence[Metric] = (),
+) -> Metric:
+    """Returns a metric by its name, of the first probe that has it, or by ``probe.metric``.
+
+    Args:
+        name: either.
+        probes: those that are looked through, by name.
+        wanted: tells which of their metrics count.
+        also: further metrics, which are called without a probe.
+
+    Raises:
+        UserError: no such probe, or no such metric.
+    """
+    probe, _, bare = name.rpartition(".")
+    if probe and probe not in probes:
+        raise unknown("probe", probe, probes)
+    looked_through = [probes[probe]] if probe else reversed(list(probes.values()))
+    known = {metric.name: metric for one in looked_through for metric in one.metrics if wanted(metric)}
+    known |= {} if probe else {metric.name: metric for metric in also}
+    if bare not in known:
+        raise unknown("metric", bare, known)
+    return known[bare]
