@@ -109,9 +109,8 @@ def show_comparison(found: Comparison, *, all_metrics: bool = False, gated: bool
         for finding in listed:
             before, now = (finding.shown(v) if v is not None else "–" for v in (finding.before, finding.now))
             outcome = finding.outcome.upper() if finding.gated else finding.outcome
-            said = "".join(f"; {part}" for part in (finding.block, finding.words) if part)
             style = "red" if finding.gated and finding.outcome == "worse" else None
-            cells = (outcome, f"{finding.title}: {finding.metric}{said}", before, now, change_of(finding))
+            cells = (outcome, f"{finding.title}: {finding.metric_with_remarks}", before, now, change_of(finding))
             table.add_row(*(Text(plain(cell)) for cell in cells), style=style)
         Console(soft_wrap=False).print(table)
     say(found.verdict())

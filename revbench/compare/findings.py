@@ -57,7 +57,17 @@ class Finding:
             noise = f"; found from {self.noise_factor:.3g} × on" if self.noise_factor is not None else ""
             between = f", {self.low:.2f} to {self.high:.2f}" if self.low is not None and self.high is not None else ""
             parts.append(f"({self.factor:.2f} ×{between}{noise})")
-        return " ".join(parts) + "".join(f", {part}" for part in (self.block, self.words) if part)
+        return ", ".join(filter(None, (" ".join(parts), self.remarks)))
+
+    @property
+    def remarks(self) -> str:
+        """What there is to say beside the values."""
+        return ", ".join(filter(None, (self.block, self.words)))
+
+    @property
+    def metric_with_remarks(self) -> str:
+        """The metric, as a cell of a table names it."""
+        return f"{self.metric} ({self.remarks})" if self.remarks else self.metric
 
     def shown(self, value: float) -> str:
         """Returns a value as a person reads it."""

@@ -53,8 +53,7 @@ def _table(findings: Sequence[Finding]) -> list[str]:
         before, now = (finding.shown(value) if value is not None else "–" for value in (finding.before, finding.now))
         outcome = f"**{finding.outcome}**" if finding.gated and finding.outcome == "worse" else finding.outcome
         outcome = outcome if finding.gated or finding.outcome == CANT_TELL else f"{outcome} (not gated)"
-        said = f" ({', '.join(part for part in (finding.block, finding.words) if part)})" if finding.words else ""
-        cells = (finding.title, f"{finding.metric}{said}", before, now, change_of(finding))
+        cells = (finding.title, finding.metric_with_remarks, before, now, change_of(finding))
         lines.append(f"| {outcome} | {' | '.join(map(markdown, cells))} |")
     return lines
 

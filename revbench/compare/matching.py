@@ -17,12 +17,12 @@ Measured = Mapping[str, Mapping[Place, Sequence[Row]]]  # by probe
 
 @dataclass(frozen=True)
 class Match:
-    """A case that two runs have measured by one probe.
+    """A case that two runs, or only the compared one, have measured by one probe.
 
     Attributes:
         probe: its name.
         case: as the compared run has it.
-        before, now: the rows that stand.
+        before, now: the rows that stand; none before where only the compared run has measured it.
         same_processor: whether the same kernels computed both.
         unlike: what makes their times unlike, with both values.
     """
@@ -42,12 +42,12 @@ class Matching:
     Attributes:
         matches: what both have.
         missing: probe and id of the cases that only the baseline has.
-        new: of those that only the compared run has.
+        new: what only the compared run has.
     """
 
     matches: Sequence[Match]
     missing: Sequence[tuple[str, str]]
-    new: Sequence[tuple[str, str]]
+    new: Sequence[Match]
 
 
 def match_runs(baseline: Run, current: Run) -> Matching:
@@ -60,13 +60,13 @@ def match_runs(baseline: Run, current: Run) -> Matching:
     before, now = measured(baseline), measured(current)
     matches: list[Match] = []
     used: set[tuple[str, Place]] = set()
-    new = []
+    new: list[Match] = []
     for probe, places in now.items():
         old = before.get(probe, {})
         for place, rows in places.items():
             key = _match(old, place)
             if key is None:
-                new.append((probe, place[0].id))
+                new.append(Match(probe, place[0], (), rows, same_processor=False, unlike={}))
                 continue
             used.add((probe, key))
             differences = unlike(_traits(baseline, old[key]), _traits(current, rows))

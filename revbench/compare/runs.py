@@ -72,8 +72,7 @@ def compare_runs(baseline: Run, current: Run, thresholds: Sequence[Threshold] = 
             f"{current.folder} and the baseline {baseline.folder} have no case in common, so nothing can be compared; measure"
             f" what the baseline has, as {_some(matching.missing)}"
         )
-    there = [(match.probe, match.case.id) for match in matching.matches]
-    check_patterns(thresholds, there, "what both runs have measured")
+    _check_patterns(thresholds, matching)
     findings: list[Finding] = []
     for match in matching.matches:
         findings += _statuses(match)
@@ -87,8 +86,16 @@ def compare_runs(baseline: Run, current: Run, thresholds: Sequence[Threshold] = 
     return Comparison(
         baseline.folder.resolve().name, current.folder.resolve().name, same, unlike, _sorted(findings),
         [f"{probe} of {case}" for probe, case in matching.missing],
-        [f"{probe} of {case}" for probe, case in matching.new],
+        [f"{match.probe} of {match.case.id}" for match in matching.new],
     )  # fmt: skip
+
+
+def _check_patterns(thresholds: Sequence[Threshold], matching: Matching) -> None:
+    """See that each threshold is for something; a limit holds for what is new, too."""
+    both = [(match.probe, match.case.id) for match in matching.matches]
+    new = [(match.probe, match.case.id) for match in matching.new]
+    check_patterns([one for one in thresholds if one.limit is None], both, "what both runs have measured")
+    check_patterns([one for one in thresholds if one.limit is not None], both + new, "the run")
 
 
 def _some(cases: Sequence[tuple[str, str]]) -> str:
@@ -247,28 +254,55 @@ def _of_thresholds(
 ) -> Iterator[Finding]:
     """Tells which values pass a limit, and compares metrics that only a threshold asks for."""
     for one in thresholds:
-        for match in matching.matches:
-            if match.probe != one.metric.probe or not one.is_for(one.metric, match.case.id):
-                continue
-            old, new = (_value(rows, one.metric) for rows in (match.before, match.now))
-            if new is None:
-                continue
-            title = full_title(match.case)
-            lower = one.metric.better == "lower"
-            if one.limit is not None:
-                passed = new > one.limit if lower else new < one.limit
-                yield Finding(
-                    match.case.id, title, match.probe, one.metric.name, "worse" if passed else "same", True, old, new,
-                    new / old if old else None, words=f"its limit is {one.text}",
-                )  # fmt: skip
-            elif one.change is not None and old and not _told(findings, match, one.metric):
-                grew = (new / old if lower else old / new) - 1 if new else 0.0
-                outcome = "worse" if grew > one.change else "better" if grew < -one.change else "same"
-                gated = match.same_processor
-                yield Finding(
-                    match.case.id, title, match.probe, one.metric.name, outcome, gated, old, new, new / old,
-                    words="medians, without a test" if outcome == "worse" else None,
-                )  # fmt: skip
+        if one.limit is not None:
+            yield from _of_limit(one, one.limit, [*matching.matches, *matching.new])
+        elif one.change is not None:
+            yield from _of_change(one, one.change, matching.matches, findings)
+
+
+def _of_limit(one: Threshold, limit: float, measured: Sequence[Match]) -> Iterator[Finding]:
+    """Tells for each case whether its value passes a limit, which needs no baseline."""
+    metric, lower = one.metric, one.metric.better == "lower"
+    timed = {match.case: match for match in measured if match.probe == TIME.name}
+    for match in measured:
+        if match.probe != metric.probe or not one.is_for(metric, match.case.id):
+            continue
+        if metric == TO_STORED:
+            base = None if match.case == match.case.stored() else timed.get(match.case.stored())
+            old, new = (None, None) if base is None else (
+                _middle_ratio(match.before, base.before), _middle_ratio(match.now, base.now)
+            )  # fmt: skip
+        else:
+            old, new = (_value(rows, metric) for rows in (match.before, match.now))
+        if new is not None:
+            passed = new > limit if lower else new < limit
+            yield Finding(
+                match.case.id, full_title(match.case), match.probe, metric.name, "worse" if passed else "same", True, old, new,
+                new / old if old else None, words=f"its limit is {one.text}",
+            )  # fmt: skip
+
+
+def _middle_ratio(rows: Sequence[Row], bases: Sequence[Row]) -> float | None:
+    found = launch_ratios(rows, bases, _STEP.name)
+    return statistics.geometric_mean(found) if found else None
+
+
+def _of_change(
+    one: Threshold, share: float, matches: Sequence[Match], findings: Sequence[Finding]
+) -> Iterator[Finding]:
+    """Compares medians of a metric that has no rule of its own."""
+    lower = one.metric.better == "lower"
+    for match in matches:
+        if match.probe != one.metric.probe or not one.is_for(one.metric, match.case.id):
+            continue
+        old, new = (_value(rows, one.metric) for rows in (match.before, match.now))
+        if new is not None and old and not _told(findings, match, one.metric):
+            grew = (new / old if lower else old / new) - 1 if new else 0.0
+            outcome = "worse" if grew > share else "better" if grew < -share else "same"
+            yield Finding(
+                match.case.id, full_title(match.case), match.probe, one.metric.name, outcome, match.same_processor, old, new,
+                new / old, words="medians, without a test" if outcome == "worse" else None,
+            )  # fmt: skip
 
 
 def _told(findings: Sequence[Finding], match: Match, metric: Metric) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Threshold:
         change: the share by which it may get worse; None of a limit.
         limit: the value that it may not pass; None of a change.
         text: as it was written.
+        of_test: whether it is for one case, as a test measured it; that case may be new.
     """
 
     metric: Metric
@@ -54,10 +56,15 @@ class Threshold:
     change: float | None
     limit: float | None
     text: str
+    of_test: bool = False
 
     def is_for(self, metric: Metric, case_id: str) -> bool:
         """Tells whether it is of this metric of this case."""
         return metric == self.metric and fnmatchcase(case_id, self.pattern)
+
+    def for_case(self, case_id: str) -> Threshold:
+        """Returns the same for one case that a test measured."""
+        return replace(self, pattern=glob.escape(case_id), of_test=True)
 
 
 def parse_threshold(text: str) -> Threshold:
@@ -146,11 +153,13 @@ def check_patterns(thresholds: Sequence[Threshold], measured: Iterable[tuple[str
         where: what holds them, in words.
 
     Raises:
-        UserError: one matches no case of its probe.
+        UserError: one that is not a test's matches no case of its probe.
     """
     there = set(measured)
     for one in thresholds:
-        if not any(probe == one.metric.probe and fnmatchcase(case, one.pattern) for probe, case in there):
+        if not one.of_test and not any(
+            probe == one.metric.probe and fnmatchcase(case, one.pattern) for probe, case in there
+        ):
             raise UserError(
                 f"threshold {one.text!r} is for no case: {where} has no {one.metric.probe} of {one.pattern!r}; look at the"
                 f" pattern, or measure it with --probe {one.metric.probe}"

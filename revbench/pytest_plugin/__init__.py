@@ -1,4 +1,5 @@
-"""The pytest door: ``pytest --benchmark``, the fixture ``revbench`` and the mark ``revbench_cases``.
+"""The pytest door: ``pytest --benchmark``, the fixture ``revbench`` and the marks ``revbench_cases`` and
+``revbench_fail_on``.
 
 Every pytest run of the environment loads this module, so it imports neither torch nor pandas nor any other part of
 revbench until ``--benchmark`` is given.
@@ -77,9 +78,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark; with ``--benchmark``, check the options and open the run."""
+    """Register the marks; with ``--benchmark``, check the options and open the run."""
     config.addinivalue_line(
         "markers", "revbench_cases(of=function): parametrise `case` by function(plan); see revbench.tiers"
+    )
+    config.addinivalue_line(
+        "markers",
+        "revbench_fail_on(*thresholds): with a baseline, what fails of the cases that this test measures, as 'peak_bytes > 5.5%'",
     )
     option = config.option
     if option.revbench_baseline and not option.benchmark and not option.help:
@@ -163,8 +168,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from revbench.pytest_plugin.collection import measures
 
         opened.display.total = sum(measures(item) and not any(item.iter_markers("skip")) for item in session.items)
-        if (problem := opened.nothing_to_compare(session.items)) is not None:
-            raise pytest.UsageError(problem)
+        from revbench.errors import UserError
+
+        try:
+            opened.check(session.items)
+        except UserError as error:
+            raise _usage_error(error) from None
 
 
 @pytest.fixture

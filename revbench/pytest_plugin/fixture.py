@@ -74,6 +74,7 @@ class Measurer:
     Attributes:
         plan: tier, device and data of this invocation.
         repeat: number of this launch, from 1.
+        rows: what was measured so far.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Measurer:
         self._shown = False
         self.plan = plan
         self.repeat = repeat
+        self.rows: list[Row] = []
 
     def measure(
         self, case: Case, probe: str, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, **options: Any
@@ -167,6 +169,7 @@ class Measurer:
     def _show(self, rows: Sequence[Row], *, replayed: bool) -> None:
         self._display.rows(rows, first=not self._shown, replayed=replayed)
         self._shown = True
+        self.rows += rows
         for row in rows:
             self._request.node.user_properties.extend(_properties(row))
 

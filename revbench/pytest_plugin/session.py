@@ -15,7 +15,6 @@ import pytest
 
 from revbench.compare import (
     Comparison,
-    Threshold,
     compare_runs,
     read_finished,
     thresholds_of,
@@ -26,6 +25,7 @@ from revbench.errors import UserError
 from revbench.pytest_plugin.collection import case_of, measures
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
+from revbench.pytest_plugin.marks import MarkedThresholds
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
 from revbench.report import Evidence, write_report
 from revbench.report.sections.headline import WIDTH, advice, headlines, lines_of
@@ -62,7 +62,12 @@ class BenchmarkSession:
         before = [*config.getini("addopts"), *shlex.split(environ.get("PYTEST_ADDOPTS", ""))]
         arguments = [*map(str, before), *map(str, config.invocation_params.args)]
         self._baseline = read_finished(Path(option.revbench_baseline)) if option.revbench_baseline else None
-        self._thresholds = _thresholds(config) if self._baseline is not None else []
+        given = option.revbench_fail_on
+        self._given = thresholds_of(given) if given else []
+        self._of_project = (
+            thresholds_of_project(config.invocation_params.dir) if self._baseline is not None and not given else []
+        )
+        self._marked = MarkedThresholds()
         check_options(option, arguments)
         self.time_options = time_options(option, arguments)
         if not wants_table(option, arguments):
@@ -103,7 +108,9 @@ class BenchmarkSession:
     def measurer(self, request: pytest.FixtureRequest, repeat: int) -> Iterator[Measurer]:
         """Returns the fixture ``revbench`` of one test, whose time counts to its suite's budget."""
         began = time.perf_counter()
-        yield Measurer(request, self.session, self.display, self.plan, repeat, self.time_options)
+        measurer = Measurer(request, self.session, self.display, self.plan, repeat, self.time_options)
+        yield measurer
+        self._marked.measured(request.node, measurer.rows)
         used = self._used_seconds.setdefault(request.path.name, [0.0, 0.0])
         used[0] += time.perf_counter() - began
         used[1] = getattr(request.module, "BUDGET_SECONDS", 0.0) * self.repeats
@@ -122,7 +129,8 @@ class BenchmarkSession:
         if self._baseline is None or exit_status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return exit_status
         try:
-            found = self._comparison = compare_runs(self._baseline, self.session.journal.run, self._thresholds)
+            thresholds = [*self._of_project, *self._marked.thresholds(), *self._given]
+            found = self._comparison = compare_runs(self._baseline, self.session.journal.run, thresholds)
         except UserError as error:
             self.display.line(f"ERROR: {error}", red=True)
             return pytest.ExitCode.USAGE_ERROR
@@ -133,16 +141,21 @@ class BenchmarkSession:
             return pytest.ExitCode.USAGE_ERROR
         return pytest.ExitCode.TESTS_FAILED if found.failed else exit_status
 
-    def nothing_to_compare(self, items: Sequence[pytest.Item]) -> str | None:
-        """Says before anything is measured that the gate would compare nothing, where that can be known: every test names its
-        case, and the baseline has none of them."""
+    def check(self, items: Sequence[pytest.Item]) -> None:
+        """See before anything is measured that tests' thresholds can be read, and that the gate has something to compare, where
+        that can be known: every test names its case, and the baseline has none of them.
+
+        Raises:
+            UserError: that is not so.
+        """
+        self._marked.read(items)
         if self._baseline is None:
-            return None
+            return
         cases = [case_of(item) for item in items if measures(item)]
         known = {row.case.replace(device="cpu") for row in self._baseline.rows}
         if not cases or any(case is None or case.replace(device="cpu") in known for case in cases):
-            return None
-        return (
+            return
+        raise UserError(
             f"the baseline {self._baseline.folder} has none of the {len(cases)} cases that were selected, so the gate would"
             " compare nothing; select those of the baseline, or measure a baseline of these"
         )
@@ -177,11 +190,6 @@ class BenchmarkSession:
         report = self.folder / "report.html"
         if report.is_file():
             say(f"report: {report}")
-
-
-def _thresholds(config: pytest.Config) -> list[Threshold]:
-    given = config.option.revbench_fail_on
-    return thresholds_of(given) if given else thresholds_of_project(config.invocation_params.dir)
 
 
 def _say_headlines(terminal: Any, folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from revbench.case import Case
 from revbench.compare import Comparison, Finding, compare_folders, comparison_markdown, thresholds_of
 from revbench.compare.findings import CANT_TELL
+from revbench.errors import UserError
 from revbench.results.journal import Journal
 from revbench.results.schema import Row
 from tests.conftest import Cli
@@ -180,6 +181,29 @@ def test_limits_and_other_metrics_are_gated_where_asked(tmp_path: Path) -> None:
     found = compare(tmp_path / "d", before, now, "rss_peak_bytes > 5%", "peak_bytes > 20%")
     assert of(found, "rss_peak_bytes").gated
     assert of(found, "rss_peak_bytes").outcome == "same"
+
+
+def test_a_limit_holds_for_what_is_new_too(tmp_path: Path) -> None:
+    before, now = [memory_row(STORED)], [memory_row(STORED), memory_row(OURS)]
+    for number, (limit, failed) in enumerate((("8MiB", True), ("9MiB", False))):
+        found = compare(tmp_path / str(number), before, now, f"peak_bytes @ *reconstructed* > {limit}")
+        assert found.failed is failed
+        assert of(found, "peak_bytes").before is None or not failed
+        assert "–" in comparison_markdown(found)
+    with pytest.raises(UserError, match="is for no case: what both runs have measured"):
+        compare(tmp_path / "change", before, now, "peak_bytes @ *reconstructed* > 5%")
+
+
+@pytest.mark.parametrize(("limit", "failed"), [("1.4", True), ("1.6", False)])
+def test_a_limit_of_the_time_to_stored(tmp_path: Path, limit: str, failed: bool) -> None:
+    """It is computed from two cases' rows, so no row has it."""
+    rows = [memory_row(OURS), make_row(case=OURS, samples={"step_seconds": [0.3] * 5})]
+    rows.append(make_row(case=STORED, samples={"step_seconds": [0.2] * 5}))
+    found = compare(tmp_path, rows, rows, f"time_to_stored > {limit}")
+    limited = next(f for f in found.findings if f.words and "its limit is" in f.words)
+    assert limited.now == pytest.approx(1.5)
+    assert limited.before == pytest.approx(1.5)
+    assert found.failed is failed
 
 
 def test_what_is_missing_and_new_is_named(tmp_path: Path) -> None:

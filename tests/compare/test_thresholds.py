@@ -56,6 +56,14 @@ def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
         check_patterns([one], [("memory", "resnet-32"), ("time", "revnet-38")], "the baseline")
 
 
+def test_of_one_case_of_a_test() -> None:
+    case_id = "mine:make,data=a[b]*"
+    one = parse_threshold("peak_bytes > 3%").for_case(case_id)
+    assert one.is_for(one.metric, case_id)
+    assert not one.is_for(one.metric, "mine:make,data=abc")
+    check_patterns([one], [], "the baseline")  # the case may be new
+
+
 def test_of_a_project(tmp_path: Path) -> None:
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)

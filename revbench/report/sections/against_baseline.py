@@ -36,9 +36,8 @@ def _table(title: str, findings: Sequence[Finding]) -> Table:
     rows = []
     for one in findings:
         before, now = (one.shown(value) if value is not None else MISSING for value in (one.before, one.now))
-        said = "; ".join(part for part in (one.block, one.words) if part)
         outcome = one.outcome if one.gated else f"{one.outcome}, not gated"
-        rows.append([outcome, one.title, f"{one.metric} ({said})" if said else one.metric, before, now, change_of(one)])
+        rows.append([outcome, one.title, one.metric_with_remarks, before, now, change_of(one)])
     columns = ("", "Case", "Metric", "Before", "Now", "Change")
     note = "Change: this run's over the baseline's; of a time with an interval of 95 % over launches."
     return Table(title, columns, rows, _FIRST_NUMBER, (note,))
