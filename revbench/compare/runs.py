@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ SHOWN = (DRIFT["angle_degrees"], DRIFT["flips"])
 GATED = (MEMORY["peak_bytes"], FLOPS_OF_STEP["step_flops"])  # by themselves, of what is the same whenever it is counted
 GPU_TOLERANCE = 0.005  # of those on a GPU, where a library may choose another kernel with another workspace
 TIME_CHANGE = 0.02  # of a time or a ratio of times: less is no change
+WORTH_TELLING = 0.05  # of them: how many launches would tell it is said where nothing can be told
 _STEP = TIME["step_seconds"]
 
 
@@ -243,10 +245,13 @@ def _launches(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
 def _why_untold(match: Match, change: Change) -> str | None:
     if match.unlike:
         return f"measured on unlike machines ({', '.join(match.unlike)})"
-    if change.low is None:
-        before, now = change.launches
+    before, now = change.launches
+    if change.low is None or change.high is None:
         return f"{before} and {now} launches; {LEAST_LAUNCHES} a side can tell (--revbench-repeats={LEAST_LAUNCHES})"
-    return None
+    needed = change.launches_to_tell(WORTH_TELLING)
+    reach = math.sqrt(change.high / change.low) - 1
+    rest = f"; about {needed} would tell a change of {WORTH_TELLING:.0%}" if needed is not None else ""
+    return f"the interval of {min(before, now)} launches reaches {reach:.0%} to either side{rest}"
 
 
 def _of_thresholds(

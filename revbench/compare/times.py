@@ -14,6 +14,7 @@ from scipy import stats
 from revbench.results.schema import Row
 
 LEAST_LAUNCHES = 5  # a side
+MOST_LAUNCHES = 1000  # that anybody would be asked for
 SIGNIFICANCE = 1e-3  # of one comparison, two-sided
 FALSE_DISCOVERIES = 0.01  # among all of one call, as a share (Benjamini and Hochberg 1995)
 SAME_WITHIN = 0.10  # an interval that reaches no further shows that nothing changed
@@ -44,6 +45,25 @@ class Change:
     noise: float
     launches: tuple[int, int]
     in_turn: bool
+
+    def launches_to_tell(self, share: float) -> int | None:
+        """Returns how many launches that scatter as these do would show a change.
+
+        Args:
+            share: by how much the time changes.
+
+        Returns:
+            So many a side that a change of this size has a probability of `SIGNIFICANCE` by chance; None if no number below
+            `MOST_LAUNCHES` does, or these launches don't say.
+        """
+        if self.low is None or self.high is None:
+            return None
+        count = min(self.launches)
+        scatter = math.log(self.high / self.low) / 2 / float(stats.t.ppf(0.975, count - 1)) * math.sqrt(count)
+        numbers = np.arange(LEAST_LAUNCHES, MOST_LAUNCHES)
+        reach = scatter / np.sqrt(numbers) * stats.t.ppf(1 - SIGNIFICANCE / 2, numbers - 1)
+        enough = numbers[reach <= math.log1p(share)]
+        return int(enough[0]) if enough.size else None
 
 
 def change_of(before: Sequence[float], now: Sequence[float], *, in_turn: bool, ratios: Sequence[float] = ()) -> Change:

@@ -20,7 +20,7 @@ from revbench.launch.measuring import Measuring
 from revbench.launch.two_versions import check_versions
 from revbench.launch.worktree import worktree_of
 from revbench.probes import Probe
-from revbench.probes.baton import release
+from revbench.probes.baton import PROTOCOL, release
 from revbench.probes.declared import TIME
 from revbench.report import write_report
 from revbench.results.journal import open_journal
@@ -76,9 +76,7 @@ def measure_side_by_side(
     asked.check()
     with ExitStack() as stack:
         tree, commit = stack.enter_context(worktree_of(ref))
-        probes = (tree.other or Path()) / "revbench" / "probes"
-        if (probes / "clock.py").is_file() and not (probes / "baton.py").is_file():
-            raise UserError(f"--interleave {ref}: that revbench is too old to take turns; give a newer version")
+        _check_protocol((tree.other or Path()) / "revbench" / "probes", ref)
         check_versions(tree, ref, asked.models)
         ours, theirs = stack.enter_context(WorkerServer()), stack.enter_context(WorkerServer(tree))
         environments = ours.environment(), _environment(theirs, ref)
@@ -106,6 +104,17 @@ def measure_side_by_side(
             for line in notes:
                 note(line)
         return SideBySide(journal.folder, beside.folder, commit, found)
+
+
+def _check_protocol(probes: Path, ref: str) -> None:
+    """See that another version of revbench itself takes turns as this one does."""
+    if not (probes / "clock.py").is_file():
+        return  # a project that uses revbench
+    baton = probes / "baton.py"
+    if not baton.is_file() or f'PROTOCOL = "{PROTOCOL}"' not in baton.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(
+            f"--interleave {ref}: that revbench takes turns otherwise than this one, or not; give a newer version"
+        )
 
 
 def _default(asked: Measuring) -> list[str]:

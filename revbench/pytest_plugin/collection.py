@@ -56,7 +56,8 @@ def _without_launch(item: pytest.Item) -> str:
     return group_of(case).id if case is not None else f"{item.path.name}::{item.name}"
 
 
-def _params(item: pytest.Item) -> dict[str, Any]:
+def params_of(item: pytest.Item) -> dict[str, Any]:
+    """Returns what a test is parametrised by."""
     return dict(getattr(getattr(item, "callspec", None), "params", {}))
 
 
@@ -67,8 +68,26 @@ def measures(item: pytest.Item) -> bool:
 
 def case_of(item: pytest.Item) -> Case | None:
     """Returns the case that a test is parametrised by; None if it makes its own."""
-    case = _params(item).get("case")
+    case = params_of(item).get("case")
     return case if isinstance(case, Case) else None
+
+
+def check_grouping(group_by: str, items: Sequence[pytest.Item]) -> None:
+    """See that ``--benchmark-group-by=param:NAME`` is by a parameter that some test has.
+
+    Raises:
+        UserError: none has it.
+    """
+    there = {name for item in items for name in params_of(item) if not name.startswith("_")}
+    for name in asked_params(group_by):
+        if items and name not in there:
+            known = ", ".join(sorted(there)) or "none"
+            raise UserError(f"--benchmark-group-by={group_by}: no test has a parameter {name!r} (there are: {known})")
+
+
+def asked_params(group_by: str) -> list[str]:
+    """Returns the names of parameters by which pytest-benchmark is asked to group."""
+    return [grouping[len("param:") :] for grouping in group_by.split(",") if grouping.startswith("param:")]
 
 
 def compared_with(item: pytest.Item, case: Case) -> list[Case]:
@@ -79,13 +98,13 @@ def compared_with(item: pytest.Item, case: Case) -> list[Case]:
         item: of the test that is running.
         case: what it measures; one that is not the item's own is measured alone.
     """
-    own = _params(item)
+    own = params_of(item)
     if own.pop("case", None) != case or case.memory_limit_bytes:
         return [case]
     found = [case]
     items = item.session.items
     for other in items[items.index(item) + 1 :]:
-        params = _params(other)
+        params = params_of(other)
         candidate = params.pop("case", None)
         if (
             isinstance(candidate, Case)

@@ -12,7 +12,7 @@ import pytest
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.probes.declared import TIME
-from revbench.pytest_plugin.collection import compared_with
+from revbench.pytest_plugin.collection import asked_params, compared_with
 from revbench.pytest_plugin.display import Display
 from revbench.results.benchmark_json import benchmark_name
 from revbench.results.schema import Row
@@ -185,6 +185,8 @@ class Measurer:
         benchmark = self._request.getfixturevalue("benchmark")
         benchmark.name = benchmark_name(row.case.id, row.repeat)
         benchmark.fullname = f"{row.probe}::{benchmark.name}"
+        asked = dict.fromkeys(asked_params(self._request.config.option.benchmark_group_by))
+        benchmark.params = {**asked, **(benchmark.params or {})}  # of what this test has not, the group None
         benchmark.extra_info.update(environment_id=row.environment_id, repeat=row.repeat)
         samples = list(row.samples[TIME["step_seconds"].name])
         left = iter(samples)

@@ -22,7 +22,7 @@ from revbench.compare import (
     write_gate,
 )
 from revbench.errors import UserError
-from revbench.pytest_plugin.collection import case_of, measures
+from revbench.pytest_plugin.collection import case_of, check_grouping, measures
 from revbench.pytest_plugin.display import Display
 from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.marks import MarkedThresholds
@@ -68,6 +68,7 @@ class BenchmarkSession:
             thresholds_of_project(config.invocation_params.dir) if self._baseline is not None and not given else []
         )
         self._marked = MarkedThresholds()
+        self._group_by: str = option.benchmark_group_by
         check_options(option, arguments)
         self.time_options = time_options(option, arguments)
         if not wants_table(option, arguments):
@@ -142,13 +143,14 @@ class BenchmarkSession:
         return pytest.ExitCode.TESTS_FAILED if found.failed else exit_status
 
     def check(self, items: Sequence[pytest.Item]) -> None:
-        """See before anything is measured that tests' thresholds can be read, and that the gate has something to compare, where
-        that can be known: every test names its case, and the baseline has none of them.
+        """See before anything is measured that tests' thresholds and the grouping can be, and that the gate has something to
+        compare, where that can be known: every test names its case, and the baseline has none of them.
 
         Raises:
             UserError: that is not so.
         """
         self._marked.read(items)
+        check_grouping(self._group_by, items)
         if self._baseline is None:
             return
         cases = [case_of(item) for item in items if measures(item)]

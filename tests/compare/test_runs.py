@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,17 @@ def test_few_launches_can_not_tell_a_time(tmp_path: Path) -> None:
     found = compare(tmp_path / "b", before, now, "step_seconds > 10%")
     assert found.blind
     assert "nothing could be told, so nothing passes: 4 and 4 launches" in found.why_blind()
+
+
+def test_a_time_that_can_not_be_told_says_how_many_launches_would(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = [[*launches(generator, noise=0.3), memory_row(OURS)] for _ in range(2)]
+    one = of(compare(tmp_path, *rows), "step_seconds")
+    assert one.outcome == CANT_TELL
+    assert one.words is not None
+    assert re.fullmatch(
+        r"the interval of 10 launches reaches \d+% to either side; about \d+ would tell a change of 5%", one.words
+    )
 
 
 def test_unlike_machines_gate_no_time_and_are_named(tmp_path: Path) -> None:

@@ -144,15 +144,20 @@ def test_no_repository_is_a_mistake(tmp_path: Path, cli: Cli, monkeypatch: pytes
     assert "the current folder is in no git repository" in err
 
 
-def test_a_revbench_that_is_too_old_is_named(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("baton", [None, 'PROTOCOL = "another one"'])
+def test_a_revbench_that_is_too_old_is_named(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, baton: str | None
+) -> None:
     (project / "revbench" / "probes").mkdir(parents=True)
+    if baton is not None:
+        (project / "revbench" / "probes" / "baton.py").write_text(baton)
     (project / "revbench" / "probes" / "clock.py").write_text("")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "-m", "an old revbench")
     monkeypatch.chdir(project)
     code, _, err = cli("run", "revnet-38", "--interleave", "HEAD")
     assert code == 2
-    assert "too old to take turns" in err
+    assert "takes turns otherwise than this one, or not" in err
 
 
 def test_paths_of_the_other_version(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

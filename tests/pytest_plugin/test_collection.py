@@ -6,9 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from revbench.case import Case
 from revbench.case.pairs import group_of
-from revbench.pytest_plugin.collection import _without_launch, compared_with, in_shard
+from revbench.errors import UserError
+from revbench.pytest_plugin.collection import _without_launch, check_grouping, compared_with, in_shard
 from revbench.tiers import Plan, contenders, depth_cases, limit_leads, step_cases
 
 PLAN = Plan(tier="quick", device="cpu", data="digits", data_path="digits")
@@ -55,6 +58,17 @@ def test_a_case_of_the_tests_own_making_is_measured_alone() -> None:
     limited = CASE.replace(memory_limit_bytes=2**30)
     first, second = items_of({"case": limited}, {"case": limited.replace(strategy="reconstructed")})
     assert of(first, first, second) == [limited]
+
+
+def test_tests_are_grouped_by_a_parameter_that_one_of_them_has() -> None:
+    items = items_of({"case": CASE, "_revbench_repeat": 1}, {"depth": 3})
+    check_grouping("group,param:case,param:depth", items)
+    with pytest.raises(UserError) as caught:
+        check_grouping("param:cases", items)
+    assert str(caught.value) == (
+        "--benchmark-group-by=param:cases: no test has a parameter 'cases' (there are: case, depth)"
+    )
+    check_grouping("param:cases", [])  # that nothing was selected is said elsewhere
 
 
 def test_a_shard_has_whole_groups() -> None:
