@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from revbench.errors import UserError
-from revbench.probes.baton import Baton
+from revbench.probes.baton import Baton, move_to_first_core
 from revbench.probes.declared import PHASES
 from revbench.probes.machine_load import MachineLoad
 from revbench.probes.measurement import Measurement, Progress, Value
@@ -116,6 +116,8 @@ def _take_turns(
         or spent < max_seconds * len(there)
     ):
         for number in generator.sample(sorted(there), len(there)):
+            if other is not None:
+                move_to_first_core()
             began = time.perf_counter()
             with _left_out(number, failed):
                 there[number].take_turn(alone=len(there) == 1 and other is None, lead=other is None)

@@ -54,12 +54,12 @@ class Found:
 
 
 def record(baseline: Path, run: Path) -> dict[str, list[list[float]]]:
-    """Returns the logarithms, centred case by case: of the ratios of launches in turn, and of the ratios to stored."""
+    """Returns the logarithms, case by case: of the ratios of launches in turn, and of the ratios to stored, centred."""
     before, now = read_run(baseline), read_run(run)
     in_turn, to_stored = [], []
     for case in dict.fromkeys(row.case for row in now.rows):
         rows = [[row for row in one.rows if row.case == case and row.probe == TIME.name] for one in (before, now)]
-        in_turn.append(_centred(ratios_in_turn(rows[1], rows[0])))
+        in_turn.append([round(math.log(ratio), 6) for ratio in ratios_in_turn(rows[1], rows[0])])
         if case != case.stored():
             for side, of_side in zip((before, now), rows, strict=True):
                 bases = [row for row in side.rows if row.case == case.stored() and row.probe == TIME.name]
@@ -75,6 +75,8 @@ def _centred(ratios: Sequence[float]) -> list[float]:
 def compared_in_turn(generator: np.random.Generator, factor: float, families: int, changed: int = FAMILY) -> Found:
     """Simulates calls that compare cases of two versions that took turns.
 
+    Which of two like versions is called the newer one is chance, so a recorded ratio is drawn as often as its inverse.
+
     Args:
         generator: of what is drawn.
         factor: by which the changed cases take longer.
@@ -87,6 +89,7 @@ def compared_in_turn(generator: np.random.Generator, factor: float, families: in
         changes = []
         for number in range(FAMILY):
             drawn = _drawn(generator, noise[generator.integers(len(noise))], LAUNCHES)
+            drawn *= generator.choice([-1.0, 1.0], LAUNCHES)
             ratios = np.exp(drawn + math.log(factor if number < changed else 1.0))
             changes.append(change_of([1.0] * LAUNCHES, list(ratios), in_turn=True, ratios=list(ratios)))
         for verdict in verdicts(changes, [TIME_CHANGE] * FAMILY)[:changed]:

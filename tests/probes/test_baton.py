@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from revbench.probes import baton
-from revbench.probes.baton import Baton, release
+from revbench.probes.baton import Baton, move_to_first_core, release
 
 Ends = tuple[dict[str, object], dict[str, object]]
 
@@ -88,6 +88,20 @@ def test_who_leads_is_drawn(ends: Ends) -> None:
     assert 70 <= leaders.count("first turn") <= 130
     changes = sum(a != b for a, b in itertools.pairwise(leaders))
     assert 70 <= changes <= 130  # and the last leader says nothing of the next one
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds no thread to a core")
+def test_a_turn_begins_on_the_first_core_and_may_leave_it() -> None:
+    allowed = os.sched_getaffinity(0)
+    found = []
+    for _ in range(20):
+        os.sched_setaffinity(0, {max(allowed)})
+        os.sched_setaffinity(0, allowed)
+        move_to_first_core()
+        stat = Path(f"/proc/self/task/{threading.get_native_id()}/stat").read_text()
+        found.append(int(stat.rpartition(")")[2].split()[36]))  # the core that it ran on last
+        assert os.sched_getaffinity(0) == allowed
+    assert found.count(min(allowed)) >= 15
 
 
 def test_one_that_died_is_not_waited_for(ends: Ends) -> None:
