@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tests.compare.planted import RECORDED, found_in
 from tests.compare.proof import FAMILY, NOISE, compared_in_turn, compared_to_stored
 
 
@@ -27,6 +28,15 @@ def test_unchanged_cases_raise_no_alarm() -> None:
     generator = np.random.default_rng(0)
     assert compared_in_turn(generator, 1.0, 15).alarms == 0
     assert compared_to_stored(generator, 1.0, 15).alarms == 0
+
+
+def test_a_real_slow_down_is_found_and_what_is_unchanged_is_not_called_slower() -> None:
+    """Of ten of the launches in which one of twenty blocks more, two more, and none were measured."""
+    found = found_in(json.loads(RECORDED.read_text()), 300)
+    assert found["unchanged"] == {"worse": 0, "better": 0}
+    assert found["five_percent"]["worse"] >= 240
+    assert found["ten_percent"]["worse"] >= 285
+    assert not any(counts["better"] for counts in found.values())
 
 
 @pytest.mark.parametrize("changed", [1, FAMILY])
