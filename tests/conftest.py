@@ -94,3 +94,10 @@ def run_command(
         [sys.executable, "-m", module, *arguments], cwd=cwd, env={**clean, **environment}, timeout=timeout,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as somebody, and return what it says."""
+    identity = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -11,6 +11,7 @@ from revbench.case.labels import full_title
 from revbench.compare.findings import CANT_TELL, Comparison, Finding
 from revbench.compare.gate import ACTIVATIONS, AMPLIFICATION, SMOOTH_ERROR, CaseRows, gate
 from revbench.compare.matching import Match, Matching, match_runs
+from revbench.compare.of_thresholds import median_value, of_thresholds
 from revbench.compare.ratios import launch_ratios, ratios_in_turn
 from revbench.compare.thresholds import TO_STORED, Threshold, check_patterns
 from revbench.compare.times import LEAST_LAUNCHES, Change, change_of, took_turns, verdicts
@@ -82,7 +83,7 @@ def compare_runs(baseline: Run, current: Run, thresholds: Sequence[Threshold] = 
             findings += _numerics(match, baseline, current)
         findings += _values(match, thresholds)
     findings += _times(matching, thresholds)
-    findings += _of_thresholds(matching, thresholds, findings)
+    findings += of_thresholds(matching, thresholds, findings)
     unlike = {name: values for match in matching.matches for name, values in match.unlike.items()}
     same = all(match.same_processor for match in matching.matches)
     return Comparison(
@@ -171,7 +172,7 @@ def _values(match: Match, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
     for metric in probe.metrics:
         if not metric.exact or metric.better is None:
             continue
-        old, new = (_value(rows, metric) for rows in (match.before, match.now))
+        old, new = (median_value(rows, metric) for rows in (match.before, match.now))
         if old is None and new is None:
             continue
         asked = [one for one in thresholds if one.is_for(metric, match.case.id)]
@@ -193,12 +194,6 @@ def _values(match: Match, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
 
 
 _WITH_RULES_OF_THEIR_OWN = (DRIFT.name, TIME.name, "leak")  # or none: what a leak comes to is a fit
-
-
-def _value(rows: Sequence[Row], metric: Metric) -> float | None:
-    """Returns the median over launches."""
-    found = [value for row in rows if row.ok and (value := row.number(metric.name)) is not None]
-    return statistics.median(found) if found else None
 
 
 def _times(matching: Matching, thresholds: Sequence[Threshold]) -> Iterator[Finding]:
@@ -252,66 +247,3 @@ def _why_untold(match: Match, change: Change) -> str | None:
     reach = math.sqrt(change.high / change.low) - 1
     rest = f"; about {needed} would tell a change of {WORTH_TELLING:.0%}" if needed is not None else ""
     return f"the interval of {min(before, now)} launches reaches {reach:.0%} to either side{rest}"
-
-
-def _of_thresholds(
-    matching: Matching, thresholds: Sequence[Threshold], findings: Sequence[Finding]
-) -> Iterator[Finding]:
-    """Tells which values pass a limit, and compares metrics that only a threshold asks for."""
-    for one in thresholds:
-        if one.limit is not None:
-            yield from _of_limit(one, one.limit, [*matching.matches, *matching.new])
-        elif one.change is not None:
-            yield from _of_change(one, one.change, matching.matches, findings)
-
-
-def _of_limit(one: Threshold, limit: float, measured: Sequence[Match]) -> Iterator[Finding]:
-    """Tells for each case whether its value passes a limit, which needs no baseline."""
-    metric, lower = one.metric, one.metric.better == "lower"
-    timed = {match.case: match for match in measured if match.probe == TIME.name}
-    for match in measured:
-        if match.probe != metric.probe or not one.is_for(metric, match.case.id):
-            continue
-        if metric == TO_STORED:
-            base = None if match.case == match.case.stored() else timed.get(match.case.stored())
-            old, new = (None, None) if base is None else (
-                _middle_ratio(match.before, base.before), _middle_ratio(match.now, base.now)
-            )  # fmt: skip
-        else:
-            old, new = (_value(rows, metric) for rows in (match.before, match.now))
-        if new is not None:
-            passed = new > limit if lower else new < limit
-            yield Finding(
-                match.case.id, full_title(match.case), match.probe, metric.name, "worse" if passed else "same", True, old, new,
-                new / old if old else None, words=f"its limit is {one.text}",
-            )  # fmt: skip
-
-
-def _middle_ratio(rows: Sequence[Row], bases: Sequence[Row]) -> float | None:
-    found = launch_ratios(rows, bases, _STEP.name)
-    return statistics.geometric_mean(found) if found else None
-
-
-def _of_change(
-    one: Threshold, share: float, matches: Sequence[Match], findings: Sequence[Finding]
-) -> Iterator[Finding]:
-    """Compares medians of a metric that has no rule of its own."""
-    lower = one.metric.better == "lower"
-    for match in matches:
-        if match.probe != one.metric.probe or not one.is_for(one.metric, match.case.id):
-            continue
-        old, new = (_value(rows, one.metric) for rows in (match.before, match.now))
-        if new is not None and old and not _told(findings, match, one.metric):
-            grew = (new / old if lower else old / new) - 1 if new else 0.0
-            outcome = "worse" if grew > share else "better" if grew < -share else "same"
-            yield Finding(
-                match.case.id, full_title(match.case), match.probe, one.metric.name, outcome, match.same_processor, old, new,
-                new / old, words="medians, without a test" if outcome == "worse" else None,
-            )  # fmt: skip
-
-
-def _told(findings: Sequence[Finding], match: Match, metric: Metric) -> bool:
-    """Tells whether a metric was compared already, by rules of its own."""
-    key = (match.case.id, match.probe, metric.name)
-    own_rules = match.probe == TIME.name
-    return any((f.case_id, f.probe, f.metric) == key and (f.gated or own_rules) for f in findings)

@@ -165,11 +165,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count what is going to be measured."""
     if (opened := session.config.stash.get(_SESSION, None)) is not None:
+        from revbench.errors import UserError
         from revbench.pytest_plugin.collection import measures
 
         opened.display.total = sum(measures(item) and not any(item.iter_markers("skip")) for item in session.items)
-        from revbench.errors import UserError
-
         try:
             opened.check(session.items)
         except UserError as error:

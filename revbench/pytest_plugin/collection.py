@@ -56,8 +56,7 @@ def _without_launch(item: pytest.Item) -> str:
     return group_of(case).id if case is not None else f"{item.path.name}::{item.name}"
 
 
-def params_of(item: pytest.Item) -> dict[str, Any]:
-    """Returns what a test is parametrised by."""
+def _params(item: pytest.Item) -> dict[str, Any]:
     return dict(getattr(getattr(item, "callspec", None), "params", {}))
 
 
@@ -68,7 +67,7 @@ def measures(item: pytest.Item) -> bool:
 
 def case_of(item: pytest.Item) -> Case | None:
     """Returns the case that a test is parametrised by; None if it makes its own."""
-    case = params_of(item).get("case")
+    case = _params(item).get("case")
     return case if isinstance(case, Case) else None
 
 
@@ -78,7 +77,7 @@ def check_grouping(group_by: str, items: Sequence[pytest.Item]) -> None:
     Raises:
         UserError: none has it.
     """
-    there = {name for item in items for name in params_of(item) if not name.startswith("_")}
+    there = {name for item in items for name in _params(item) if not name.startswith("_")}
     for name in asked_params(group_by):
         if items and name not in there:
             known = ", ".join(sorted(there)) or "none"
@@ -98,13 +97,13 @@ def compared_with(item: pytest.Item, case: Case) -> list[Case]:
         item: of the test that is running.
         case: what it measures; one that is not the item's own is measured alone.
     """
-    own = params_of(item)
+    own = _params(item)
     if own.pop("case", None) != case or case.memory_limit_bytes:
         return [case]
     found = [case]
     items = item.session.items
     for other in items[items.index(item) + 1 :]:
-        params = params_of(other)
+        params = _params(other)
         candidate = params.pop("case", None)
         if (
             isinstance(candidate, Case)

@@ -60,8 +60,7 @@ class MarkedThresholds:
         Raises:
             UserError: one is for nothing that its test measured.
         """
-        used = {key for keys in self._of.values() for key in keys}
-        for test, text in sorted(used - self._for_cases.keys()):
+        for test, text in sorted(self._marked.keys() - self._for_cases.keys()):
             one = self._marked[test, text]
             raise UserError(
                 f"{test}: its threshold {one.text!r} is for nothing, since the test measured no {one.metric.probe} of"

@@ -23,6 +23,7 @@ from revbench.compare.times import change_of, verdicts
 from revbench.probes.declared import TIME
 from revbench.results.runs import read_run
 from tests.compare.proof import LAUNCHES
+from tests.conftest import git
 
 RECORDED = Path(__file__).parent / "recorded_slow_downs.json"
 BLOCKS = 20
@@ -47,15 +48,14 @@ def network(blocks):
 def measure(folder: Path, repeats: int) -> None:
     """Measure both versions in turn; the run folders `run` and `run-baseline` are in the folder afterwards."""
     folder.mkdir(parents=True)
-    identity = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    git(folder, "init", "--quiet")
     for newer in (False, True):
         factories = [
             f"\n\ndef {name}():\n    return network({BLOCKS + newer * more})\n" for name, more in PLANTED.items()
         ]
         (folder / "planted.py").write_text(NETWORK + "".join(factories))
-        subprocess.run(["git", "add", "planted.py"], cwd=folder, check=True)
-        subprocess.run(["git", *identity, "commit", "--quiet", "-m", "a version"], cwd=folder, check=True)
+        git(folder, "add", "planted.py")
+        git(folder, "commit", "--quiet", "-m", "a version")
     models = [f"planted:{name}" for name in PLANTED]
     command = ["run", *models, "--strategy", "stored", "--probe", "time", "--batch-size", "128", "--device", "cpu"]
     asked = [*command, "--repeats", str(repeats), "--interleave", "HEAD~", "--output", "run"]

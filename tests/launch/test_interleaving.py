@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from revbench.launch.worktree import worktree_of
 from revbench.results.runs import read_run
 from revbench.runner.other_tree import OtherTree
-from tests.conftest import ROOT, Cli, run_command
+from tests.conftest import ROOT, Cli, git, run_command
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 
@@ -46,12 +45,6 @@ def make():
 
     return chain, batch, nn.functional.mse_loss
 """
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture
