@@ -49,6 +49,11 @@ class Ratio:
         low, high = (None if end is None else end * factor for end in (self.low, self.high))
         return replace(self, value=self.value * factor, low=low, high=high)
 
+    def inverse(self) -> Ratio:
+        """Returns the ratio of the second to the first."""
+        low, high = (None if end is None else 1 / end for end in (self.high, self.low))
+        return replace(self, value=1 / self.value, low=low, high=high)
+
     def __str__(self) -> str:
         if self.low is None or self.high is None or math.isclose(self.low, self.high):
             return f"{self.value:.2f} ×"

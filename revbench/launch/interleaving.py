@@ -76,7 +76,7 @@ def measure_side_by_side(
     asked.check()
     with ExitStack() as stack:
         tree, commit = stack.enter_context(worktree_of(ref))
-        _check_protocol((tree.other or Path()) / "revbench" / "probes", ref)
+        _check_protocol(tree.other, ref)
         check_versions(tree, ref, asked.models)
         ours, theirs = stack.enter_context(WorkerServer()), stack.enter_context(WorkerServer(tree))
         environments = ours.environment(), _environment(theirs, ref)
@@ -85,7 +85,8 @@ def measure_side_by_side(
         beside = open_journal(None, journal.folder.with_name(f"{journal.folder.name}-baseline"), retry=False)
         stack.callback(beside.close)
         here = Session(journal, ours, environments[0], device=device)
-        there = Session(beside, theirs, environments[1], device=device)
+        of_ours = commit if _is_of_ours(tree.other) else None
+        there = Session(beside, theirs, environments[1], device=device, commit=of_ours)
         for line in here.notes:
             note(line)
         cases = asked.cases(here)
@@ -106,11 +107,16 @@ def measure_side_by_side(
         return SideBySide(journal.folder, beside.folder, commit, found)
 
 
-def _check_protocol(probes: Path, ref: str) -> None:
+def _is_of_ours(tree: Path | None) -> bool:
+    """Tells whether a tree is of revbench itself, not of a project that uses it."""
+    return ((tree or Path()) / "revbench" / "probes" / "clock.py").is_file()
+
+
+def _check_protocol(tree: Path | None, ref: str) -> None:
     """See that another version of revbench itself takes turns as this one does."""
-    if not (probes / "clock.py").is_file():
-        return  # a project that uses revbench
-    baton = probes / "baton.py"
+    if not _is_of_ours(tree):
+        return
+    baton = (tree or Path()) / "revbench" / "probes" / "baton.py"
     if not baton.is_file() or f'PROTOCOL = "{PROTOCOL}"' not in baton.read_text(encoding="utf-8", errors="replace"):
         raise UserError(
             f"--interleave {ref}: that revbench takes turns otherwise than this one, or not; give a newer version"

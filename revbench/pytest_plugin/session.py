@@ -28,7 +28,7 @@ from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.marks import MarkedThresholds
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
 from revbench.report import Evidence, write_report
-from revbench.report.sections.headline import WIDTH, advice, headlines, lines_of
+from revbench.report.headlines import WIDTH, advice, headlines, largest_of, lines_of
 from revbench.results.machines import environments_alike
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing
@@ -201,7 +201,7 @@ def _say_headlines(terminal: Any, folder: Path) -> None:
         evidence = Evidence(run, *ids)
         found = headlines(evidence)
         lines = lines_of(found)
-        if said := advice(evidence, found):
+        if said := advice(evidence, largest_of(found)):
             lines += textwrap.wrap(said, WIDTH)
         for line in lines:
             terminal.write_line(printable(line))

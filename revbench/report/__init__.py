@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revbench.errors import RunEnded, UserError
-from revbench.report.document import Figure, Paragraph, Section, Table
+from revbench.report.document import Card, Cards, Fact, Figure, Paragraph, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.results.benchmark_json import write_benchmark_json
-from revbench.results.files import own_folder, write_atomically
+from revbench.results.files import write_atomically
 from revbench.results.runs import read_run
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "Card",
+    "Cards",
     "Evidence",
+    "Fact",
     "Figure",
     "Paragraph",
     "Section",
@@ -67,8 +70,8 @@ def write_report(
 
     Args:
         folders: run folders.
-        output: gets ``report.html``, ``report.pdf``, ``report.md`` with ``figures/``, long tables whole in ``tables/``; and,
-            if it is one of the run folders, ``benchmark.json``.
+        output: gets ``report.html``, ``report.pdf``, ``report.md``; each figure as SVG and PDF in ``figures/``,
+            each table as CSV and LaTeX in ``tables/``; and, if it is one of the run folders, ``benchmark.json``.
         names: what the machines of some of the folders are called, instead of by their hardware.
         relative_to: the name of the machine that the others stand beside; the first if not given.
         comparison: with a baseline; a section of its own.
@@ -82,20 +85,17 @@ def write_report(
     """
     from revbench.report.build import build_report
     from revbench.report.long_tables import shortened
+    from revbench.report.render.files import write_files
     from revbench.report.render.html import render_html
     from revbench.report.render.markdown import render_markdown
     from revbench.report.render.pdf import render_pdf
 
-    report, tables = shortened(build_report(folders, names=names, relative_to=relative_to, comparison=comparison))
+    whole = build_report(folders, names=names, relative_to=relative_to, comparison=comparison)
+    report = shortened(whole)
     paths, notes = [output / "report.html", output / "report.md"], list(report.notes)
     try:
         write_atomically(paths[0], render_html(report))
-        for section in report.sections:
-            for block in section.blocks:
-                if isinstance(block, Figure):
-                    write_atomically(own_folder(output, "figures") / f"{block.name}.svg", block.svg)
-        for name, table in tables.items():
-            write_atomically(own_folder(output, "tables") / name, table)
+        write_files(whole, output)
         write_atomically(paths[1], render_markdown(report))
         pdf, problem = render_pdf(report)
         if pdf is not None:

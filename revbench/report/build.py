@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from revbench.case.chains import Chain
+from revbench.case.labels import title_of
 from revbench.compare import Comparison
 from revbench.errors import UserError
-from revbench.report.document import Block, Figure, Report, Section
+from revbench.report.document import Report, Section
+from revbench.report.numbering import numbered
 from revbench.report.parts import Part, part_named, parts_of
 from revbench.report.sections import against_baseline, all_sections, machines
 from revbench.results.machines import unlike
-from revbench.runner.environment import summarise
 from revbench.runner.registry import OURS, registry
+
+_MOST_NAMED = 4  # networks in a title
 
 
 def machines_side_by_side(
@@ -32,7 +35,7 @@ def machines_side_by_side(
     found = machines.section(parts, beside)
     if found is None:
         raise UserError("these runs have nothing that can stand side by side; measure time or memory")
-    return _number_figures([found])[0]
+    return numbered([found])[0]
 
 
 def build_report(
@@ -71,20 +74,28 @@ def build_report(
             notes += registry().problems
     if comparison is not None:
         sections.insert(min(1, len(sections)), against_baseline.section(comparison))
-    title, subtitle = "Stored or reconstructed activations", " | ".join(subtitles)
-    return Report(title, subtitle, _number_figures(sections), list(dict.fromkeys(notes)))
+    title, subtitle = _title(parts), " | ".join(subtitles)
+    return Report(title, subtitle, numbered(sections), list(dict.fromkeys(notes)))
+
+
+def _title(parts: Sequence[Part]) -> str:
+    """Says which run it is: of which networks, and on which machines."""
+    measured = dict.fromkeys(row.case for part in parts for row in part.evidence.rows)
+    cases = [case for case in measured if case.strategy == "reconstructed"] or list(measured)
+    names = list(dict.fromkeys("chains of blocks" if Chain.of(case) else title_of(case.model) for case in cases))
+    names.sort(key=lambda name: name == "chains of blocks")
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    what = (
+        f"{', '.join(names[:_MOST_NAMED])}{more}"
+        if more or len(names) < 2
+        else " and ".join([", ".join(names[:-1]), names[-1]])
+    )
+    trained = all(row.case.training_steps for part in parts for row in part.evidence.rows)
+    machines = list(dict.fromkeys(part.name for part in parts))
+    where = machines[0] if len(machines) == 1 else f"{len(machines)} machines"
+    return f"{what}: {'trainings with ' if trained else ''}stored or reconstructed activations, {where}"
 
 
 def _where(part: Part) -> str:
     first = min(row.started for row in part.evidence.rows)
-    return f"{summarise(part.evidence.environment, part.devices)}; {first[:16].replace('T', ' ')} UTC"
-
-
-def _number_figures(sections: Sequence[Section]) -> list[Section]:
-    """Give each figure's file a name of its own, made of nothing that a stranger chose."""
-    count = itertools.count(1)
-
-    def named(block: Block) -> Block:
-        return dataclasses.replace(block, name=f"{next(count)}-{block.name}") if isinstance(block, Figure) else block
-
-    return [dataclasses.replace(section, blocks=[named(block) for block in section.blocks]) for section in sections]
+    return f"{part.evidence.machine}; {first[:16].replace('T', ' ')} UTC"

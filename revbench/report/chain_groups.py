@@ -1,4 +1,4 @@
-"""The chains by which libraries are compared: which cases stand beside each other, and their ratios."""
+"""Which cases stand in tables of their own, and which chains of different libraries stand beside each other."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def kind_of(case: Case) -> str:
     """Says of which blocks a chain is made."""
     chain = Chain.of(case)
     return (chain.kind if chain is not None else None) or MISSING
+
+
+def has_its_own_table(case: Case) -> bool:
+    """Tells whether a case is of a chain of blocks, or runs under a memory limit."""
+    return Chain.of(case) is not None or case.memory_limit_bytes > 0

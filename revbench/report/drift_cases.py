@@ -1,12 +1,15 @@
-"""The cases of a table of drift, and what they are called beside each other."""
+"""The cases of a table of drift, what they are called beside each other, and the verdict on each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from revbench.case import Case
 from revbench.case.labels import strategy_of, title_of
 from revbench.case.pairs import paired
+from revbench.numerics.part_table import PartTable
+from revbench.numerics.verdict import PART_ERRORS, judge
+from revbench.probes import Metric
 from revbench.probes.declared import DRIFT
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, words
@@ -61,3 +64,28 @@ class DriftCases:
 def own_functions(evidence: Evidence, case: Case) -> str | None:
     """Returns the functions by which a network back-propagates itself, by name."""
     return evidence.word(case, DRIFT["own_functions"])
+
+
+_SEVERITY = {"caution": 1, "unsafe": 2}
+
+
+def verdict_of(evidence: Evidence, case: Case) -> str | None:
+    """Returns the verdict of all launches' draws; of rows of an older revbench, which lack what is judged by, what they say
+    themselves."""
+    samples = {metric.name: values for metric in DRIFT.metrics if (values := evidence.samples(case, metric))}
+    own = own_functions(evidence, case)
+    if not {"relative_error", "significant_digits"} <= samples.keys() or (own and "derivative_error" not in samples):
+        said = _all_words(evidence, case, DRIFT["verdict_words"])
+        return max(said, key=lambda words: _SEVERITY.get(words.partition(":")[0], 0), default=None)
+    tables = [PartTable(evidence.series_of(row)) for row in evidence.launches(case, DRIFT)]
+    casts = _all_words(evidence, case, DRIFT["coarse_casts"])
+    return judge(
+        samples, PartTable.joined(tables, PART_ERRORS), case.strategy, case.arithmetic,
+        _all_words(evidence, case, DRIFT["trace"]), ", ".join(casts) or None, own,
+    ).words  # fmt: skip
+
+
+def _all_words(evidence: Evidence, case: Case, metric: Metric) -> Sequence[str]:
+    """Returns what the launches say, each word once."""
+    said = (row.metrics.get(metric.name) for row in evidence.launches(case, DRIFT))
+    return list(dict.fromkeys(str(word) for word in said if word))

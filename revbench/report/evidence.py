@@ -13,6 +13,7 @@ from revbench.probes import Metric, Probe, Value
 from revbench.probes.declared import TIME
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
+from revbench.runner.environment import summarise
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,22 @@ class Evidence:
     Attributes:
         environment: of the first of them.
         rows: that stand, in order of measurement.
+        invocations: by what they were measured.
     """
 
     def __init__(self, run: Run, *environment_ids: str) -> None:
         self._run = run
         self.environment: Mapping[str, Any] = run.environments[environment_ids[0]]
         self.rows = standing([row for row in run.rows if row.environment_id in environment_ids])
+        self.invocations = [one for one in run.invocations if one.environment_id in environment_ids]
         self._index: dict[tuple[Case, str], list[Row]] = {}
         for row in self.rows:
             self._index.setdefault((row.case, row.probe), []).append(row)
+
+    @property
+    def machine(self) -> str:
+        """What it was measured on, and with which PyTorch."""
+        return summarise(self.environment, {row.case.device for row in self.rows})
 
     def cases(self, *probes: Probe) -> list[Case]:
         """Returns the cases that these probes measured (with whatever status), in order of measurement."""

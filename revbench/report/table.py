@@ -37,8 +37,8 @@ def words(head: str, cell: Callable[[Line], str]) -> Column[Line]:
 
 
 def lay_out(
-    title: str, columns: Sequence[Column[Line]], groups: Iterable[Sequence[Line]], notes: Sequence[str] = ()
-) -> Table | None:
+    title: str, columns: Sequence[Column[Line]], groups: Iterable[Sequence[Line]], notes: Sequence[str] = (), *, name: str = ""
+) -> Table | None:  # fmt: skip
     """Returns a table with a rule between its groups; None if there is no line.
 
     Args:
@@ -46,6 +46,7 @@ def lay_out(
         columns: words first, then numbers.
         groups: of lines.
         notes: below the table.
+        name: of the table, see `Table`.
     """
     rows: list[list[str]] = []
     breaks: list[int] = []
@@ -57,7 +58,7 @@ def lay_out(
         return None
     first_number = sum(not column.is_number for column in columns)
     assert all(column.is_number for column in columns[first_number:])
-    return Table(title, tuple(column.head for column in columns), rows, first_number, notes, breaks)
+    return Table(title, tuple(column.head for column in columns), rows, first_number, notes, breaks, name)
 
 
 def value_cell(

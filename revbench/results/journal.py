@@ -19,7 +19,7 @@ from revbench.errors import MAKE_ROOM, UserError
 from revbench.probes.measurement import Value
 from revbench.results.files import NO_FOLLOW, NO_WAIT, is_there, own_folder, write_atomically
 from revbench.results.runs import CHECKPOINTS, HEADER, ROWS, SERIES, Run, read_rows
-from revbench.results.schema import Key, Row
+from revbench.results.schema import Invocation, Key, Row
 from revbench.results.wire import decode_record
 
 
@@ -113,6 +113,11 @@ class Journal:
             self._append({"kind": "environment", **environment})
             self.run.environments[key] = dict(environment)
         return key
+
+    def add_invocation(self, invocation: Invocation) -> None:
+        """Record by what the rows that follow are measured."""
+        self._append(invocation.to_json())
+        self.run.invocations.append(invocation)
 
     def add_row(self, row: Row) -> None:
         """Append a row; it is on disk when this returns."""

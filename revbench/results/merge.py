@@ -54,6 +54,8 @@ def merge_runs(folders: Sequence[Path], output: Path) -> Run:
         for number, run in enumerate(runs, 1):
             for environment in run.environments.values():
                 journal.add_environment(environment)
+            for invocation in run.invocations:
+                journal.add_invocation(invocation)
             for row in run.rows:
                 series = row.series
                 if series is not None and is_there(source := own_folder(run.folder, SERIES) / series):

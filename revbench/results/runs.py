@@ -12,7 +12,7 @@ from typing import IO, Any
 from revbench.errors import UserError
 from revbench.probes.measurement import Value
 from revbench.results.files import is_there, open_regular, own_folder, read_bytes
-from revbench.results.schema import SCHEMA_VERSION, Row
+from revbench.results.schema import SCHEMA_VERSION, Invocation, Row
 from revbench.results.wire import check_header, decode_columns, decode_lines, decode_record
 from revbench.units import human_bytes
 
@@ -35,11 +35,13 @@ class Run:
         folder: where it is.
         rows: in the order in which they were measured.
         environments: the environment records by their ids.
+        invocations: by what it was measured; runs of before November 2026 don't say.
     """
 
     folder: Path
     rows: list[Row] = field(default_factory=list)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    invocations: list[Invocation] = field(default_factory=list)
 
     def series(self, row: Row) -> dict[str, list[Value]]:
         """Returns the columns of a row's series file; empty if it has none or the file is missing.
@@ -67,6 +69,8 @@ class Run:
         record = decode_record(text)
         if isinstance(record, Row):
             self.rows.append(record)
+        elif isinstance(record, Invocation):
+            self.invocations.append(record)
         else:
             self.environments[record.environment_id] = record.to_dict()
 

@@ -72,6 +72,29 @@ class Row:
         return {"kind": "row", "case_id": self.case.id, **asdict(self), "case": self.case.to_json()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """By what rows were measured.
+
+    Attributes:
+        environment_id: of the environment record in the same file.
+        started: UTC, ISO 8601.
+        command: as it was typed; of paths only the last part.
+        commit: of the checkout that revbench was run from; None if it was installed otherwise.
+        changed: whether files of the package differed from it.
+    """
+
+    environment_id: str
+    started: str
+    command: str
+    commit: str | None = None
+    changed: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the line of this record, as a dict."""
+        return {"kind": "invocation", **asdict(self)}
+
+
 def standing(rows: Sequence[Row]) -> list[Row]:
     """Returns the rows but for those without metrics that were measured again, on the same machine, with metrics."""
     again = {(row.environment_id, row.key) for row in rows if row.ok} if any(not row.ok for row in rows) else set()

@@ -17,7 +17,7 @@ from revbench.case import Case
 from revbench.choices import Status
 from revbench.errors import UserError
 from revbench.probes.measurement import LARGEST, MOST_LETTERS, Value
-from revbench.results.schema import SCHEMA_VERSION, Row
+from revbench.results.schema import SCHEMA_VERSION, Invocation, Row
 
 MOST_SAMPLES = 1_000_000  # of one metric in one row
 
@@ -100,6 +100,23 @@ class EnvironmentRecord(Struct, forbid_unknown_fields=True, tag_field="kind", ta
         return found
 
 
+class InvocationRecord(Struct, forbid_unknown_fields=True, tag_field="kind", tag="invocation"):
+    """By what rows were measured, as `Invocation.to_json` makes it."""
+
+    environment_id: _Name
+    started: Annotated[str, Meta(max_length=64)]
+    command: _Word
+    commit: Annotated[str, Meta(pattern=r"\A[0-9a-f]{40,64}\Z")] | None = None
+    changed: bool | None = None
+
+    def to_invocation(self) -> Invocation:
+        """Returns the record."""
+        return Invocation(
+            environment_id=self.environment_id, started=self.started, command=self.command, commit=self.commit,
+            changed=self.changed,
+        )  # fmt: skip
+
+
 _OLD_NAMES = {"time_interleaved": "time"}  # of probes, in runs of before November 2026
 
 
@@ -143,7 +160,8 @@ def _case_of(text: bytes) -> Case:
 
 _CASE = msgspec.json.Decoder(dict[str, Annotated[str, Meta(max_length=1000)] | int | float | bool | None])
 _HEADER = msgspec.json.Decoder(Header)
-_RECORD: msgspec.json.Decoder[EnvironmentRecord | RowRecord] = msgspec.json.Decoder(EnvironmentRecord | RowRecord)
+_Record = EnvironmentRecord | InvocationRecord | RowRecord
+_RECORD: msgspec.json.Decoder[_Record] = msgspec.json.Decoder(_Record)
 _COLUMNS = msgspec.json.Decoder(dict[str, list[_Figure | _Word]])
 _LINE = msgspec.json.Decoder(list[_Figure | _Word])
 
@@ -164,14 +182,16 @@ def check_header(text: bytes) -> None:
         raise UserError(f"schema version {str(found)[:20]}; this revbench reads version {SCHEMA_VERSION}")
 
 
-def decode_record(text: bytes) -> Row | EnvironmentRecord:
+def decode_record(text: bytes) -> Row | EnvironmentRecord | Invocation:
     """Returns the record of one of the other lines.
 
     Raises:
         UserError: it is none.
     """
     found = _decoded(_RECORD.decode, text)
-    return found.to_row() if isinstance(found, RowRecord) else found
+    if isinstance(found, RowRecord):
+        return found.to_row()
+    return found.to_invocation() if isinstance(found, InvocationRecord) else found
 
 
 def check_options(options: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from revbench.results.journal import Journal, series_stem
 from revbench.results.schema import Key, Row, key_of
 from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
+from revbench.runner.invocation import describe_invocation
 from revbench.runner.registry import OURS, probe_of, registry
 from revbench.runner.settings import SETTINGS
 
@@ -32,6 +33,7 @@ class Session:
         environment: the fingerprint of this machine, from the server.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: where it is measured, unless a case says otherwise.
         retry: measure again what the journal says to have crashed, timed out or lacked memory; those rows stay.
+        commit: of the version of revbench that the server's workers run, where that is not this one.
 
     Attributes:
         device: the device that is meant by ``auto``.
@@ -49,12 +51,14 @@ class Session:
         *,
         device: str = "auto",
         retry: bool = False,
+        commit: str | None = None,
     ) -> None:
         self.journal = journal
         self.environment = environment
         self.server = server
         self.device = resolve_device(device, environment)
         self._environment_id = journal.add_environment(environment)
+        journal.add_invocation(describe_invocation(self._environment_id, commit=commit))
         self._found: dict[Key, Row] = {
             row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
         }

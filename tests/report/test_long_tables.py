@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 
 from revbench.compare import compare_folders
 from revbench.report import write_report
-from revbench.report.document import MOST_FIGURES, Report, Section, Table
-from revbench.report.long_tables import MOST_ROWS, shortened
+from revbench.report.document import MOST_FIGURES
+from revbench.report.long_tables import MOST_ROWS
 from tests.report.reports import BASE, memory, timed
 from tests.results.rows import Columns, make_row, write_run
 
@@ -35,9 +36,9 @@ def test_a_run_of_many_cases_has_the_first_figures_and_whole_tables_beside_it(tm
     page = (folder / "report.md").read_text()
     assert "These are the first 8 of such figures; the tables have all cases." in page
     assert f"The first {MOST_ROWS} of 450 rows; all of them are in tables/" in page
-    whole = {path.name: path.read_text().splitlines() for path in (folder / "tables").iterdir()}
-    assert whole
-    assert all(len(lines) == 451 for lines in whole.values()), {name: len(lines) for name, lines in whole.items()}
+    cut = set(re.findall(r"all of them are in tables/([a-z0-9-]+\.csv)", page))
+    assert len(cut) >= 3
+    assert all(len((folder / "tables" / name).read_text().splitlines()) == 451 for name in cut)
 
 
 @pytest.mark.slow
@@ -63,25 +64,3 @@ def test_a_row_of_very_many_draws_takes_little_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 500 << 20
-
-
-def test_cells_of_a_table_are_no_formulas() -> None:
-    cells = ["=cmd()", "+1", "-cmd", "-3.5 MiB", "@x", "a=1", "-2+3+cmd|' /C calc'!A0"]
-    table = Table("A table", ["=a", "b"], [[cell, "x, y"] for cell in cells] * 30, 1)
-    report, files = shortened(Report("", "", [Section("", [table])]))
-    (block,) = report.sections[0].blocks
-    assert isinstance(block, Table)
-    assert len(block.rows) == MOST_ROWS
-    (text,) = files.values()
-    lines = text.splitlines()
-    assert lines[0] == "'=a,b"
-    assert [line.partition(",")[0] for line in lines[1:8]] == [
-        "'=cmd()",
-        "+1",
-        "'-cmd",
-        "-3.5 MiB",
-        "'@x",
-        "a=1",
-        "'-2+3+cmd|' /C calc'!A0",
-    ]
-    assert len(lines) == 1 + 210

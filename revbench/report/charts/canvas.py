@@ -1,50 +1,45 @@
-"""The canvas that every picture of the report is drawn on, and the colours that mean the same in all of them."""
+"""The canvas that every picture of the report is drawn on."""
 
 from __future__ import annotations
 
 import io
+import math
+import re
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from revbench.case import Case
-from revbench.case.labels import strategy_of
-from revbench.report.charts.plotting import Canvas, mpl, sns
+from revbench.report.charts.plotting import Canvas, LogFormatter, mpl
+from revbench.report.colours import GRID, INK
 
-_PALETTE = sns.color_palette("colorblind")
-COLOURS = {
-    "stored": _PALETTE[0], "reconstructed": _PALETTE[3], "reconstructed, rest recomputed": _PALETTE[1],
-    "checkpointed": _PALETTE[2], "recursive": _PALETTE[4], "torch_checkpoint": _PALETTE[2], "torch_selective": _PALETTE[4],
-    "torch_budget": _PALETTE[6], "torch_offload": _PALETTE[9], "reconstructed, last 1 kept": _PALETTE[5],
-    "reconstructed, certified": _PALETTE[8],
-}  # fmt: skip
-RESNET_COLOUR = (0.35, 0.35, 0.35)
 _STYLE: Any = {
-    "svg.fonttype": "path", "svg.hashsalt": "revbench", "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e4e4", "legend.frameon": False,
-    "font.family": "DejaVu Sans", "axes.axisbelow": True,
+    "svg.fonttype": "path", "svg.hashsalt": "revbench", "font.family": "DejaVu Sans", "font.size": 8.5, "axes.titlesize": 9,
+    "axes.labelsize": 8.5, "legend.fontsize": 8, "axes.titleweight": "bold", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "legend.frameon": False, "axes.axisbelow": True,
     "text.parse_math": False,  # a stranger's name may hold a dollar
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",  # the page's own, light or dark
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK
+    ),
 }  # fmt: skip
+_TIP = "tip:"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+WIDTH = 7.1  # inches: a page's text, so that letters in a picture are as large as those around it
 
 Array = npt.NDArray[np.float64]
 
 
-def colour_of(case: Case) -> Any:
-    """Returns a way's colour, the same in every figure."""
-    return COLOURS.get(strategy_of(case), COLOURS[case.strategy])
-
-
 class canvas:
-    """A figure in the report's style; side by side, its axes may share their vertical scale.
+    """A figure in the report's style, as wide as a page's text; side by side, its axes may share their vertical scale.
 
     Nothing of a ``matplotlibrc`` counts: it is also looked for in the current folder, and can have LaTeX run on all text.
     Figures in files may be of any size: what overflows is not drawn.
     """
 
     def __init__(
-        self, width: float, height: float, columns: int = 1, *, rows: int = 1, one_scale: bool = False
+        self, height: float, columns: int = 1, *, rows: int = 1, one_scale: bool = False, width: float = WIDTH
     ) -> None:
         self._size = (width, height, rows, columns)
         self._one_scale = one_scale
@@ -63,9 +58,32 @@ class canvas:
         self._style.close()
 
 
+def with_tip(artists: Any, text: str) -> None:
+    """Give what was drawn the words that stand there while somebody points at it."""
+    for artist in artists if isinstance(artists, (list, tuple)) else [artists]:
+        artist.set_gid(f"{_TIP}{' '.join(text.split())}")
+
+
+def power_of_ten(value: float, _: object = None) -> str:
+    """Returns what stands at a mark of a logarithmic scale: matplotlib's own are formulas, which are not set here."""
+    if value <= 0:
+        return f"{value:g}"
+    exponent = math.log10(value)
+    if abs(exponent - round(exponent)) > 1e-9:
+        return ""
+    return f"{value:g}" if 0 <= exponent <= 3 else f"10{str(round(exponent)).translate(_RAISED)}"
+
+
 def svg_of(figure: Canvas) -> str:
     """Returns the picture as text, the same whenever it is drawn."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_formatter(power_of_ten)
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    text = text[text.index("<svg") :]
+    text = re.sub(rf' id="{_TIP}([^"]*)">', r"><title>\1</title>", text)
+    linked = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
+    return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in linked else "", text)

@@ -12,7 +12,8 @@ from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, strategy_of
 from revbench.probes.declared import MEMORY
-from revbench.report.charts.canvas import Array, canvas, colour_of, svg_of
+from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
+from revbench.report.colours import look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
 from revbench.units import human_bytes
@@ -92,15 +93,17 @@ def depth_figure(evidence: Evidence) -> Figure | None:
     if not measured:
         return None
     said = []
-    with canvas(7.4, 3.8) as (figure, axes):
+    with canvas(3.6) as (figure, axes):
         for case, (depths, peaks) in measured.items():
             growth = fit_growth(depths, peaks)
             label = f"{strategy_of(case)}, {'constant' if growth.form == '1' else growth.form}"
             smooth = np.geomspace(depths.min(), depths.max(), 100)
-            axes.plot(
-                smooth, [growth.at(x) / 2**20 for x in smooth], "-", color=colour_of(case), linewidth=1.3, label=label
-            )
-            axes.plot(depths, peaks / 2**20, "o", color=colour_of(case), markersize=5)
+            look, fitted = look_of(case), [growth.at(x) / 2**20 for x in smooth]
+            axes.plot(smooth, fitted, linestyle=look.dashes, color=look.colour, linewidth=1.3)
+            axes.plot([], [], look.marker, linestyle=look.dashes, color=look.colour, label=label)
+            for depth, peak in zip(depths, peaks, strict=True):
+                dot = axes.plot(depth, peak / 2**20, look.marker, color=look.colour, markersize=5.5)
+                with_tip(dot, f"{strategy_of(case)}, {depth:.0f} blocks: {human_bytes(peak)}")
             said.append(f"{label} from {human_bytes(peaks[0])} to {human_bytes(peaks[-1])}")
         ticks = next(iter(measured.values()))[0]
         axes.set(xscale="log", yscale="log", xlabel="blocks, L", ylabel="peak of activations, MiB")

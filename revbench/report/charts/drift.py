@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,11 @@ from revbench.numerics.part_table import PartTable
 from revbench.numerics.statistics import QUANTILE_DRAWS, summarise_draws
 from revbench.probes.declared import DRIFT, LIPSCHITZ
 from revbench.report.charts.canvas import canvas, svg_of
-from revbench.report.charts.plotting import sns
-from revbench.report.document import Figure
+from revbench.report.colours import INK, SOFT, Look, look_of_arithmetic
+from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.units import human_degrees
 
-_PALETTE = sns.color_palette("colorblind")
-_COLOURS: Mapping[str, Any] = {
-    "float64": _PALETTE[2], "float32": _PALETTE[0], "TF32": _PALETTE[4], "bfloat16": _PALETTE[3],
-    "autocast bfloat16": _PALETTE[1], "autocast float16": _PALETTE[5],
-}  # fmt: skip
 _EPSILONS = 2.0**29  # float32's over float64's
 
 Points = dict[int, Case]
@@ -55,19 +50,19 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
         return None
     said = []
     panels = (
-        ("angle_degrees", "stored_angle_degrees", "Angle to the float64 gradient", "degrees"),
+        ("angle_degrees", "stored_angle_degrees", "Angle to float64", "degrees"),
         ("smooth_error_epsilons", "smooth_stored_relative_error", "Smooth error", "ε of the arithmetic"),
         ("flips", "stored_flips", "Flips", "units"),
     )
-    with canvas(10.6, 3.6, 3) as (figure, axes):
+    with canvas(3.4, 3) as (figure, axes):
         for panel, (name, of_stored, title, unit) in zip(axes, panels, strict=True):
             for arithmetic, points in by_arithmetic.items():
-                colour = _COLOURS.get(arithmetic, "black")
-                _line(panel, evidence, points, name, "-o", colour, label=arithmetic)
+                look = look_of_arithmetic(arithmetic)
+                _line(panel, evidence, points, name, look, label=arithmetic)
                 scale = 1.0
                 if of_stored == "smooth_stored_relative_error":
                     scale = _epsilon_scale(evidence, points)
-                _line(panel, evidence, points, of_stored, ":s", colour, scale=scale)
+                _line(panel, evidence, points, of_stored, look, stored=True, scale=scale)
             panel.set(title=title, xlabel="blocks", ylabel=unit, xscale="log")
             if name == "flips":
                 panel.set_yscale("symlog", linthresh=1)
@@ -77,7 +72,7 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
             ticks = sorted({blocks for points in by_arithmetic.values() for blocks in points})
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
             panel.minorticks_off()
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
         svg = svg_of(figure)
     for arithmetic, points in by_arithmetic.items():
         deepest = max(points)
@@ -90,7 +85,7 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
         " arithmetic (none in float64, where it is the reference). Medians over draws, bars from 5 % to"
         f" 95 % (below {QUANTILE_DRAWS} draws from the smallest to the largest)."
     )
-    return Figure("Drift against depth", "drift-depth", svg, f"Angles: {'; '.join(said)}.", (note,))
+    return Figure("Drift against depth", "drift-against-depth", svg, f"Angles: {'; '.join(said)}.", (note,))
 
 
 def _epsilon_scale(evidence: Evidence, points: Points) -> float:
@@ -104,12 +99,12 @@ def _epsilon_scale(evidence: Evidence, points: Points) -> float:
 
 
 def _line(
-    axes: Any, evidence: Evidence, points: Points, metric: str, style: str, colour: Any, *, label: str | None = None,
+    axes: Any, evidence: Evidence, points: Points, metric: str, look: Look, *, label: str | None = None, stored: bool = False,
     scale: float = 1.0,
 ) -> None:  # fmt: skip
     found = [(blocks, summarise_draws(evidence.samples(case, DRIFT[metric]))) for blocks, case in points.items()]
     whole = [(blocks, s) for blocks, s in found if s is not None and (s.median > 0 or metric.endswith("flips"))]
-    if metric.startswith(("stored", "smooth_stored")) and all(s.median == 0 for _, s in whole):
+    if stored and all(s.median == 0 for _, s in whole):
         return  # float64's stored is the reference: it has no error to draw
     if not whole:
         return
@@ -117,9 +112,9 @@ def _line(
     low = np.asarray([s.smallest if s.q05 is None else s.q05 for _, s in whole]) * scale
     high = np.asarray([s.largest if s.q95 is None else s.q95 for _, s in whole]) * scale
     axes.errorbar(
-        [blocks for blocks, _ in whole], middle, yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)], fmt=style,
-        color=colour, markersize=4, linewidth=1.3, elinewidth=0.8, label=label,
-        markerfacecolor="none" if style.startswith(":") else None,
+        [blocks for blocks, _ in whole], middle, yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)],
+        marker=look.marker, linestyle=":" if stored else "-", color=look.colour, markersize=4.5, linewidth=1.3, elinewidth=0.8,
+        label=label, markerfacecolor="none" if stored else None,
     )  # fmt: skip
 
 
@@ -138,28 +133,16 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
     if not all(ratios.values()):
         return None
     said = []
-    with canvas(6.4, 3.6) as (figure, axes):
-        axes.axhline(
-            _EPSILONS, color="#777777", linewidth=1.0, linestyle="--", label="ε of float32 / ε of float64 = 2²⁹"
-        )
-        for found, label, colour, shift in zip(
-            ratios.values(),
-            ("whole error, flips and all", "smooth error"),
-            (_PALETTE[3], _PALETTE[0]),
-            (0.97, 1.03),
-            strict=True,
-        ):
+    with canvas(3.4) as (figure, axes):
+        axes.axhline(_EPSILONS, color=SOFT, linewidth=1.0, linestyle="--", label="ε of float32 / ε of float64 = 2²⁹")
+        kinds = (("whole error, flips and all", INK, "^", "-", 0.97), ("smooth error", SOFT, "o", "--", 1.03))
+        for found, (label, colour, marker, dashes, shift) in zip(ratios.values(), kinds, strict=True):
             for blocks, values in found:
-                axes.plot([blocks * shift] * len(values), values, "o", color=colour, markersize=3, alpha=0.45)
+                axes.plot([blocks * shift] * len(values), values, marker, color=colour, markersize=3.5, alpha=0.45)
             medians = [statistics.median(values) for _, values in found]
             axes.plot(
-                [b * shift for b, _ in found],
-                medians,
-                "-",
-                color=colour,
-                linewidth=1.4,
-                label=f"{label} (line: median)",
-            )
+                [b * shift for b, _ in found], medians, dashes, color=colour, linewidth=1.4, label=f"{label} (line: median)"
+            )  # fmt: skip
             said.append(
                 f"{label}: {', '.join(f'{b} blocks {m:.1e}' for (b, _), m in zip(found, medians, strict=True))}"
             )
@@ -172,7 +155,7 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
         f"The reconstructed gradient's relative error in float32 over that in float64, the same weights and batches, a dot a"
         f" draw. Chains of basic blocks, {circumstances(narrow[depths[0]], dtype=False)}."
     )
-    return Figure("Rounding follows ε, flips do not", "drift-parts", svg, f"{'; '.join(said)}.", (note,))
+    return Figure("Rounding follows ε, flips do not", "drift-and-epsilon", svg, f"{'; '.join(said)}.", (note,))
 
 
 def going_back_figures(evidence: Evidence) -> Iterator[Figure]:
@@ -195,7 +178,7 @@ def going_back_figures(evidence: Evidence) -> Iterator[Figure]:
 def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figure | None:
     said = []
     drawn = 0
-    with canvas(7.4, 3.8) as (figure, axes):
+    with canvas(3.6) as (figure, axes):
         for case in cases:
             parts = PartTable(evidence.series(case, DRIFT))
             names = [str(name) for (name,) in parts.blocks()]
@@ -203,11 +186,12 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
             if not names or not (errors > 0).any():
                 continue
             name = case.arithmetic.name
-            colour = _COLOURS.get(name, "black")
+            look = look_of_arithmetic(name)
+            colour = look.colour
             inside = ~np.isnan(errors)
             first, last = np.flatnonzero(inside)[[0, -1]]
             at = np.arange(len(names))[first : last + 1]
-            axes.plot(at, errors[at], "-o", color=colour, markersize=3.5, linewidth=1.3, label=name)
+            axes.plot(at, errors[at], marker=look.marker, color=colour, markersize=4, linewidth=1.3, label=name)
             low, high = (
                 np.asarray(parts.numbers_of_blocks(f"activation_error_{key}"), dtype=np.float64)[at]
                 for key in ("low", "high")
@@ -225,7 +209,7 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
             return None
         axes.set(yscale="log", xlabel="block that the activations enter, on the way back", ylabel="relative error, RMS")
         axes.invert_xaxis()
-        axes.plot([], [], "--", color="#555555", linewidth=1.1, label="predicted")
+        axes.plot([], [], "--", color=SOFT, linewidth=1.1, label="predicted")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         svg = svg_of(figure)
     note = (
@@ -234,7 +218,7 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
         " alone, nothing fitted. Where a line is broken, a unit that can't be inverted keeps its input and the error begins anew."
     )
     title = f"Error of the activations on the way back: {title_of(plain.model)}"
-    return Figure(title, "drift-back", svg, f"{'; '.join(said)}.", (note,))
+    return Figure(title, name_of(f"drift-on-the-way-back {title_of(plain.model)}"), svg, f"{'; '.join(said)}.", (note,))
 
 
 def _label(name: str) -> str:

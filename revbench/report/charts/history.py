@@ -9,11 +9,11 @@ import numpy as np
 
 from revbench.compare.history import History
 from revbench.report.charts.canvas import canvas, svg_of
-from revbench.report.charts.plotting import sns
+from revbench.report.colours import INK, SOFT, STATE
 
 MOST_PANELS = 12
 _SIGNS = {"worse": "▲ worse", "better": "▼ better", "other": "changed"}
-_COLOURS = dict(zip(_SIGNS, sns.color_palette("colorblind")[3:0:-1], strict=True))
+_COLOURS = {"worse": "#c8451c", "better": "#1b7837", "other": "#a3701e"}
 _MOST_TICKS = 6
 
 
@@ -27,7 +27,7 @@ def history_picture(histories: Sequence[History]) -> str:
         The SVG.
     """
     shown = histories[:MOST_PANELS]
-    with canvas(10.2, 2.5 * len(shown), rows=len(shown)) as (figure, found_axes):
+    with canvas(2.5 * len(shown), rows=len(shown), width=10.2) as (figure, found_axes):
         for axis, history in zip(np.ravel(found_axes), shown, strict=True):
             _draw(axis, history)
         return svg_of(figure)
@@ -37,13 +37,13 @@ def _draw(axis: Any, history: History) -> None:
     points = history.points
     many = len(points) > 200
     runs = np.arange(len(points))
-    axis.vlines(runs, [p.low for p in points], [p.high for p in points], color="#c8c8c8", linewidth=1)
-    axis.plot(runs, [p.value for p in points], ".", color="#555555", markersize=3 if many else 6)
+    axis.vlines(runs, [p.low for p in points], [p.high for p in points], color=STATE, linewidth=1)
+    axis.plot(runs, [p.value for p in points], ".", color=SOFT, markersize=3 if many else 6)
     of_run = {point.run: i for i, point in enumerate(points)}
     starts = [of_run[change.run] for change in history.changes]
     levels = [*(change.before for change in history.changes[:1]), *(change.after for change in history.changes)]
     for level, first, end in zip(levels, [0, *starts], [*starts, len(points)], strict=bool(levels)):
-        axis.hlines(level, first - 0.5, end - 0.5, color="black", linewidth=1.4)
+        axis.hlines(level, first - 0.5, end - 0.5, color=INK, linewidth=1.4)
     for change, start in zip(history.changes, starts, strict=True):
         colour = _COLOURS[change.outcome]
         axis.axvline(start - 0.5, color=colour, linestyle="--", linewidth=1.2)

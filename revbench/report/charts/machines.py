@@ -10,8 +10,9 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.labels import strategy_of
 from revbench.probes.declared import MEMORY, TIME
-from revbench.report.charts.canvas import canvas, colour_of, svg_of
+from revbench.report.charts.canvas import canvas, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator, sns
+from revbench.report.colours import SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.parts import Part
 
@@ -45,19 +46,19 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
     markers = {part.name: _MARKERS[i % len(_MARKERS)] for i, part in enumerate(parts)}
     rows = -(-len(panels) // 2)
     said = []
-    with canvas(10.2, 3.6 * rows + 0.4, min(len(panels), 2), rows=rows) as (figure, found_axes):
+    with canvas(3.0 * rows + 0.8, min(len(panels), 2), rows=rows) as (figure, found_axes):
         axes = np.ravel(found_axes)
         shapes: dict[str, Any] = {}
         colours: dict[str, Any] = {}
         for axis, (name, points) in zip(axes, panels, strict=False):
             for part, case, mebibytes, milliseconds in points:
                 marker, strategy = markers[part.name], strategy_of(case)
-                axis.plot(
-                    mebibytes, milliseconds, marker, color=colour_of(case), markersize=8, linestyle="none", alpha=0.85
-                )
-                shapes[part.name] = Line2D([], [], marker=marker, color="#555555", markersize=8, linestyle="none")
-                colours[strategy] = Line2D([], [], color=colour_of(case), linewidth=5)
-                said.append(f"{name}, {part.name}, {strategy}: {mebibytes:,.0f} MiB, {milliseconds:.3g} ms")
+                words = f"{part.name}, {strategy}: {mebibytes:,.0f} MiB, {milliseconds:.3g} ms"
+                colour = look_of(case).colour
+                with_tip(axis.plot(mebibytes, milliseconds, marker, color=colour, markersize=8, alpha=0.85), words)
+                shapes[part.name] = Line2D([], [], marker=marker, color=SOFT, markersize=8, linestyle="none")
+                colours[strategy] = Line2D([], [], color=colour, linewidth=5)
+                said.append(f"{name}, {words}")
             axis.set(title=name, xlabel="peak memory of a step, MiB", ylabel="ms an image", xscale="log", yscale="log")
             for scale in (axis.xaxis, axis.yaxis):
                 scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -66,7 +67,7 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         legend = {**shapes, **colours}
-        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=4, fontsize=8)
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=3)
         svg = svg_of(figure)
     note = "Both scales are logarithmic; down and to the left is better. The shape is the machine, the colour the strategy."
     return Figure("Time against memory on each machine", "machines", svg, f"{'; '.join(said)}.", (note,))
@@ -95,7 +96,7 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
         ["unstable" if (row, column) in unstable else f"{cells[row, column]:.2f} ×" if (row, column) in cells else ""
          for column in columns] for row in rows
     ]  # fmt: skip
-    with canvas(3.4 + 1.9 * len(columns), 1.6 + 0.5 * len(rows)) as (figure, axis):
+    with canvas(1.3 + 0.42 * len(rows)) as (figure, axis):
         top = max(2.0, float(np.nanmax(values)))
         sns.heatmap(
             values, ax=axis, cmap=sns.color_palette("dark:#2f7a8c_r", as_cmap=True), vmin=1.0, vmax=top, linewidths=1, cbar=False,
@@ -105,7 +106,7 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
             for j, word in enumerate(row):
                 dark = not np.isnan(values[i, j])
                 axis.text(
-                    j + 0.5, i + 0.5, word, ha="center", va="center", color="white" if dark else "#555555", fontsize=9
+                    j + 0.5, i + 0.5, word, ha="center", va="center", color="white" if dark else SOFT, fontsize=8.5
                 )
         axis.tick_params(axis="y", rotation=0)
         axis.grid(visible=False)

@@ -17,9 +17,10 @@ from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import is_resnet, paired
 from revbench.errors import UserError
 from revbench.probes.declared import MEMORY
-from revbench.report.charts.canvas import Array, canvas, svg_of
-from revbench.report.charts.plotting import Line2D, sns
-from revbench.report.document import Figure
+from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
+from revbench.report.charts.plotting import Line2D
+from revbench.report.colours import ACTIVATIONS, GRADIENTS, INK, PARAMETERS, SOFT, STATE
+from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.results.files import write_atomically
 from revbench.units import human_bytes
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 PHASE_WIDTHS = {"forward": 1.0, "backward": 2.0, "optimizer": 0.45}
 _MARKS = {"forward": "forward", "backward": "backward", "optimizer": "opt."}
-_PALETTE = sns.color_palette("colorblind")
 _COLOURS = {
-    "parameters": "#5b5b5b", "optimizer state": "#a9a9a9", "gradients": _PALETTE[1],
-    "activations, batch and temporaries": _PALETTE[0], "all live tensors": _PALETTE[0],
+    "parameters": PARAMETERS, "optimizer state": STATE, "gradients": GRADIENTS,
+    "activations, batch and temporaries": ACTIVATIONS, "all live tensors": ACTIVATIONS,
 }  # fmt: skip
 _MOST_PANELS = 6
+_IN_A_ROW = 3
 _MOST_POINTS = 200  # a panel; two inches show no more
-_SHOWN = ("stored", "reconstructed", "checkpointed")
+_SHOWN = ("stored", "reconstructed", "checkpointed", "recursive")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Panel:
 
 
 def memory_figures(evidence: Evidence) -> Iterator[Figure]:
-    """Draws for each pair memory over one step under stored, reconstructed and checkpointed, on one scale."""
+    """Draws for each pair memory over one step under stored, reconstructed, checkpointed and recursive, on one scale."""
     for group in paired(evidence.cases(MEMORY)):
         panels = []
         for case in group:
@@ -61,7 +62,7 @@ def memory_figures(evidence: Evidence) -> Iterator[Figure]:
         if panels:
             panels = panels[:_MOST_PANELS]
             names = " and ".join(dict.fromkeys(title_of(p.case.model) for p in panels))
-            with canvas(2.1 * len(panels) + 1.4, 3.6, len(panels), one_scale=True) as (figure, axes):
+            with _canvas_for(panels) as (figure, axes):
                 peaks = _draw(figure, axes, panels)
                 svg = svg_of(figure)
             note = (
@@ -69,7 +70,7 @@ def memory_figures(evidence: Evidence) -> Iterator[Figure]:
                 " drawn to a fixed width, and all panels to one scale. The dot is the peak."
             )
             title = f"Memory over one training step: {names}"
-            yield Figure(title, "memory", svg, f"Peaks: {'; '.join(peaks)}.", (note,))
+            yield Figure(title, name_of(f"memory {names}"), svg, f"Peaks: {'; '.join(peaks)}.", (note,))
 
 
 def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
@@ -81,7 +82,7 @@ def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
     if not 1 <= len(predictions) <= _MOST_PANELS:
         raise UserError(f"--plot draws up to {_MOST_PANELS} steps, not {len(predictions)}; name some with --strategy")
     panels = [Panel(p.case, p.step.timeline, p.step.parameter_bytes, p.step.optimizer_state_bytes) for p in predictions]
-    with canvas(2.1 * len(panels) + 1.4, 3.8, len(panels), one_scale=True) as (figure, axes):
+    with _canvas_for(panels) as (figure, axes):
         _draw(figure, axes, panels)
         first = predictions[0].case
         figure.suptitle(f"Predicted memory over one training step ({circumstances(first)}, {first.optimizer})", size=10)
@@ -93,47 +94,59 @@ def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
             raise UserError(f"can't write {path}: {error.strerror or error}") from error
 
 
+def _canvas_for(panels: Sequence[Panel]) -> canvas:
+    rows = -(-len(panels) // _IN_A_ROW)
+    return canvas(2.7 * rows + 0.5, min(len(panels), _IN_A_ROW), rows=rows, one_scale=True)
+
+
 def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
     """Draw the panels and their legend; returns their peaks in words."""
     peaks = []
-    all_axes = [axes] if len(panels) == 1 else list(axes)
+    all_axes = list(np.ravel(axes))
+    for axis in all_axes[len(panels) :]:
+        axis.set_visible(False)
     layers = [_layers(panel) for panel in panels]
     highest = max(float(sum(found.values()).max()) for found in layers)  # type: ignore[union-attr]
     unit, factor = ("GiB", 2**30) if highest >= 2**30 else ("MiB", 2**20)
     several = len({panel.case.model for panel in panels}) > 1
-    for axis, panel, found in zip(all_axes, panels, layers, strict=True):
+    for axis, panel, found in zip(all_axes, panels, layers, strict=False):
         total: Array = np.sum(list(found.values()), axis=0)
         shown = _highest(total, _MOST_POINTS)
         x, total = _positions(panel.columns)[shown], total[shown]
         found = {name: values[shown] for name, values in found.items()}
         colours = [_COLOURS[name] for name in found]
-        axis.stackplot(x, *(y / factor for y in found.values()), colors=colours, linewidth=0, step="post")
+        areas = axis.stackplot(x, *(y / factor for y in found.values()), colors=colours, linewidth=0, step="post")
+        for area, (name, values) in zip(areas, found.items(), strict=True):
+            with_tip(area, f"{name}: at most {human_bytes(values.max())}")
         at = int(np.argmax(total))
         peaks.append(f"{title_of(panel.case.model)} {strategy_of(panel.case)} {human_bytes(total[at])}")
-        axis.plot(x[at], total[at] / factor, "o", color="black", markersize=4, zorder=5)
+        axis.plot(x[at], total[at] / factor, "o", color=INK, markersize=4, zorder=5)
         left = x[at] < 0.7 * sum(PHASE_WIDTHS.values())
         axis.annotate(
             human_bytes(total[at]), (x[at], total[at] / factor), xytext=(6 if left else -6, 3), textcoords="offset points",
-            ha="left" if left else "right", va="bottom", fontsize=9, fontweight="bold",
+            ha="left" if left else "right", va="bottom", fontsize=8.5, fontweight="bold",
         )  # fmt: skip
         edge = 0.0
         for phase, width in PHASE_WIDTHS.items():
             if edge:
-                axis.axvline(edge, color="#777777", linewidth=0.7)
+                axis.axvline(edge, color=SOFT, linewidth=0.7)
             axis.text(
                 edge + width / 2, 1.0, _MARKS[phase], transform=axis.get_xaxis_transform(), ha="center", va="bottom",
-                color="#555555", fontsize=7.5,
+                color=SOFT, fontsize=7.5,
             )  # fmt: skip
             edge += width
         axis.set(xlim=(0, edge), ylim=(0, highest / factor * 1.12), xticks=[])
         name = strategy_of(panel.case).replace(", ", ",\n")
         model = title_of(panel.case.model)
-        axis.set_title(f"{model}\n{name}" if several else name, pad=14, fontsize=9.5)
+        axis.set_title(f"{model}\n{name}" if several else name, pad=13)
         axis.grid(axis="x", visible=False)
-    all_axes[0].set_ylabel(f"live tensors, {unit}")
+    for axis in all_axes[::_IN_A_ROW]:
+        axis.set_ylabel(f"live tensors, {unit}")
     names = list(dict.fromkeys(name for found in layers for name in found))
     handles = [Line2D([], [], color=_COLOURS[name], linewidth=7) for name in reversed(names)]
-    figure.legend(handles, list(reversed(names)), loc="outside lower center", ncols=len(names), handlelength=0.8)
+    figure.legend(
+        handles, list(reversed(names)), loc="outside lower center", ncols=len(names), handlelength=0.8, fontsize=8
+    )
     return peaks
 
 

@@ -11,11 +11,12 @@ from revbench.choices import TORCH_STRATEGIES
 from revbench.compare.ratios import Ratio
 from revbench.probes.declared import MEMORY
 from revbench.report.chain_groups import chain_groups, kind_of
-from revbench.report.charts.canvas import canvas, colour_of, svg_of
+from revbench.report.charts.canvas import canvas, svg_of, with_tip
+from revbench.report.colours import FOREIGN, look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
 
-_MARKERS = {"revtorch": "^", "revlib": "v", "memcnn": "<"}
+_MARKERS = {"revtorch": "<", "revlib": "v", "memcnn": ">"}
 _Point = tuple[Case, float, Ratio]
 
 
@@ -34,7 +35,7 @@ def chain_plane(evidence: Evidence) -> Figure | None:
     if not panels:
         return None
     said = []
-    with canvas(10.2, 4.0, len(panels)) as (figure, found):
+    with canvas(3.9, len(panels)) as (figure, found):
         for axes, (stored, points) in zip([found] if len(panels) == 1 else found, panels, strict=True):
             for point in points:
                 said.append(_draw(axes, point))
@@ -47,14 +48,16 @@ def chain_plane(evidence: Evidence) -> Figure | None:
         handles: dict[str, Any] = {}
         for axes in figure.axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(handles.values()), list(handles), loc="outside right center")
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
         svg = svg_of(figure)
     note = (
         "Allocated memory above the steady state, and time of a step, each over that of stored in the same launch; bars:"
         " intervals of 95 %. Down and to the left is better. Filled: revbench; open: PyTorch's own and other"
         " libraries, and what is compiled."
     )
-    return Figure("Memory against time", "plane", svg, f"Memory and time of stored: {'; '.join(said)}.", (note,))
+    return Figure(
+        "Memory against time of libraries", "libraries", svg, f"Memory and time of stored: {'; '.join(said)}.", (note,)
+    )
 
 
 def _draw(axes: Any, point: _Point) -> str:
@@ -63,11 +66,12 @@ def _draw(axes: Any, point: _Point) -> str:
     chain = Chain.of(case)
     assert chain is not None
     of_torch = case.strategy in TORCH_STRATEGIES
-    axes.errorbar(
+    look = look_of(case)
+    drawn = axes.errorbar(
         memory, time.value, yerr=[[time.value - (time.low or time.value)], [(time.high or time.value) - time.value]],
-        fmt=_MARKERS.get(chain.library, "s" if of_torch else "o"),
-        color="#777777" if chain.is_foreign else colour_of(case),
-        markersize=8, markerfacecolor="none" if chain.is_foreign or of_torch or case.compile else None, linewidth=1.2,
+        fmt=_MARKERS.get(chain.library, look.marker), color=FOREIGN if chain.is_foreign else look.colour,
+        markersize=7, markerfacecolor="none" if chain.is_foreign or of_torch or case.compile else None, linewidth=1.2,
         label=way_of(case),
     )  # fmt: skip
+    with_tip(drawn.lines[0], f"{way_of(case)}: memory {memory:.2f} ×, time {time}")
     return f"{kind_of(case)} {way_of(case)} {memory:.2f}, {time.value:.2f}"

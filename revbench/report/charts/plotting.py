@@ -15,9 +15,9 @@ try:
     import seaborn as sns
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 finally:
     os.fchdir(_HERE)
     os.close(_HERE)
 
-__all__ = ["Canvas", "Line2D", "LogLocator", "NullLocator", "mpl", "sns"]
+__all__ = ["Canvas", "Line2D", "LogFormatter", "LogLocator", "NullLocator", "mpl", "sns"]

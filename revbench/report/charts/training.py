@@ -10,8 +10,9 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.labels import circumstances, title_of
 from revbench.case.pairs import is_resnet, paired
-from revbench.report.charts.canvas import COLOURS, RESNET_COLOUR, Array, canvas, svg_of
-from revbench.report.document import Figure
+from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
+from revbench.report.colours import RESNET, STRATEGIES, Look, look_of
+from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.training.declared import TRAINING
 
@@ -55,25 +56,34 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
     spread = [columns for _, columns in (*stored, *nulls) if _can_be_drawn(columns)]
     window = max(len(members[0][1]["step"]) // 20, 1)
     angles = [member for member in members if any(member[1].get("angle_degrees", ()))] if number == 4 else []
-    with canvas(12.0 if angles else 9.6, 3.6, 3 if angles else 2) as (figure, axes):
+    with canvas(3.3, 3 if angles else 2) as (figure, axes):
         left, right = axes[-2:]
         if angles:
             _draw_angles(axes[0], angles)
         for case, columns in members:
             label = f"{title_of(case.model)} {case.strategy}"
-            steps, colour = _column(columns, "step"), _colour(case)
-            left.plot(steps, running_means(_column(columns, "loss"), window), color=colour, linewidth=1.4, label=label)
-            right.plot(steps, running_means(_column(columns, "error"), window) * 100, ":", color=colour, linewidth=1.3)
+            steps, look = _column(columns, "step"), _look(case)
+            curve = left.plot(
+                steps, running_means(_column(columns, "loss"), window), color=look.colour, linestyle=look.dashes, linewidth=1.4,
+                label=label,
+            )  # fmt: skip
+            with_tip(curve, label)
+            right.plot(
+                steps, running_means(_column(columns, "error"), window) * 100, ":", color=look.colour, linewidth=1.3
+            )
             validation = _column(columns, "validation_error") * 100
             at = ~np.isnan(validation)
-            right.plot(steps[at], validation[at], "-o", color=colour, linewidth=1.4, markersize=3.5, label=label)
+            for step, error in zip(steps[at], validation[at], strict=True):
+                dot = right.plot(step, error, look.marker, color=look.colour, markersize=4)
+                with_tip(dot, f"{label}, step {step:.0f}: {error:.1f} %")
+            right.plot(steps[at], validation[at], color=look.colour, linestyle=look.dashes, linewidth=1.4)
         if len(spread) > 1:
             _shade(left, spread, "loss", 1.0, window)
             _shade(right, spread, "error", 100.0, window)
             _shade(right, spread, "validation_error", 100.0, 1)
         left.set(title="Training cross-entropy", xlabel="step", ylabel="nats", ylim=(0, 1.04 * left.get_ylim()[1]))
-        right.set(title="Error: dotted training, solid validation", xlabel="step", ylabel="%", ylim=(0, 100))
-        left.legend(loc="best")
+        right.set(title="Error (dotted: training)", xlabel="step", ylabel="%", ylim=(0, 100))
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         svg = svg_of(figure)
     first = members[0][0]
     names = " and ".join(dict.fromkeys(title_of(case.model) for case, _ in members))
@@ -100,23 +110,29 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         for case, _ in members
         if (error := evidence.value(case, TRAINING["validation_error"]))
     )
-    return Figure(f"Training curves: {what} on {first.data}", "training", svg, alternative, (" ".join(notes),))
+    return Figure(
+        f"Training curves: {what} on {first.data}",
+        name_of(f"training {what} {first.data}"),
+        svg,
+        alternative,
+        (" ".join(notes),),
+    )
 
 
 def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
     for case, columns in members:
         values = _column(columns, "angle_degrees")
         at = ~np.isnan(values) & (values > 0)
-        steps, colour = _column(columns, "step")[at], _colour(case)
-        axes.plot(steps, values[at], "-o", color=colour, linewidth=1.2, markersize=2.5)
+        steps, look = _column(columns, "step")[at], _look(case)
+        axes.plot(steps, values[at], marker=look.marker, color=look.colour, linewidth=1.2, markersize=2.5)
         if "smooth_relative_error" in columns:  # sin of the largest angle between g and g + e is |e| / |g|
             smooth = np.degrees(np.arcsin(np.clip(_column(columns, "smooth_relative_error")[at], 0, 1)))
-            axes.plot(steps, smooth, ":", color=colour, linewidth=1.2)
-    axes.set(title="Angle to the float64 gradient", xlabel="step", ylabel="degrees", yscale="log")
+            axes.plot(steps, smooth, ":", color=look.colour, linewidth=1.2)
+    axes.set(title="Angle to float64", xlabel="step", ylabel="degrees", yscale="log")
 
 
-def _colour(case: Case) -> Any:
-    return RESNET_COLOUR if is_resnet(case) else COLOURS[case.strategy]
+def _look(case: Case) -> Look:
+    return RESNET if is_resnet(case) else look_of(case)
 
 
 def _column(columns: dict[str, list[Any]], name: str) -> Array:
@@ -139,4 +155,4 @@ def _shade(axes: Any, members: Sequence[dict[str, list[Any]]], name: str, factor
     curves = np.stack([running_means(_column(columns, name), window)[:length] for columns in members]) * factor
     at = ~np.isnan(curves).any(0)  # validation has figures at some steps only
     steps, curves = _column(members[0], "step")[:length][at], curves[:, at]
-    axes.fill_between(steps, curves.min(0), curves.max(0), color=COLOURS["stored"], alpha=0.25, linewidth=0)
+    axes.fill_between(steps, curves.min(0), curves.max(0), color=STRATEGIES["stored"].colour, alpha=0.25, linewidth=0)

@@ -10,8 +10,9 @@ from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import is_resnet, paired
 from revbench.probes.declared import MEMORY
 from revbench.probes.reconciliation import LEVELS
-from revbench.report.charts.canvas import canvas, svg_of
-from revbench.report.document import Figure
+from revbench.report.charts.canvas import canvas, svg_of, with_tip
+from revbench.report.colours import LESS, LEVEL, ON_TOP
+from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.report.memory_chain import chain_of, reconciled_cases
 from revbench.units import human_bytes
@@ -39,7 +40,7 @@ def waterfalls(evidence: Evidence) -> Iterator[Figure]:
 def _figure(falls: list[tuple[Case, list[_Bar]]]) -> Figure:
     said = []
     crowded = max(len(bars) for _, bars in falls) > _CROWDED
-    with canvas(5.0 * len(falls), 3.4, len(falls), one_scale=True) as (figure, axes):
+    with canvas(3.4, len(falls), one_scale=True) as (figure, axes):
         for axis, (case, bars) in zip(axes, falls, strict=True):
             _draw(axis, bars, crowded=crowded)
             axis.set_title(strategy_of(case))
@@ -51,23 +52,24 @@ def _figure(falls: list[tuple[Case, list[_Bar]]]) -> Figure:
         svg = svg_of(figure)
     first = falls[0][0]
     name = title_of(first.model)
-    note = f"{circumstances(first)}. Blue: what is counted; yellow: what comes on top of it; both panels to one scale."
+    note = f"{circumstances(first)}. Dark: what is counted; light: what comes on top of it; both panels to one scale."
     title = f"From live tensors to what the system shows: {name}"
-    return Figure(title, "waterfall", svg, f"{name}: {'; '.join(said)}.", (note,))
+    return Figure(title, name_of(f"system-memory {name}"), svg, f"{name}: {'; '.join(said)}.", (note,))
 
 
 def _draw(axis: Any, bars: list[_Bar], *, crowded: bool) -> None:
-    for at, (_, start, height, is_level) in enumerate(bars):
-        colour = "#3b6ea5" if is_level else ("#d9a441" if height >= 0 else "#b04a4a")
-        axis.bar(at, height / 2**20, bottom=start / 2**20, color=colour, width=0.72)
+    for at, (name, start, height, is_level) in enumerate(bars):
+        colour = LEVEL if is_level else (ON_TOP if height >= 0 else LESS)
+        bars_drawn = axis.bar(at, height / 2**20, bottom=start / 2**20, color=colour, width=0.72)
         top = max(start, start + height)
         text = human_bytes(height) if is_level else f"{'+' if height >= 0 else '-'}{human_bytes(abs(height))}"
+        with_tip(list(bars_drawn), f"{name}: {text}")
         axis.annotate(
             text, (at, top / 2**20), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7,
             rotation=90 if crowded else 0,
         )  # fmt: skip
     names = [bar.name for bar in bars]
-    axis.set_xticks(range(len(bars)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize=8)
+    axis.set_xticks(range(len(bars)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize=7.5)
     axis.grid(axis="x", visible=False)
 
 

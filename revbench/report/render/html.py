@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+from importlib import resources
+
 import jinja2
 from markupsafe import Markup
 
-from revbench.report.document import Figure, Paragraph, Report, Table
+from revbench.report.colours import GRID, INK, SOFT
+from revbench.report.document import Cards, Figure, Paragraph, Report, Table
+
+_KINDS = {Paragraph: "paragraph", Table: "table", Figure: "figure", Cards: "cards"}
 
 
 def render_html(report: Report) -> str:
-    """Returns the page; every text of the report is escaped, and its pictures are inside."""
+    """Returns the page; every text of the report is escaped, and its pictures are inside. One script runs on it, ours, and the
+    page forbids any other."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("revbench.report.render"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    kinds = {Paragraph: "paragraph", Table: "table", Figure: "figure"}
+    script = _template("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
-        kind_of=lambda block: kinds[type(block)],
+        kind_of=lambda block: _KINDS[type(block)],
         number=lambda section: next(i for i, one in enumerate(report.sections, 1) if one is section),
-        picture=Markup,  # drawn by us, or by a package that is installed here
+        picture=_inlined,
+        style=Markup(_template("report.css")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        folders={"figure": "figures", "table": "tables"},
+        endings={"figure": ("svg", "pdf"), "table": ("csv", "tex")},
     )
+
+
+def _template(name: str) -> str:
+    return (resources.files("revbench.report.render") / "templates" / name).read_text(encoding="utf-8").strip()
+
+
+def _inlined(figure: Figure) -> Markup:
+    """Returns a picture (drawn by us, or by a package that is installed here) for a page with others: its ids are its own, and
+    what is drawn in black is drawn in the page's own ink."""
+    svg = figure.svg
+    for colour, of_page in ((INK, "currentColor"), (SOFT, "var(--soft)"), (GRID, "var(--grid)")):
+        svg = svg.replace(colour, of_page)
+    prefix = figure.name
+    svg = re.sub(r' id="([^"]+)"', rf' id="{prefix}-\1"', svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    return Markup(svg)

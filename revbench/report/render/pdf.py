@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from revbench.report.document import Block, Figure, Report, Table
+from revbench.report.document import Block, Card, Cards, Fact, Figure, Report, Table
 
 _PREAMBLE = """
-#set document(title: {title})
+#set document(title: {title}, date: none)
 #set page(paper: "a4", margin: (x: 1.5cm, y: 1.6cm),
   footer: context align(right, text(8pt, fill: luma(110))[revbench #h(1em) #counter(page).display("1 / 1", both: true)]))
 #set text(font: "Libertinus Serif", size: 10pt)
 #set par(leading: 0.55em)
 #show heading.where(level: 1): it => block(above: 1.4em, below: 0.8em, text(14pt, it.body))
 #show heading.where(level: 2): it => block(above: 1.2em, below: 0.7em, text(12pt, it.body))
+#show outline.entry: set text(9pt)
+#show link: set text(fill: rgb("#8a3210"))
 #let note(body) = text(8pt, fill: luma(90), body)
 #let caption(body) = text(10pt, weight: "bold", body)
+#let card(body) = block(width: 100%, breakable: false, inset: 8pt, radius: 3pt, stroke: 0.6pt + luma(170), body)
 """
+_PAGES_WITH_CONTENTS = 8  # sections, from which on a list of them helps
 
 _LONG, _LONGEST = 24, 100  # letters of a cell that may be broken; beyond the second no column gets wider
+_GOOD, _BAD = "#1b7837", "#a33b12"
 
 
 def render_pdf(report: Report) -> tuple[bytes | None, str]:
@@ -33,13 +39,17 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
     source.append(
         f'#text(20pt, weight: "bold")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n'
     )
+    labels = report.labels
+    contents = len(report.sections) >= _PAGES_WITH_CONTENTS
     with tempfile.TemporaryDirectory() as scratch:
-        for part, sections in report.parts:
+        for i, (part, sections) in enumerate(report.parts):
             if part:
                 source.append(f"#pagebreak(weak: true)\n= #{_text(part)}\n")
-            for section in sections:
+            for j, section in enumerate(sections):
                 source.append(f"{'==' if part else '='} #{_text(section.title)}\n")
-                source += [_block(block, Path(scratch)) for block in section.blocks]
+                source += [_block(block, Path(scratch), labels) for block in section.blocks]
+                if contents and i == j == 0:
+                    source.append('#outline(title: "Contents", depth: 2)\n#pagebreak(weak: true)\n')
         main = Path(scratch) / "report.typ"
         main.write_text("\n".join(source), encoding="utf-8")
         try:
@@ -49,34 +59,99 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
     return pdf, ""
 
 
-def _block(block: Block, folder: Path) -> str:
+def figure_pdfs(figures: Iterable[Figure]) -> dict[str, bytes]:
+    """Returns each picture alone as PDF, by its name; none without typst."""
+    try:
+        import typst
+    except ImportError:
+        return {}
+    found: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for figure in figures:
+            (Path(scratch) / "figure.svg").write_text(figure.svg, encoding="utf-8")
+            main = Path(scratch) / "figure.typ"
+            main.write_text(
+                f"#set document(title: {_text(figure.title)}, date: none)\n"
+                '#set page(width: auto, height: auto, margin: 0pt)\n#image("figure.svg")\n',
+                encoding="utf-8",
+            )
+            found[figure.name] = typst.compile(str(main), root=scratch)
+    return found
+
+
+def _block(block: Block, folder: Path, labels: Mapping[str, str]) -> str:
     if isinstance(block, Table):
-        return _table(block)
+        return _table(block, labels)
     if isinstance(block, Figure):
         (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
         notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
-        picture = f'image("{block.name}.svg", width: 92%, alt: {_text(block.alternative)})'
-        return f"#block(breakable: false)[#caption[#{_text(block.title)}]\\\n#align(center, {picture})\n{notes}]\n"
+        picture = f'image("{block.name}.svg", alt: {_text(block.alternative)})'
+        return (
+            f"#block(breakable: false)[#caption[#{_text(_caption(block))}]\\\n#align(center, {picture})\n{notes}]"
+            f"{_anchor(block)}\n"
+        )
+    if isinstance(block, Cards):
+        return (
+            f"#grid(columns: (1fr,) * {min(len(block.cards), 2)}, gutter: 8pt,\n{''.join(map(_card, block.cards))})\n"
+        )
     return f"#{_text(block.text)}\n\n"
 
 
-def _table(table: Table) -> str:
+def _caption(block: Table | Figure) -> str:
+    return f"{block.label}. {block.title}" if block.label else block.title
+
+
+def _anchor(block: Table | Figure) -> str:
+    return f"#label({_text(block.name)})" if block.name else ""
+
+
+def _card(card: Card) -> str:
+    """Returns a network's card; where two stand side by side there is room for five short columns."""
+    head = f"[], text(8pt)[#{_text(card.before)}], text(8pt)[#{_text(card.after)}], []"
+    lines = ", ".join(_fact(fact) for fact in card.facts)
+    return (
+        f'card[#text(12pt, weight: "bold")[#{_text(card.title)}]\n'
+        f"#text(9pt, table(columns: (1fr, auto, auto, auto), align: (left, right, right, left), stroke: none,"
+        f" inset: (x: 3pt, y: 3pt), table.header({head}), table.hline(stroke: 0.4pt), {lines}))\n"
+        f"#note[#{_text(card.where)}]],\n"
+    )
+
+
+def _fact(fact: Fact) -> str:
+    colour = "luma(60)" if fact.better is None else f'rgb("{_GOOD if fact.better else _BAD}")'
+    note = f"#linebreak()#note[#{_text(fact.note)}]" if fact.note else ""
+    return (
+        f"[#{_text(fact.name)}{note}], [#{_text(fact.before)}], [*#{_text(fact.after)}*],"
+        f" text(fill: {colour})[#{_text(fact.change)}]"
+    )
+
+
+def _table(table: Table, labels: Mapping[str, str]) -> str:
     align = ", ".join("left" if i < table.numeric_from else "right" for i in range(len(table.columns)))
     widths = ", ".join(_widths(table))
     head = ", ".join(f"[*#{_text(column)}*]" for column in table.columns)
+    if table.see:
+        align, widths, head = f"{align}, left", f"{widths}, auto", f"{head}, [*See*]"
     rows = []
     for i, row in enumerate(table.rows):
         if i in table.breaks:
             rows.append("table.hline(stroke: 0.4pt + luma(160)),")
-        rows.append(", ".join(f"[#{_text(cell)}]" for cell in row) + ",")
+        cells = [f"[#{_text(cell)}]" for cell in row]
+        rows.append(", ".join([*cells, *_reference(table.see, i, labels)]) + ",")
     notes = "".join(f"#note[#{_text(note)}]\\\n" for note in table.notes)
     body = "\n".join(rows)
     return (
-        f"#block(breakable: {'false' if len(table.rows) < 30 else 'true'})[#caption[#{_text(table.title)}]\n"
+        f"#block(breakable: {'false' if len(table.rows) < 30 else 'true'})[#caption[#{_text(_caption(table))}]\n"
         f"#text(8pt, table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 3.4pt, y: 3pt),\n"
         f"table.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n{body}\ntable.hline(stroke: 0.8pt)))\n"
-        f"{notes}]\n"
+        f"{notes}]{_anchor(table)}\n"
     )
+
+
+def _reference(see: Sequence[str], row: int, labels: Mapping[str, str]) -> list[str]:
+    if not see:
+        return []
+    return [f"[#link(label({_text(see[row])}))[#{_text(labels[see[row]])}]]" if see[row] else "[]"]
 
 
 def _widths(table: Table) -> list[str]:

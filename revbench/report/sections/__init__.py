@@ -13,16 +13,18 @@ from revbench.errors import UserError, first_line
 from revbench.report.document import Section
 from revbench.report.evidence import Evidence
 from revbench.report.sections import (
+    claims,
     depth,
     drift,
     failures,
-    in_short,
     iso_memory,
     libraries,
     machine,
     memory,
+    methods,
     networks,
     other_probes,
+    overview,
     system_memory,
     time,
     training,
@@ -33,10 +35,10 @@ GROUP = "revbench.report_sections"
 MakeSection = Callable[[Evidence], Section | None]
 
 _BEFORE_OTHERS: Sequence[MakeSection] = (
-    in_short.section, memory.section, system_memory.section, depth.section, time.section, iso_memory.section,
-    libraries.section, drift.section, training.section, networks.section, other_probes.section,
+    overview.section, claims.section, memory.section, system_memory.section, depth.section, time.section, iso_memory.section,
+    libraries.section, drift.section, drift.causes_section, training.section, networks.section, other_probes.section,
 )  # fmt: skip
-_AFTER_OTHERS: Sequence[MakeSection] = (failures.section, machine.section)
+_AFTER_OTHERS: Sequence[MakeSection] = (failures.section, machine.section, methods.section)
 
 
 def all_sections(evidence: Evidence) -> tuple[list[Section], list[str]]:

@@ -8,6 +8,7 @@ from revbench.paper.published import GOMEZ_2017, TABLE_1_ACTIVATIONS
 from revbench.report.charts.depth import FLAT, depth_figure, fit_growth, peaks_by_depth
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
+from revbench.report.sections import names
 from revbench.report.table import Column, lay_out, words
 from revbench.units import human_bytes
 
@@ -45,4 +46,6 @@ def depth_table(evidence: Evidence) -> Table | None:
         f" whichever leaves least; constant alone if the peak changes by less than {FLAT:.0%} over all depths. Reconstruction"
         " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that.",
     ]
-    return lay_out("Peak memory against depth (Table 1)", columns, [list(measured)], notes)
+    return lay_out(
+        "Peak memory against depth (the paper's Table 1)", columns, [list(measured)], notes, name=names.DEPTH
+    )

@@ -23,14 +23,17 @@ MOST_NAMED = 12  # networks in a note
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Verdicts first, then the numbers, then why they are so."""
-    return Section.of(
-        "Drift of the gradient",
-        [
-            verdict_table(evidence), drift_table(evidence), error_table(evidence), *drift_depth_figures(evidence),
-            *leading(going_back_figures(evidence)), stability_table(evidence), determinism_table(evidence),
-        ],
-    )  # fmt: skip
+    """Verdicts first, then the numbers."""
+    blocks = [verdict_table(evidence), drift_table(evidence), *drift_depth_figures(evidence)]
+    return Section.of("Drift of the gradient", blocks)
+
+
+def causes_section(evidence: Evidence) -> Section | None:
+    """Returns the numbers more closely, and why they are so."""
+    blocks = [
+        error_table(evidence), *leading(going_back_figures(evidence)), stability_table(evidence), determinism_table(evidence),
+    ]  # fmt: skip
+    return Section.of("Drift, more closely", blocks, folded=True)
 
 
 def drift_table(evidence: Evidence) -> Table | None:
@@ -68,7 +71,7 @@ def drift_table(evidence: Evidence) -> Table | None:
         " only the smooth error and the activations are gated against a baseline.",
         f"{names.if_one_strategy}{'; '.join(together)}.",
     ]
-    return lay_out("Angle and error of the gradient, against float64", columns, names.networks, notes)
+    return lay_out("Angle and error of the gradient, against float64", columns, names.networks, notes, name="drift")
 
 
 def error_table(evidence: Evidence) -> Table | None:
@@ -98,7 +101,7 @@ def error_table(evidence: Evidence) -> Table | None:
         " number of the gradient in units of its last place; wrong signs: share of numbers with the other sign."
         f" {names.if_one_strategy}".rstrip(),
     ]
-    return lay_out("The gradient's error, more closely", columns, names.networks, notes)
+    return lay_out("The gradient's error, more closely", columns, names.networks, notes, name="drift-more-closely")
 
 
 def _draws(evidence: Evidence, cases: list[Case]) -> str:

@@ -10,6 +10,7 @@ from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.probes.declared import DETERMINISM, DRIFT, LIPSCHITZ
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
+from revbench.report.sections import names
 from revbench.report.table import Column, lay_out, words
 from revbench.results.schema import Row
 
@@ -42,7 +43,7 @@ def stability_table(evidence: Evidence) -> Table | None:
         " grows most. Measured: the median over draws. Growth: the factor a block that fits the longest run of blocks. Breaks"
         " down: the first block on the way back whose activations are off by a tenth.",
     ]
-    return lay_out("Why: what blocks do to an error", columns, [evidence.cases(LIPSCHITZ)], notes)
+    return lay_out("Why: what blocks do to an error", columns, [evidence.cases(LIPSCHITZ)], notes, name=names.CAUSES)
 
 
 def _with_largest(evidence: Evidence, case: Case, name: str) -> str:
@@ -123,4 +124,4 @@ def determinism_table(evidence: Evidence) -> Table | None:
         Column("Gradients that differ", gradients),
     ]
     notes = ["The same step from the same weights, batch and random numbers, compared bit for bit with the first."]
-    return lay_out("Do identical steps repeat?", columns, [lines], notes)
+    return lay_out("Do identical steps repeat?", columns, [lines], notes, name="determinism")

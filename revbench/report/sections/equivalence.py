@@ -10,9 +10,10 @@ from scipy import stats
 
 from revbench.case import Case
 from revbench.case.labels import title_of
-from revbench.case.pairs import is_resnet
+from revbench.case.pairs import group_of, is_resnet
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
+from revbench.report.sections import names
 from revbench.report.table import Column, lay_out, words
 from revbench.training.declared import TRAINING
 
@@ -47,6 +48,19 @@ def trained_both_ways(evidence: Evidence) -> dict[Case, list[Errors]]:
     return {case: seeds for case, seeds in both.items() if seeds}
 
 
+def against_resnet(evidence: Evidence) -> dict[Case, list[float]]:
+    """Returns, of each RevNet that was trained reconstructed, its validation error minus that of the ResNet it is paired with,
+    seed by seed."""
+    found: dict[Case, list[float]] = {}
+    for case in evidence.cases(TRAINING):
+        if case.strategy == "reconstructed" and not case.ulp and not is_resnet(case):
+            ours = evidence.value(case, TRAINING["validation_error"])
+            theirs = evidence.value(group_of(case), TRAINING["validation_error"])
+            if is_resnet(group_of(case)) and ours is not None and theirs is not None:
+                found.setdefault(case.replace(seed=0), []).append(ours.median - theirs.median)
+    return found
+
+
 def differences(seeds: Sequence[Errors]) -> list[float]:
     """Returns reconstructed minus stored, seed by seed."""
     return [errors["reconstructed"] - errors["stored"] for errors in seeds]
@@ -69,7 +83,9 @@ def equivalence_table(evidence: Evidence) -> Table | None:
         f" beyond ± {100 * MARGIN:.0f} point reject at 5 % (Schuirmann 1987), from {ENOUGH_SEEDS} seeds on whose differences are"
         " not all alike, or all 0. Anything else is no claim, either way."
     ]
-    return lay_out("Do stored and reconstructed end at the same error?", columns, [list(found)], notes)
+    return lay_out(
+        "Do stored and reconstructed end at the same error?", columns, [list(found)], notes, name=names.EQUIVALENCE
+    )
 
 
 def equivalence(differences: Sequence[float]) -> Equivalence:

@@ -26,4 +26,4 @@ def failure_table(evidence: Evidence) -> Table | None:
         words("Status", lambda key: key[2]),
         words("Why", lambda key: key[3]),
     ]
-    return lay_out("Cases without figures", columns, [list(launches)])
+    return lay_out("Cases without figures", columns, [list(launches)], name="failures")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import resnet_of
@@ -9,7 +11,8 @@ from revbench.compare.ratios import Ratio
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import TIME
-from revbench.report.document import MISSING, Section, Table
+from revbench.report.charts.times import MOST_PANELS, Bar, speed_figure
+from revbench.report.document import MISSING, Figure, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, lay_out, value_cell, value_column, why_unstable, with_interval, words
 from revbench.units import human_bytes
@@ -18,25 +21,40 @@ _STEP = TIME["step_seconds"]
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Returns the table of all limits."""
-    return Section.of("Within the same memory", [limit_table(evidence)])
+    """Returns the picture, then the table of all limits."""
+    return Section.of("Within the same memory", [limit_figure(evidence), limit_table(evidence)])
+
+
+def limit_figure(evidence: Evidence) -> Figure | None:
+    """Returns bars of items a second, a panel a limit and pair."""
+    panels, titles = [], []
+    for (limit, _), cases in _by_limit(evidence).items():
+        bars = []
+        for case in cases:
+            speed, ratio = _items_per_second(evidence, case), _speed_ratio(evidence, case, case.stored())
+            if speed:
+                words = f"{title_of(case.model)} {strategy_of(case)}, batch {_batch(evidence, case)}: {speed:,.0f} items a second"
+                bars.append(Bar(case, {"": speed}, ratio, words))
+        if bars:
+            panels.append(bars)
+            titles.append(f"Within {human_bytes(limit)}")
+    note = "Each with the largest batch that fits. Behind each bar: over stored of the network; brackets: an interval of 95 %."
+    return speed_figure(panels[:MOST_PANELS], titles[:MOST_PANELS], note)
 
 
 def limit_table(evidence: Evidence) -> Table | None:
-    """Returns images per second of each strategy, with the largest batch that fits into a memory limit."""
-    cases = [case for case in evidence.cases(FIT) if case.memory_limit_bytes]
+    """Returns items a second of each strategy, with the largest batch that fits into a memory limit."""
+    groups = _by_limit(evidence)
+    cases = [case for group in groups.values() for case in group]
     if not cases:
         return None
-    groups: dict[tuple[int, str], list[Case]] = {}
-    for case in cases:
-        groups.setdefault((case.memory_limit_bytes, resnet_of(case)), []).append(case)
 
     def step(case: Case) -> str:
         timed = _timed(evidence, case)
         return value_cell(evidence, timed, _STEP) if timed is not None else MISSING
 
     def speed(case: Case) -> str:
-        found = _images_per_second(evidence, case)
+        found = _items_per_second(evidence, case)
         return f"{found:,.0f}" if found else MISSING
 
     def to_stored(case: Case) -> str:
@@ -49,14 +67,45 @@ def limit_table(evidence: Evidence) -> Table | None:
         Column("Batch", lambda case: _batch(evidence, case)),
         value_column(evidence, FIT["predicted_peak_bytes"]),
         Column("Step", step),
-        Column("Images a second", speed),
+        Column("Items a second", speed),
         Column("to stored", to_stored),
     ]
     unstable = why_unstable(
         (f"{title_of(case.model)} {strategy_of(case)}", _speed_ratio(evidence, case, case.stored())) for case in cases
     )
     notes = [_note(evidence, cases), *unstable]
-    return lay_out("Images per second within the same memory", columns, groups.values(), notes)
+    return lay_out(
+        "Items a second within the same memory", columns, groups.values(), notes, name="within-the-same-memory"
+    )
+
+
+def _by_limit(evidence: Evidence) -> dict[tuple[int, str], list[Case]]:
+    """Returns the cases of each limit and pair."""
+    groups: dict[tuple[int, str], list[Case]] = {}
+    for case in evidence.cases(FIT):
+        if case.memory_limit_bytes:
+            groups.setdefault((case.memory_limit_bytes, resnet_of(case)), []).append(case)
+    return groups
+
+
+def fastest_within(evidence: Evidence) -> Iterator[str]:
+    """Returns for each limit a sentence that names the fastest, if it is surely faster than all others in it."""
+    for (limit, _), cases in _by_limit(evidence).items():
+        speeds = {case: speed for case in cases if (speed := _items_per_second(evidence, case))}
+        if len(speeds) < 2:
+            continue
+        best = max(speeds, key=speeds.__getitem__)
+        if all(_is_surely_faster(evidence, best, other) for other in speeds if other != best):
+            batch = _batch(evidence, best)
+            yield (
+                f"Within {human_bytes(limit)} {title_of(best.model)} {strategy_of(best)} is fastest"
+                f" ({speeds[best]:,.0f} items a second, batch {batch})."
+            )
+
+
+def _is_surely_faster(evidence: Evidence, case: Case, other: Case) -> bool:
+    found = _speed_ratio(evidence, case, other)
+    return found is not None and found.low is not None and found.low > 1
 
 
 def _note(evidence: Evidence, cases: list[Case]) -> str:
@@ -108,13 +157,13 @@ def _tried(evidence: Evidence, case: Case) -> list[Case]:
 
 
 def _speed_ratio(evidence: Evidence, case: Case, base: Case) -> Ratio | None:
-    """Returns how many times as many images a second a case comes to as another; each was timed in a process of its own."""
+    """Returns how many times as many items a second a case comes to as another; each was timed in a process of its own."""
     ours, theirs = _timed(evidence, case), _timed(evidence, base)
     found = evidence.time_ratio(theirs, ours) if ours is not None and theirs is not None else None
     return found.scaled(ours.batch_size / theirs.batch_size) if found and ours and theirs else None
 
 
-def _images_per_second(evidence: Evidence, case: Case) -> float | None:
+def _items_per_second(evidence: Evidence, case: Case) -> float | None:
     timed = _timed(evidence, case)
     step = evidence.value(timed, _STEP) if timed is not None else None
     return timed.batch_size / step.median if timed is not None and step and step.median else None

@@ -50,7 +50,7 @@ def chain_table(evidence: Evidence) -> Table | None:
         Column("Operations to stored", operations),
     ]
     title = "Ways to back-propagate a chain of reversible blocks"
-    return lay_out(title, columns, groups.values(), _notes(evidence, groups))
+    return lay_out(title, columns, groups.values(), _notes(evidence, groups), name="libraries-and-ways")
 
 
 def _notes(evidence: Evidence, groups: dict[Case, list[Case]]) -> list[str]:

@@ -10,10 +10,10 @@ from revbench.choices import ALL_STRATEGIES
 from revbench.prediction.declared import FIT
 from revbench.probes import Probe
 from revbench.probes.declared import DRIFT, ENERGY, MEMORY, TIME
+from revbench.report.chain_groups import has_its_own_table
 from revbench.report.charts.machines import cost_of_reconstruction, time_against_memory
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.parts import Part
-from revbench.report.sections.step_tables import has_its_own_table
 from revbench.report.table import Column, lay_out, times, value_cell, words
 from revbench.results.machines import unlike
 from revbench.units import human_bytes
@@ -90,13 +90,13 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
     columns = [
         Column("Batch", lambda line: f"{line[1].batch_size:,}"),
         Column("Step", lambda line: value_cell(line[0].evidence, line[1], _STEP)),
-        Column("Images a second", lambda line: f"{found:,.0f}" if (found := speed(line)) else MISSING),
+        Column("Items a second", lambda line: f"{found:,.0f}" if (found := speed(line)) else MISSING),
         Column("to reference", beside),
         Column("Time to stored", cost),
         Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),
     ]
     notes = [
-        f"Reference: {relative_to.name}; images a second of the same case, with the same batch, also in another run on a like"
+        f"Reference: {relative_to.name}; items a second of the same case, with the same batch, also in another run on a like"
         " machine; a dash where there is none."
         " Time to stored: with an interval of 95 %; † unstable, see the machine's own part.",
     ]
@@ -106,20 +106,20 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
 def memory_table(groups: Mapping[str, Sequence[Line]]) -> Table | None:
     """Returns machine by strategy for each network: memory, and how far the gradient is off."""
 
-    def saving(line: Line) -> str:
+    def to_stored(line: Line) -> str:
         part, case = line
-        return times(part.evidence.ratio(case.stored(), case, MEMORY["activation_peak_bytes"]))
+        return times(part.evidence.ratio(case, case.stored(), MEMORY["activation_peak_bytes"]))
 
     columns = [
         Column("Batch", lambda line: f"{line[1].batch_size:,}"),
         Column("Peak", lambda line: value_cell(line[0].evidence, line[1], MEMORY["peak_bytes"])),
-        Column("Saving", saving),
+        Column("Activations to stored", to_stored),
         Column("Largest batch", _largest_batch),
         Column("Angle", lambda line: value_cell(line[0].evidence, line[1], DRIFT["angle_degrees"])),
     ]
     notes = [
-        "Saving: memory of a step above the steady state, stored over this strategy's. Largest batch: by prediction, in the"
-        " largest limit that was asked for. Angle: of the gradient, against float64 from stored activations.",
+        "Activations to stored: memory of a step above the steady state, this strategy's over stored's. Largest batch: by"
+        " prediction, in the largest limit that was asked for. Angle: of the gradient, against float64 from stored activations.",
     ]
     return _table("Memory and gradient of machines and strategies", groups, columns, notes, needs=(MEMORY, DRIFT))
 
@@ -167,4 +167,4 @@ def unlike_table(parts: Sequence[Part]) -> Table | None:
         return None
     columns = ("What", *(part.name for part in parts))
     note = "What makes times unlike. Differences between two columns are those of all of this together, not of one of them."
-    return Table("What the machines differ in", columns, rows, len(columns), (note,))
+    return Table("What the machines differ in", columns, rows, len(columns), (note,), name="unlike-machines")

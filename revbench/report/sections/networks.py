@@ -15,7 +15,7 @@ from revbench.report.table import Column, lay_out, words
 
 def section(evidence: Evidence) -> Section | None:
     """Returns the table, if parameters were counted."""
-    return Section.of("Networks", [table_two(evidence)])
+    return Section.of("Networks", [table_two(evidence)], folded=True)
 
 
 def table_two(evidence: Evidence) -> Table | None:
@@ -50,4 +50,4 @@ def table_two(evidence: Evidence) -> Table | None:
         " (github.com/renmengye/revnet-public), not from Table 2.",
     ]
     by_data = [list(group) for _, group in itertools.groupby(CATALOGUE.values(), key=lambda a: a.stem)]
-    return lay_out("Networks and parameters (Table 2)", columns, by_data, notes)
+    return lay_out("Networks and parameters (the paper's Table 2)", columns, by_data, notes, name="networks")

@@ -6,28 +6,23 @@ import itertools
 from collections.abc import Sequence
 
 from revbench.case import Case
-from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import paired
 from revbench.probes import Probe
+from revbench.report.chain_groups import has_its_own_table
 from revbench.report.document import Table
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, lay_out, words
 
 
-def has_its_own_table(case: Case) -> bool:
-    """Tells whether a case is of a chain of blocks, or runs under a memory limit."""
-    return Chain.of(case) is not None or case.memory_limit_bytes > 0
-
-
 def strategy_table(
-    title: str, evidence: Evidence, probes: Sequence[Probe], columns: Sequence[Column[Case]], notes: Sequence[str]
-) -> Table | None:
+    title: str, name: str, evidence: Evidence, probes: Sequence[Probe], columns: Sequence[Column[Case]], notes: Sequence[str]
+) -> Table | None:  # fmt: skip
     """Returns a table of all networks under all strategies; where a case failed, its status stands in the first column of
     numbers.
 
     Args:
-        title: of the table.
+        title, name: of the table.
         evidence: what was measured.
         probes: which measured it; the status is the first one's.
         columns: those after network and strategy.
@@ -45,4 +40,6 @@ def strategy_table(
         return evidence.failure(case, probes[0]) or first.cell(case)
 
     heads = [words("Network", lambda case: title_of(case.model)), words("Strategy", strategy_of)]
-    return lay_out(title, [*heads, Column(first.head, or_status), *others], groups, [f"{'; '.join(common)}.", *notes])
+    return lay_out(
+        title, [*heads, Column(first.head, or_status), *others], groups, [f"{'; '.join(common)}.", *notes], name=name
+    )

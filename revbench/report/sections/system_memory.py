@@ -21,7 +21,7 @@ from revbench.units import human_bytes
 def section(evidence: Evidence) -> Section | None:
     """Returns the chain of numbers, the process through NVML, and a waterfall of each RevNet."""
     blocks = [reconciliation_table(evidence), process_table(evidence), *leading(waterfalls(evidence))]
-    return Section.of("What the system shows", blocks)
+    return Section.of("What the system shows", blocks, folded=True)
 
 
 def reconciliation_table(evidence: Evidence) -> Table | None:

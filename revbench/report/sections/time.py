@@ -6,16 +6,19 @@ from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.paper.published import RECONSTRUCTION_FLOPS_RATIO, RECONSTRUCTION_TIME_RATIO
 from revbench.probes.declared import ENERGY, FLOPS_OF_STEP, PHASES, TIME
+from revbench.report.chain_groups import has_its_own_table
+from revbench.report.charts.times import time_figure
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
+from revbench.report.sections import names
 from revbench.report.sections.operations import operations_cell, operations_ratio, uncounted_note
-from revbench.report.sections.step_tables import has_its_own_table, strategy_table
+from revbench.report.sections.step_tables import strategy_table
 from revbench.report.table import Column, lay_out, times, value_cell, value_column, why_unstable, with_interval, words
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Returns the table of all pairs and strategies; on a GPU that of energy."""
-    return Section.of("Time and computation", [time_table(evidence), energy_table(evidence)])
+    """Returns the picture, then the table of all pairs and strategies; on a GPU that of energy."""
+    return Section.of("Time and computation", [time_figure(evidence), time_table(evidence), energy_table(evidence)])
 
 
 def time_table(evidence: Evidence) -> Table | None:
@@ -36,7 +39,7 @@ def time_table(evidence: Evidence) -> Table | None:
         Column("to stored", operations_to_stored),
     ]
     title = "Time and computation of a training step"
-    return strategy_table(title, evidence, [TIME, FLOPS_OF_STEP], columns, _notes(evidence))
+    return strategy_table(title, names.TIME, evidence, [TIME, FLOPS_OF_STEP], columns, _notes(evidence))
 
 
 def _notes(evidence: Evidence) -> list[str]:
@@ -101,4 +104,4 @@ def energy_table(evidence: Evidence) -> Table | None:
     notes = [
         f"{where}. NVML's counter of the whole GPU's energy, over windows of seconds; a dash where the GPU has no such counter."
     ]
-    return lay_out("Energy of a training step", columns, [cases], notes)
+    return lay_out("Energy of a training step", columns, [cases], notes, name="energy")

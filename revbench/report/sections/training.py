@@ -12,6 +12,7 @@ from revbench.paper.published import ERRORS, GOMEZ_2017
 from revbench.report.charts.training import training_figures
 from revbench.report.document import MISSING, Paragraph, Section, Table, leading
 from revbench.report.evidence import Evidence
+from revbench.report.sections import names
 from revbench.report.sections.equivalence import (
     ENOUGH_SEEDS,
     MARGIN,
@@ -23,6 +24,7 @@ from revbench.report.sections.equivalence import (
 from revbench.report.table import Column, lay_out, value_cell, value_column, words
 from revbench.training.declared import TRAINING
 
+LEAST_STEPS = 100  # of a training whose end is compared in a sentence
 # How a recipe's images are cropped, in words.
 _CROPS = {
     "padded": "Images are cropped at random out of themselves with 4 pixels of zeros around, and mirrored half of the time"
@@ -37,8 +39,8 @@ def section(evidence: Evidence) -> Section | None:
     return Section.of(
         "Training on real images",
         [
-            *leading(training_figures(evidence)), training_table(evidence), processes_table(evidence),
-            equivalence_table(evidence), errors_table(evidence),
+            *training_sentences(evidence), *leading(training_figures(evidence)), training_table(evidence),
+            processes_table(evidence), equivalence_table(evidence), errors_table(evidence),
         ],
     )  # fmt: skip
 
@@ -70,7 +72,9 @@ def training_table(evidence: Evidence) -> Table | None:
         *([value_column(evidence, TRAINING["nvml_process_peak_bytes"])] if on_gpu else []),
         value_column(evidence, TRAINING["waiting_share"]),
     ]
-    return lay_out("Where each training run ended", columns, [cases], _notes(evidence, cases, on_gpu=on_gpu))
+    return lay_out(
+        "Where each training run ended", columns, [cases], _notes(evidence, cases, on_gpu=on_gpu), name="trainings"
+    )
 
 
 def _notes(evidence: Evidence, cases: Sequence[Case], *, on_gpu: bool) -> list[str]:
@@ -108,7 +112,7 @@ def processes_table(evidence: Evidence) -> Table | None:
     ]
     if any(" " in (evidence.word(case, TRAINING["rank_environment_ids"]) or "") for case in cases):
         notes.append("The processes ran on machines that differ; the first one's is described here.")
-    return lay_out("Trainings on several processes", columns, [cases], notes)
+    return lay_out("Trainings on several processes", columns, [cases], notes, name="processes")
 
 
 def _images(evidence: Evidence, case: Case) -> str:
@@ -149,7 +153,7 @@ def errors_table(evidence: Evidence) -> Table | None:
         " crop). Ours: validation error at the end, mean over seeds, in columns of their own: other data, or fewer steps, are"
         f" not the paper's figure. {MISSING}: not trained, or not published."
     ]
-    return lay_out("Classification error, % (Tables 3 and 4)", columns, [models], notes)
+    return lay_out("Classification error, % (the paper's Tables 3 and 4)", columns, [models], notes, name=names.ERRORS)
 
 
 def _way(case: Case) -> Case:
@@ -162,6 +166,12 @@ def _way(case: Case) -> Case:
 def training_sentences(evidence: Evidence) -> Iterator[Paragraph]:
     """Returns one sentence for each RevNet that was trained both ways: where it ended, beside its nulls, and what that shows."""
     for case, seeds in trained_both_ways(evidence).items():
+        if case.training_steps < LEAST_STEPS:
+            yield Paragraph(
+                f"{title_of(case.model)} was trained for {case.training_steps:,} steps on {case.data}, too few to compare where"
+                f" the strategies end: that takes {LEAST_STEPS} steps."
+            )
+            continue
         reconstructed, stored = (statistics.fmean(e[name] for e in seeds) for name in ("reconstructed", "stored"))
         said = (
             f"{title_of(case.model)}, trained for {case.training_steps:,} steps on {case.data}, ends at a validation error of"

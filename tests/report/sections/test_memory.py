@@ -77,7 +77,7 @@ def test_images_per_second_within_the_same_memory(tmp_path: Path) -> None:
     rows.append(make_row(case=stored.replace(strategy="recursive"), probe="fit", samples={}, metrics={
         "largest_batch_size": 0, "predicted_peak_bytes": 99 << 20, "margin": 0.0}))  # fmt: skip
     report = report_of(tmp_path / "run", *rows)
-    table = tables(report)["Images per second within the same memory"]
+    table = tables(report)["Items a second within the same memory"]
     assert [row[1:4] + row[6:] for row in table.rows] == [
         ["RevNet-38", "stored", "10", "20", "1.00 ×"], ["RevNet-38", "reconstructed", "40", "40", "2.00 ×"],
         ["RevNet-38", "recursive", "none fits", "–", "–"],
@@ -93,7 +93,7 @@ def test_a_limit_that_a_gpu_does_not_have_whole_is_said(tmp_path: Path) -> None:
         make_row(case=case, probe="fit", metrics=fit, samples={}),
         make_row(case=whole, probe="fit", metrics=fit | {"usable_limit_bytes": 8 << 30}, samples={}),
     ]
-    (note,) = tables(report_of(tmp_path / "run", *rows))["Images per second within the same memory"].notes
+    (note,) = tables(report_of(tmp_path / "run", *rows))["Items a second within the same memory"].notes
     assert "10% of it left free. Of 80.0 GiB the GPU had 79.0 GiB. Batch:" in note
 
 
@@ -109,7 +109,7 @@ def test_growth_with_depth_is_fitted(tmp_path: Path) -> None:
         for blocks in (4, 16, 64)
     ]  # fmt: skip
     report = report_of(tmp_path / "run", *rows)
-    table = tables(report)["Peak memory against depth (Table 1)"]
+    table = tables(report)["Peak memory against depth (the paper's Table 1)"]
     found = {row[0]: (row[1], row[-2], row[-1]) for row in table.rows}
     assert found["stored"][0] == "O(L)"
     assert found["stored"][1].endswith(" 3.0 MiB · L")
@@ -189,5 +189,5 @@ def test_why_no_batch_was_timed(tmp_path: Path, size: int, status: str, said: st
     rows = [make_row(case=case, probe="fit", metrics=fit, samples={})]
     if status != "ok":
         rows.append(make_row(case=case.replace(batch_size=size), status=status, metrics={}, samples={}))
-    (row,) = tables(report_of(tmp_path / "run", *rows))["Images per second within the same memory"].rows
+    (row,) = tables(report_of(tmp_path / "run", *rows))["Items a second within the same memory"].rows
     assert row[3] == said

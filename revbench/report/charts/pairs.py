@@ -1,0 +1,112 @@
+"""All ways to train each pair in the plane of memory and time, with the ways that none beats in both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from revbench.case import Case
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.pairs import group_of, is_resnet
+from revbench.probes.declared import MEMORY, TIME
+from revbench.report.chain_groups import has_its_own_table
+from revbench.report.charts.canvas import canvas, svg_of, with_tip
+from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
+from revbench.report.colours import INK, SOFT, look_of
+from revbench.report.document import Figure
+from revbench.report.evidence import Evidence
+from revbench.report.headlines import Way, front_of
+
+MOST_PANELS = 4
+_THEORY = 4 / 3  # of the operations (Gomez et al. 2017, section 3.2)
+_PAPER = (1.5, 2.0)  # of the time, in the authors' own implementation (same section)
+_MIB = 2**20
+
+
+def pairs_plane(evidence: Evidence) -> Figure | None:
+    """Draws peak memory against time relative to the RevNet's under stored, a panel a pair: down and to the left is better."""
+    panels = _panels(evidence)[:MOST_PANELS]
+    if not panels:
+        return None
+    rows = -(-len(panels) // 2)
+    with canvas(3.2 * rows + 0.7, min(len(panels), 2), rows=rows) as (figure, found):
+        axes = np.ravel(found)
+        for axis, points in zip(axes, panels, strict=False):
+            _draw(axis, points)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        legend = _legend([point for points in panels for point in points])
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=4)
+        svg = svg_of(figure)
+    said = "; ".join(point.words for points in panels for point in points)
+    notes = [
+        f"{'; '.join(dict.fromkeys(circumstances(points[0].case) for points in panels))}. Time of a step, over that of the RevNet"
+        " under stored; bars: intervals of 95 %. Memory: peak of live tensors of a step. Grey line: the ways that none beats in"
+        " both. Dashed: 4/3, the operations of reconstruction in theory; shaded: 1.5 to 2, the time of the authors' own"
+        " implementation (Gomez et al. 2017, section 3.2)."
+    ]
+    if any(point.ratio.unstable for points in panels for point in points):
+        notes.append("Pale: unstable; the table of times says why.")
+    return Figure("Time against memory of all strategies", "time-against-memory", svg, f"{said}.", notes)
+
+
+def _panels(evidence: Evidence) -> list[list[Way]]:
+    groups: dict[Case, list[Case]] = {}
+    for case in evidence.cases(MEMORY, TIME):
+        if not has_its_own_table(case):
+            groups.setdefault(group_of(case), []).append(case)
+    panels = []
+    for cases in groups.values():
+        revnets = [case for case in cases if not is_resnet(case)]
+        base = (revnets or cases)[0].stored()
+        points = [
+            Way(case, peak.median, ratio)
+            for case in cases
+            if (peak := evidence.value(case, MEMORY["peak_bytes"])) is not None
+            and (ratio := evidence.time_ratio(case, base)) is not None
+        ]
+        if len(points) > 1:
+            panels.append(points)
+    return panels
+
+
+def _draw(axis: Any, points: list[Way]) -> None:
+    axis.axhspan(*_PAPER, color=SOFT, alpha=0.13, linewidth=0)
+    axis.axhline(_THEORY, color=SOFT, linewidth=1.1, linestyle="--")
+    front = front_of([point for point in points if not point.ratio.unstable])
+    axis.plot(
+        [p.peak_bytes / _MIB for p in front], [p.ratio.value for p in front], color=SOFT, linewidth=1.3, zorder=1, alpha=0.8
+    )  # fmt: skip
+    for point in points:
+        look, ratio = look_of(point.case), point.ratio
+        low, high = (ratio.value if end is None else end for end in (ratio.low, ratio.high))
+        drawn = axis.errorbar(
+            point.peak_bytes / _MIB, ratio.value, yerr=[[ratio.value - low], [high - ratio.value]],
+            fmt=look.marker, color=look.colour, markersize=7, linewidth=1.1, alpha=0.35 if ratio.unstable else 1.0,
+            markerfacecolor="none" if is_resnet(point.case) else None,
+        )  # fmt: skip
+        with_tip(drawn.lines[0], point.words)
+    names = list(dict.fromkeys(title_of(point.case.model) for point in points))
+    base = next((p.case for p in points if not is_resnet(p.case)), points[0].case)
+    axis.set(
+        title=" and ".join(names), xscale="log", xlabel="peak memory of a step, MiB",
+        ylabel=f"time of a step, of {title_of(base.model)} stored",
+    )  # fmt: skip
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _legend(points: list[Way]) -> dict[str, Any]:
+    """Returns the kinds of networks by how they are filled, and the strategies by marker and colour."""
+
+    def sign(marker: str, colour: str, *, hollow: bool) -> Any:
+        fill = "none" if hollow else colour
+        return Line2D([], [], marker=marker, color=colour, markerfacecolor=fill, linestyle="none", markersize=7)
+
+    kinds = {is_resnet(point.case) for point in points}
+    shapes = {("ResNet" if hollow else "RevNet"): sign("o", INK, hollow=hollow) for hollow in sorted(kinds)}
+    looks = {strategy_of(point.case): look_of(point.case) for point in points}
+    return {**shapes, **{name: sign(look.marker, look.colour, hollow=False) for name, look in looks.items()}}

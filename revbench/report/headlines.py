@@ -1,0 +1,224 @@
+"""What somebody must know who reads ten seconds: of each network what reconstruction saves, costs, and does to the gradient."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from revbench.case import Case
+from revbench.case.labels import strategy_of, title_of
+from revbench.case.pairs import group_of
+from revbench.compare.ratios import Ratio
+from revbench.numerics.statistics import INTERVAL_DRAWS
+from revbench.prediction.declared import FIT
+from revbench.probes import Metric
+from revbench.probes.declared import DRIFT, MEMORY, TIME
+from revbench.report.chain_groups import has_its_own_table
+from revbench.report.drift_cases import verdict_of
+from revbench.report.evidence import Evidence
+from revbench.units import human_bytes, human_degrees
+
+WIDTH = 80  # of a terminal
+_HEADS = ("", "peak memory", "step", "items a second", "gradient off")
+
+
+class Beside(NamedTuple):
+    """A number under stored, and under the strategy that stands beside it."""
+
+    stored: float
+    ours: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Returns what the second is of the first."""
+        return self.ours / self.stored if self.stored else None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One network, reconstructed beside stored.
+
+    Attributes:
+        case: the reconstructed one.
+        peak_bytes: of a step.
+        activation_peak_bytes: of that what lies above the steady state.
+        step_seconds: medians.
+        ratio: of the times of a step.
+        largest_batch: that is predicted to fit into `limit_bytes`.
+        limit_bytes: the largest limit that was asked for; None if none was.
+        angle_degrees: of the gradient against float64, medians over draws.
+        draws: how many there were of the gradient.
+        verdict: on the gradient, one word; None if it was not measured.
+    """
+
+    case: Case
+    peak_bytes: Beside | None = None
+    activation_peak_bytes: Beside | None = None
+    step_seconds: Beside | None = None
+    ratio: Ratio | None = None
+    largest_batch: Beside | None = None
+    limit_bytes: int | None = None
+    angle_degrees: Beside | None = None
+    draws: int = 0
+    verdict: str | None = None
+
+    @property
+    def items_per_second(self) -> Beside | None:
+        """A batch over the time of a step."""
+        if self.step_seconds is None or not all(self.step_seconds):
+            return None
+        return Beside(*(self.case.batch_size / seconds for seconds in self.step_seconds))
+
+    @property
+    def has_few_draws(self) -> bool:
+        """Whether there are fewer draws of the gradient than bear a headline."""
+        return self.draws < INTERVAL_DRAWS
+
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """What the terminal's table has of it."""
+        peak = items = angle = "–"
+        if self.peak_bytes is not None:
+            before, now = (human_bytes(value) for value in self.peak_bytes)
+            peak = f"{_without_same_unit(before, now)} → {now}"
+        if self.items_per_second is not None:
+            items = " → ".join(f"{value:,.0f}" for value in self.items_per_second)
+        if self.angle_degrees is not None:
+            off, now = (human_degrees(value) for value in self.angle_degrees)
+            angle = "too few draws" if self.has_few_draws else f"{off.removesuffix('°')} → {now}"
+        step = (
+            "–" if self.ratio is None else "unstable" if self.ratio.unstable else str(self.ratio).replace(" to ", "–")
+        )
+        return title_of(self.case.model), peak, step, items, angle
+
+
+def _without_same_unit(one: str, other: str) -> str:
+    value, _, unit = one.partition(" ")
+    return value if other.endswith(f" {unit}") else one
+
+
+def headlines(evidence: Evidence) -> list[Headline]:
+    """Returns one of each network that was measured reconstructed, with whatever there is of it."""
+    return [
+        _headline(evidence, case)
+        for case in evidence.cases(MEMORY, TIME)
+        if strategy_of(case) == "reconstructed" and not has_its_own_table(case)
+    ]
+
+
+def _headline(evidence: Evidence, case: Case) -> Headline:
+    twin = case.stored()
+
+    def beside(metric: Metric) -> Beside | None:
+        stored, ours = evidence.value(twin, metric), evidence.value(case, metric)
+        return Beside(stored.median, ours.median) if stored and ours else None
+
+    angles = evidence.samples(case, DRIFT["angle_degrees"])
+    stored = evidence.samples(case, DRIFT["stored_angle_degrees"]) or evidence.samples(twin, DRIFT["angle_degrees"])
+    verdict = verdict_of(evidence, case)
+    limit, largest = _largest_batches(evidence, case)
+    return Headline(
+        case, beside(MEMORY["peak_bytes"]), beside(MEMORY["activation_peak_bytes"]), beside(TIME["step_seconds"]),
+        evidence.time_ratio(case, twin), largest, limit,
+        Beside(statistics.median(stored), statistics.median(angles)) if angles and stored else None, len(angles),
+        verdict.partition(":")[0] if verdict is not None else None,
+    )  # fmt: skip
+
+
+def _largest_batches(evidence: Evidence, case: Case) -> tuple[int | None, Beside | None]:
+    """Returns the largest limit for which both were predicted, and the batches that fit."""
+
+    def fits(one: Case) -> dict[int, float]:
+        limited = (c for c in evidence.cases(FIT) if c.memory_limit_bytes and _anyhow(c) == _anyhow(one))
+        found = ((c.memory_limit_bytes, evidence.value(c, FIT["largest_batch_size"])) for c in limited)
+        return {limit: size.median for limit, size in found if size is not None}
+
+    theirs, ours = fits(case.stored()), fits(case)
+    limit = max(theirs.keys() & ours.keys(), default=None)
+    return limit, None if limit is None else Beside(theirs[limit], ours[limit])
+
+
+def _anyhow(case: Case) -> Case:
+    """Returns a case as if nothing limited its memory and its batch were another."""
+    return case.replace(batch_size=1, memory_limit_bytes=0)
+
+
+def lines_of(found: Sequence[Headline]) -> list[str]:
+    """Returns a table of at most `WIDTH` letters a line: a network whose line would be longer takes several."""
+    if not found:
+        return []
+    rows = [_HEADS, *(one.cells for one in found)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADS))]
+    if sum(widths) + 2 * (len(widths) - 1) <= WIDTH:
+        return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for one in found:
+        lines.append(one.cells[0][:WIDTH])
+        lines += [f"  {head:<18} {cell}" for head, cell in zip(_HEADS[1:], one.cells[1:], strict=True)]
+    return lines
+
+
+class Way(NamedTuple):
+    """A network of a pair under a strategy: what its step needs, and how many times as long it takes as that of another way."""
+
+    case: Case
+    peak_bytes: float
+    ratio: Ratio
+
+    @property
+    def words(self) -> str:
+        """All of it, in words."""
+        return f"{title_of(self.case.model)} {strategy_of(self.case)}: {human_bytes(self.peak_bytes)}, {self.ratio}"
+
+
+def ways_of(evidence: Evidence, case: Case) -> list[Way]:
+    """Returns all ways to train the pair that a case belongs to of which memory and time are known, the unstable ones aside."""
+    group = [c for c in evidence.cases(MEMORY, TIME) if not has_its_own_table(c) and group_of(c) == group_of(case)]
+    base = next((c for c in (group_of(case), case.stored()) if evidence.value(c, TIME["step_seconds"])), None)
+    if base is None:
+        return []
+    return [
+        Way(c, peak.median, ratio)
+        for c in group
+        if (peak := evidence.value(c, MEMORY["peak_bytes"])) is not None
+        and (ratio := evidence.time_ratio(c, base)) is not None
+        and not ratio.unstable
+    ]
+
+
+def front_of(ways: Sequence[Way]) -> list[Way]:
+    """Returns those that none beats in both time and memory, the fastest first."""
+    front: list[Way] = []
+    for way in sorted(ways, key=lambda way: (way.ratio.value, way.peak_bytes)):
+        if not front or way.peak_bytes < front[-1].peak_bytes:
+            front.append(way)
+    return front
+
+
+def largest_of(found: Sequence[Headline]) -> Headline | None:
+    """Returns the one whose step needs most memory under stored, of those whose memory and time are known and stable."""
+    told = [one for one in found if one.peak_bytes is not None and one.ratio is not None and not one.ratio.unstable]
+    return max(told, key=lambda one: one.peak_bytes.stored if one.peak_bytes else 0, default=None)
+
+
+def advice(evidence: Evidence, headline: Headline | None) -> str | None:
+    """Returns a sentence that weighs all ways to train a pair; None where memory or time is missing or unstable."""
+    ways = ways_of(evidence, headline.case) if headline is not None else []
+    if headline is None or headline.case not in [way.case for way in ways]:
+        return None
+    models = list(dict.fromkeys(title_of(way.case.model) for way in ways))
+
+    def name(way: Way) -> str:
+        return f"{title_of(way.case.model)} {strategy_of(way.case)}" if len(models) > 1 else strategy_of(way.case)
+
+    fastest, *others = front_of(ways)
+    about = f"{' and '.join(models)}, batch {headline.case.batch_size}"
+    if not others:
+        return f"{about}: {name(fastest)} is fastest and needs least memory ({human_bytes(fastest.peak_bytes)})."
+    fitting = (
+        f"{name(way)} ({human_bytes(way.peak_bytes)}, {way.ratio.value / fastest.ratio.value:.2f} ×)" for way in others
+    )
+    begin = f"{about}: {name(fastest)} is fastest; where its {human_bytes(fastest.peak_bytes)} do not fit"
+    return f"{begin}: {', then '.join(fitting)}."

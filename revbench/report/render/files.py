@@ -1,0 +1,90 @@
+"""Tables and pictures as files of their own, for a paper: CSV and LaTeX, SVG and PDF, by their names in the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from revbench.report.document import Figure, Report, Table
+from revbench.report.render.pdf import figure_pdfs
+from revbench.results.files import own_folder, write_atomically
+
+# What LaTeX's fonts have in mathematics only, or under another name.
+_IN_MATHS = {
+    "×": r"\times", "→": r"\to", "ε": r"\varepsilon", "√": r"\surd", "⌈": r"\lceil", "⌉": r"\rceil", "≥": r"\ge", "≤": r"\le",
+    "±": r"\pm", "°": r"^\circ", "·": r"\cdot", "▲": r"\blacktriangle", "▼": r"\blacktriangledown", "µ": r"\mu",
+}  # fmt: skip
+
+
+def write_files(report: Report, output: Path) -> None:
+    """Write each figure and table of a report that is not shortened into ``figures/`` and ``tables/``.
+
+    Args:
+        report: whose blocks have names.
+        output: the folder of the report. Without typst there are no PDFs of figures.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    blocks = [block for section in report.sections for block in section.blocks]
+    figures = [block for block in blocks if isinstance(block, Figure)]
+    if figures:
+        folder = own_folder(output, "figures")
+        for figure in figures:
+            write_atomically(folder / f"{figure.name}.svg", figure.svg)
+        for name, pdf in figure_pdfs(figures).items():
+            write_atomically(folder / f"{name}.pdf", pdf)
+    tables = [block for block in blocks if isinstance(block, Table)]
+    if tables:
+        folder = own_folder(output, "tables")
+        for table in tables:
+            write_atomically(folder / f"{table.name}.csv", _csv(table))
+            write_atomically(folder / f"{table.name}.tex", _latex(table))
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_harmless, table.columns))
+    writer.writerows(map(_harmless, row) for row in table.rows)
+    return out.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """Returns a cell that no spreadsheet takes for a formula."""
+    number = re.fullmatch(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( ?[^\W\d_]+| ?[%×°])?", cell)
+    return f"'{cell}" if re.match(r"[=+@\t\r-]", cell) and number is None else cell
+
+
+def _latex(table: Table) -> str:
+    """Returns a table for the packages booktabs, longtable and amssymb, with its caption and a label."""
+    aligned = "".join("l" if i < table.numeric_from else "r" for i in range(len(table.columns)))
+    frame = pd.DataFrame([[_tex(cell) for cell in row] for row in table.rows], columns=[_tex(c) for c in table.columns])
+    lines = frame.to_latex(
+        index=False, escape=False, longtable=True, column_format=aligned, caption=_tex(table.title), label=f"tab:{table.name}"
+    ).splitlines()  # fmt: skip
+    return "\n".join(_with_rules(lines, table)) + "\n"
+
+
+def _with_rules(lines: list[str], table: Table) -> Iterator[str]:
+    """Yields the lines of a table, with a rule before each of its groups."""
+    first = lines.index(r"\endlastfoot") + 1
+    breaks = {first + at for at in table.breaks}
+    for i, line in enumerate(lines):
+        if i in breaks:
+            yield r"\midrule"
+        yield line
+
+
+def _tex(text: str) -> str:
+    """Returns text that LaTeX prints as it is."""
+    escaped = {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "…": r"\dots{}",
+        **{c: rf"\{c}" for c in "&%$#_{}"}, **{c: f"${tex}$" for c, tex in _IN_MATHS.items()},
+    }  # fmt: skip
+    return "".join(escaped.get(c, c if c.isprintable() else " ") for c in " ".join(text.split()))

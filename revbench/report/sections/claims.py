@@ -1,0 +1,264 @@
+"""What the paper, its reviewers and later work say, one by one: confirmed here, refuted here, or not measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from revbench.case import Case
+from revbench.case.chains import Chain
+from revbench.case.labels import strategy_of, title_of
+from revbench.case.pairs import group_of, is_resnet
+from revbench.compare.ratios import Ratio
+from revbench.numerics.statistics import summarise_draws
+from revbench.paper.published import BEHRMANN_2021, MEMCNN_2019, MEMCNN_TRAINING_MINUTES, REVIEWS_2017
+from revbench.probes import Probe
+from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, LIPSCHITZ, MEMORY, TIME
+from revbench.report.chain_groups import has_its_own_table
+from revbench.report.charts.depth import FLAT, fit_growth, peaks_by_depth
+from revbench.report.document import Section, Table
+from revbench.report.drift_cases import verdict_of
+from revbench.report.evidence import Evidence
+from revbench.report.sections import names
+from revbench.report.sections.equivalence import (
+    ENOUGH_SEEDS,
+    MARGIN,
+    against_resnet,
+    differences,
+    equivalence,
+    trained_both_ways,
+)
+from revbench.report.sections.operations import operations_ratio
+from revbench.units import human_bytes, human_degrees
+
+NOT_MEASURED = "not measured here"
+_OPERATIONS = (1.25, 1.36)  # what is about a third more
+_SAVING, _COST = 1 / 3.5, 2.2  # what is about four times less, and about twice
+_PAPER_TIME = (1.5, 2.0)
+_PREDICTED_WITHIN = 4.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of a claim, of one network.
+
+    Attributes:
+        words: the numbers.
+        holds: whether the claim does; None if they bear no verdict.
+    """
+
+    words: str
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What somebody published.
+
+    Attributes:
+        sentence: what is claimed.
+        source: who did, and where.
+        check: finds what was measured of it.
+        see: the name of the table that has the numbers.
+        otherwise: why nothing was measured of it, where that is not chance.
+    """
+
+    sentence: str
+    source: str
+    check: Callable[[Evidence], Iterable[Finding]]
+    see: str
+    otherwise: str = ""
+
+
+def section(evidence: Evidence) -> Section | None:
+    """Returns the checklist, if there is a RevNet or a chain that anything of it could be measured of."""
+    if not any(case.strategy == "reconstructed" for case in evidence.cases(MEMORY, TIME, DRIFT, FLOPS_OF_STEP)):
+        return None
+    return Section.of("What was claimed", [claims_table(evidence)])
+
+
+def claims_table(evidence: Evidence) -> Table:
+    """Returns a line for each claim."""
+    rows, see = [], []
+    for claim in CLAIMS:
+        found = list(claim.check(evidence))
+        here = "; ".join(one.words for one in found) or claim.otherwise
+        rows.append([claim.sentence, claim.source, here, _verdict(found)])
+        see.append(claim.see if found else "")
+    return Table(
+        "What was published, and what was found here", ("Claim", "Published in", "Here", "Verdict"), rows, 4, _NOTES,
+        name="claims", see=see,
+    )  # fmt: skip
+
+
+def _verdict(found: Sequence[Finding]) -> str:
+    holds = [one.holds for one in found if one.holds is not None]
+    if not found:
+        return NOT_MEASURED
+    if not holds:
+        return "can't be told from this"
+    if all(holds):
+        return "confirmed"
+    return "refuted here" if not any(holds) else f"confirmed of {sum(holds)} of {len(holds)}"
+
+
+_NOTES = (
+    f"About a third: {_OPERATIONS[0]} to {_OPERATIONS[1]} ×. About a quarter for about twice: at most {_SAVING:.2f} × the"
+    f" activations for at most {_COST} × the time. Independent of depth: grows by less than {FLAT:.0%} over all depths. The same"
+    f" error: a test of equivalence within {100 * MARGIN:.0f} point of validation error, over at least {ENOUGH_SEEDS} seeds."
+    " Small angle: the verdict safe on each draw. Times are of this machine, so what is refuted here may hold elsewhere;"
+    " unstable ones bear no verdict.",
+)
+
+
+def _reconstructed(evidence: Evidence, *probes: Probe) -> list[Case]:
+    return [
+        case for case in evidence.cases(*probes)
+        if case.strategy == "reconstructed" and not case.certify and not case.compile and not has_its_own_table(case)
+    ]  # fmt: skip
+
+
+def _by_model(cases: Iterable[Case]) -> dict[Case, list[Case]]:
+    """Returns cases by what they are without strategy: the ways to reconstruct one network."""
+    found: dict[Case, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.stored(), []).append(case)
+    return found
+
+
+def _operations(evidence: Evidence) -> Iterator[Finding]:
+    for twin, cases in _by_model(_reconstructed(evidence, FLOPS_OF_STEP)).items():
+        ratios = [(ratio, c) for c in cases if (ratio := operations_ratio(evidence, c, twin)) is not None]
+        if ratios:  # the paper recomputes what can't be inverted, too: the one with most is the one that it means
+            ratio, case = max(ratios, key=lambda pair: pair[0])
+            yield Finding(f"{_name(case)} {ratio:.2f} ×", _OPERATIONS[0] <= ratio <= _OPERATIONS[1])
+
+
+def _depth(evidence: Evidence) -> Iterator[Finding]:
+    for case, (depths, peaks) in peaks_by_depth(evidence).items():
+        if case.strategy == "reconstructed":
+            growth = fit_growth(depths, peaks)
+            words = f"{human_bytes(peaks[0])} at {depths[0]:.0f} blocks, {human_bytes(peaks[-1])} at {depths[-1]:.0f}"
+            yield Finding(words, growth.form == "1")
+
+
+def _saving(evidence: Evidence) -> Iterator[Finding]:
+    for twin, cases in _by_model(_reconstructed(evidence, MEMORY, TIME)).items():
+        found = []
+        for case in cases:
+            bytes_ratio = evidence.ratio(case, twin, MEMORY["activation_peak_bytes"])
+            ratio = evidence.time_ratio(case, twin)
+            if bytes_ratio is not None and ratio is not None:
+                found.append((bytes_ratio, ratio, case))
+        if found:
+            bytes_ratio, ratio, case = min(found, key=lambda one: one[0])
+            holds = bytes_ratio <= _SAVING and ratio.value <= _COST
+            yield _of_time(f"{_name(case)} {bytes_ratio:.2f} × the activations for", ratio, holds)
+
+
+def _time(evidence: Evidence) -> Iterator[Finding]:
+    for case in _reconstructed(evidence, TIME):
+        ratio = evidence.time_ratio(case, case.stored())
+        if ratio is not None and case.nonreversible == "kept":
+            low, high = (ratio.value if end is None else end for end in (ratio.low, ratio.high))
+            yield _of_time(_name(case), ratio, low <= _PAPER_TIME[1] and high >= _PAPER_TIME[0])
+
+
+def _of_time(name: str, ratio: Ratio, holds: bool) -> Finding:
+    return Finding(f"{name} {ratio}, unstable", None) if ratio.unstable else Finding(f"{name} {ratio}", holds)
+
+
+def _training(evidence: Evidence) -> Iterator[Finding]:
+    for case, seeds in trained_both_ways(evidence).items():
+        yield _equivalent(case, differences(seeds))
+
+
+def _same_error(evidence: Evidence) -> Iterator[Finding]:
+    for case, found in against_resnet(evidence).items():
+        yield _equivalent(case, found)
+
+
+def _equivalent(case: Case, found: Sequence[float]) -> Finding:
+    """Says what a test of equivalence says; that nothing could be shown refutes nothing."""
+    tested = equivalence(found)
+    of = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
+    words = f"{title_of(case.model)} on {case.data}, {case.training_steps:,} steps: {tested.mean} points over {of}"
+    return Finding(words, True if tested.verdict == "yes" else None)
+
+
+def _angle(evidence: Evidence) -> Iterator[Finding]:
+    for case in _reconstructed(evidence, DRIFT):
+        verdict = verdict_of(evidence, case)
+        angle = summarise_draws(evidence.samples(case, DRIFT["angle_degrees"]))
+        if case.arithmetic.name == "float32" and verdict is not None and angle is not None:
+            word = verdict.partition(":")[0]
+            yield Finding(f"{title_of(case.model)} {human_degrees(angle.median)}, {word}", word == "safe")
+
+
+def _inverse(evidence: Evidence) -> Iterator[Finding]:
+    for case in evidence.cases(LIPSCHITZ):
+        predicted = evidence.value(case, LIPSCHITZ["predicted_activation_error"])
+        measured = summarise_draws(evidence.samples(case, DRIFT["activation_error"]))
+        if predicted and measured and predicted.median and measured.median:
+            over = measured.median / predicted.median
+            words = f"{title_of(case.model)} in {case.arithmetic.name} {over:.2g} of what is predicted"
+            yield Finding(words, 1 / _PREDICTED_WITHIN <= over <= _PREDICTED_WITHIN)
+
+
+def _memcnn(evidence: Evidence) -> Iterator[Finding]:
+    for case in _reconstructed(evidence, TIME):
+        resnet = group_of(case)
+        if case.model not in MEMCNN_TRAINING_MINUTES or case.nonreversible != "kept" or not is_resnet(resnet):
+            continue
+        ratio = evidence.time_ratio(case, resnet)
+        if ratio is not None:
+            published = MEMCNN_TRAINING_MINUTES[case.model] / MEMCNN_TRAINING_MINUTES[resnet.model]
+            low, high = (ratio.value if end is None else end for end in (ratio.low, ratio.high))
+            words = f"{title_of(case.model)} (published {published:.2f} ×)"
+            yield _of_time(words, ratio, low <= 1.1 * published and high >= 0.9 * published)
+
+
+def _nothing(evidence: Evidence) -> Iterator[Finding]:
+    return iter(())
+
+
+def _name(case: Case) -> str:
+    chain = Chain.of(case)
+    return f"{title_of(case.model) if chain is None else chain.kind} {strategy_of(case)}"
+
+
+_SECTION = "Gomez et al. 2017, section 3.2"
+CLAIMS: Sequence[Claim] = (
+    Claim(
+        "Reconstruction needs a third more operations a step: 4N for 3N of the forward pass's N",
+        _SECTION, _operations, names.TIME,
+    ),
+    Claim(
+        "An update takes 1.5 to 2 times as long, in the authors' own implementation", _SECTION, _time, names.TIME,
+    ),
+    Claim(
+        "The authors' published code runs 5N where their text has 4N", "github.com/renmengye/revnet-public", _nothing, "",
+        "revbench does not run the authors' code",
+    ),
+    Claim("The storage of activations does not depend on depth", "Gomez et al. 2017, Table 1", _depth, names.DEPTH),
+    Claim("About a quarter of the storage for about twice the time, in practice", REVIEWS_2017, _saving, names.MEMORY),
+    Claim(
+        "Reconstruction does not slow training down: the same error after the same steps",
+        "Gomez et al. 2017, Figure 4", _training, names.EQUIVALENCE,
+    ),
+    Claim(
+        "The angle between the two gradients is small, and training is not affected by it", "Gomez et al. 2017, Figure 4",
+        _angle, names.VERDICTS,
+    ),
+    Claim(
+        "A RevNet ends at the error of the ResNet of its size", "Gomez et al. 2017, Tables 3 and 4", _same_error, names.ERRORS,
+    ),
+    Claim(
+        "Reversible blocks preserve volume, |det J| = 1", REVIEWS_2017, _nothing, "",
+        "it follows from the form of the block; a test of revbench holds small chains to it",
+    ),
+    Claim(
+        "The error of reconstruction grows as the Lipschitz constants of the inverse say", BEHRMANN_2021, _inverse, names.CAUSES,
+    ),
+    Claim("A RevNet trains 1.16 to 1.47 × as long as its ResNet", MEMCNN_2019, _memcnn, names.TIME),
+)  # fmt: skip
