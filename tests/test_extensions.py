@@ -113,7 +113,7 @@ def test_where_it_is_not_installed_its_rows_are_shown_as_they_are(ran: tuple[Pat
         ("def section(evidence):\n    raise KeyError('x')", "KeyError"),
         ("import sys\nsys.exit(3)", "SystemExit"),
         ("def section(evidence):\n    return 'words'", "returned a str, not a revbench.report.Section"),
-        (made("Section('A', ['words'])"), "a block is a str, not a Paragraph, Table or Figure"),
+        (made("Section('A', ['words'])"), "a block is a str, not a Paragraph, Table, Figure or Cards"),
         (made("Section('A', None)"), "TypeError"),
         (made("Section(None, [])"), "the title of the section has a NoneType where a string belongs"),
         (made("Section('A', [Paragraph(3)])"), "a paragraph has a int where a string belongs: 3"),

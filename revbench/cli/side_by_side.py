@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from revbench.report import Figure, Section, Table
+from revbench.report.render.files import on_white
 from revbench.report.render.markdown import section_lines
 from revbench.results.files import own_folder, write_atomically
 from revbench.terminal import markdown, plain, say_json
@@ -25,7 +26,7 @@ def write_machines(found: Section, output: Path, folders: Sequence[Path], names:
     """Write ``machines.md`` and its pictures into a folder, with links to the runs, named as their machines are if they are."""
     for block in found.blocks:
         if isinstance(block, Figure):
-            write_atomically(own_folder(output, "figures") / f"{block.name}.svg", block.svg)
+            write_atomically(own_folder(output, "figures") / f"{block.name}.svg", on_white(block.svg))
     lines = section_lines(found, level=1)
     lines += ["## The runs", ""]
     for folder in folders:

@@ -84,6 +84,6 @@ def svg_of(figure: Canvas) -> str:
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(rf' id="{_TIP}([^"]*)">', r"><title>\1</title>", text)
+    text = re.sub(rf""" id=(["']){_TIP}(.*?)\1>""", r"><title>\2</title>", text)
     linked = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in linked else "", text)

@@ -93,7 +93,7 @@ def depth_figure(evidence: Evidence) -> Figure | None:
     if not measured:
         return None
     said = []
-    with canvas(3.6) as (figure, axes):
+    with canvas(2.9) as (figure, axes):
         for case, (depths, peaks) in measured.items():
             growth = fit_growth(depths, peaks)
             label = f"{strategy_of(case)}, {'constant' if growth.form == '1' else growth.form}"

@@ -54,7 +54,7 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
         ("smooth_error_epsilons", "smooth_stored_relative_error", "Smooth error", "ε of the arithmetic"),
         ("flips", "stored_flips", "Flips", "units"),
     )
-    with canvas(3.4, 3) as (figure, axes):
+    with canvas(2.9, 3) as (figure, axes):
         for panel, (name, of_stored, title, unit) in zip(axes, panels, strict=True):
             for arithmetic, points in by_arithmetic.items():
                 look = look_of_arithmetic(arithmetic)
@@ -133,7 +133,7 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
     if not all(ratios.values()):
         return None
     said = []
-    with canvas(3.4) as (figure, axes):
+    with canvas(2.7) as (figure, axes):
         axes.axhline(_EPSILONS, color=SOFT, linewidth=1.0, linestyle="--", label="ε of float32 / ε of float64 = 2²⁹")
         kinds = (("whole error, flips and all", INK, "^", "-", 0.97), ("smooth error", SOFT, "o", "--", 1.03))
         for found, (label, colour, marker, dashes, shift) in zip(ratios.values(), kinds, strict=True):
@@ -178,7 +178,7 @@ def going_back_figures(evidence: Evidence) -> Iterator[Figure]:
 def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figure | None:
     said = []
     drawn = 0
-    with canvas(3.6) as (figure, axes):
+    with canvas(2.8) as (figure, axes):
         for case in cases:
             parts = PartTable(evidence.series(case, DRIFT))
             names = [str(name) for (name,) in parts.blocks()]

@@ -96,7 +96,7 @@ def draw_predictions(predictions: Sequence[Prediction], path: Path) -> None:
 
 def _canvas_for(panels: Sequence[Panel]) -> canvas:
     rows = -(-len(panels) // _IN_A_ROW)
-    return canvas(2.7 * rows + 0.5, min(len(panels), _IN_A_ROW), rows=rows, one_scale=True)
+    return canvas(2.15 * rows + 0.5, min(len(panels), _IN_A_ROW), rows=rows, one_scale=True)
 
 
 def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:

@@ -30,7 +30,7 @@ def pairs_plane(evidence: Evidence) -> Figure | None:
     if not panels:
         return None
     rows = -(-len(panels) // 2)
-    with canvas(3.2 * rows + 0.7, min(len(panels), 2), rows=rows) as (figure, found):
+    with canvas(2.7 * rows + 0.7, min(len(panels), 2), rows=rows) as (figure, found):
         axes = np.ravel(found)
         for axis, points in zip(axes, panels, strict=False):
             _draw(axis, points)

@@ -35,7 +35,7 @@ def chain_plane(evidence: Evidence) -> Figure | None:
     if not panels:
         return None
     said = []
-    with canvas(3.9, len(panels)) as (figure, found):
+    with canvas(3.4, len(panels)) as (figure, found):
         for axes, (stored, points) in zip([found] if len(panels) == 1 else found, panels, strict=True):
             for point in points:
                 said.append(_draw(axes, point))

@@ -78,7 +78,7 @@ def speed_figure(panels: Sequence[Sequence[Bar]], titles: Sequence[str], note: s
 
 def _bars(panels: Sequence[Sequence[Bar]], unit: str, factor: float, *, titles: Sequence[str] = ()) -> str:
     """Draws horizontal bars, a panel below the other."""
-    with canvas(0.7 * len(panels) + 0.24 * sum(map(len, panels)), rows=len(panels)) as (figure, found):
+    with canvas(0.55 * len(panels) + 0.16 * sum(map(len, panels)), rows=len(panels)) as (figure, found):
         for i, (axis, bars) in enumerate(zip(np.ravel(found), panels, strict=True)):
             _draw(axis, bars, factor)
             axis.set_xlabel(unit)

@@ -56,7 +56,7 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
     spread = [columns for _, columns in (*stored, *nulls) if _can_be_drawn(columns)]
     window = max(len(members[0][1]["step"]) // 20, 1)
     angles = [member for member in members if any(member[1].get("angle_degrees", ()))] if number == 4 else []
-    with canvas(3.3, 3 if angles else 2) as (figure, axes):
+    with canvas(2.8, 3 if angles else 2) as (figure, axes):
         left, right = axes[-2:]
         if angles:
             _draw_angles(axes[0], angles)

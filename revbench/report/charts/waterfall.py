@@ -40,7 +40,7 @@ def waterfalls(evidence: Evidence) -> Iterator[Figure]:
 def _figure(falls: list[tuple[Case, list[_Bar]]]) -> Figure:
     said = []
     crowded = max(len(bars) for _, bars in falls) > _CROWDED
-    with canvas(3.4, len(falls), one_scale=True) as (figure, axes):
+    with canvas(2.9, len(falls), one_scale=True) as (figure, axes):
         for axis, (case, bars) in zip(axes, falls, strict=True):
             _draw(axis, bars, crowded=crowded)
             axis.set_title(strategy_of(case))

@@ -36,7 +36,7 @@ def write_files(report: Report, output: Path) -> None:
     if figures:
         folder = own_folder(output, "figures")
         for figure in figures:
-            write_atomically(folder / f"{figure.name}.svg", figure.svg)
+            write_atomically(folder / f"{figure.name}.svg", on_white(figure.svg))
         for name, pdf in figure_pdfs(figures).items():
             write_atomically(folder / f"{name}.pdf", pdf)
     tables = [block for block in blocks if isinstance(block, Table)]
@@ -45,6 +45,11 @@ def write_files(report: Report, output: Path) -> None:
         for table in tables:
             write_atomically(folder / f"{table.name}.csv", _csv(table))
             write_atomically(folder / f"{table.name}.tex", _latex(table))
+
+
+def on_white(svg: str) -> str:
+    """Returns a picture for a page that may be dark: it has no ground of its own, and its ink is dark."""
+    return re.sub(r"(<svg\b[^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
 
 
 def _csv(table: Table) -> str:

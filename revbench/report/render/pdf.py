@@ -20,10 +20,11 @@ _PREAMBLE = """
 #show outline.entry: set text(9pt)
 #show link: set text(fill: rgb("#8a3210"))
 #let note(body) = text(8pt, fill: luma(90), body)
-#let caption(body) = text(10pt, weight: "bold", body)
+#let caption(body) = block(sticky: true, below: 0.5em, text(10pt, weight: "bold", body))
 #let card(body) = block(width: 100%, breakable: false, inset: 8pt, radius: 3pt, stroke: 0.6pt + luma(170), body)
 """
-_PAGES_WITH_CONTENTS = 8  # sections, from which on a list of them helps
+_WITH_CONTENTS = 8  # sections, from which on a list of them helps
+_UNBROKEN = 8  # rows: a longer table may go on on the next page, with its head
 
 _LONG, _LONGEST = 24, 100  # letters of a cell that may be broken; beyond the second no column gets wider
 _GOOD, _BAD = "#1b7837", "#a33b12"
@@ -40,7 +41,7 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
         f'#text(20pt, weight: "bold")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n'
     )
     labels = report.labels
-    contents = len(report.sections) >= _PAGES_WITH_CONTENTS
+    contents = len(report.sections) >= _WITH_CONTENTS
     with tempfile.TemporaryDirectory() as scratch:
         for i, (part, sections) in enumerate(report.parts):
             if part:
@@ -49,7 +50,7 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
                 source.append(f"{'==' if part else '='} #{_text(section.title)}\n")
                 source += [_block(block, Path(scratch), labels) for block in section.blocks]
                 if contents and i == j == 0:
-                    source.append('#outline(title: "Contents", depth: 2)\n#pagebreak(weak: true)\n')
+                    source.append('#outline(title: "Contents", depth: 2)\n')
         main = Path(scratch) / "report.typ"
         main.write_text("\n".join(source), encoding="utf-8")
         try:
@@ -87,7 +88,7 @@ def _block(block: Block, folder: Path, labels: Mapping[str, str]) -> str:
         notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
         picture = f'image("{block.name}.svg", alt: {_text(block.alternative)})'
         return (
-            f"#block(breakable: false)[#caption[#{_text(_caption(block))}]\\\n#align(center, {picture})\n{notes}]"
+            f"#block(breakable: false)[#caption[#{_text(_caption(block))}]\n#align(center, {picture})\n{notes}]"
             f"{_anchor(block)}\n"
         )
     if isinstance(block, Cards):
@@ -141,7 +142,7 @@ def _table(table: Table, labels: Mapping[str, str]) -> str:
     notes = "".join(f"#note[#{_text(note)}]\\\n" for note in table.notes)
     body = "\n".join(rows)
     return (
-        f"#block(breakable: {'false' if len(table.rows) < 30 else 'true'})[#caption[#{_text(_caption(table))}]\n"
+        f"#block(breakable: {'false' if len(table.rows) <= _UNBROKEN else 'true'})[#caption[#{_text(_caption(table))}]\n"
         f"#text(8pt, table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 3.4pt, y: 3pt),\n"
         f"table.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n{body}\ntable.hline(stroke: 0.8pt)))\n"
         f"{notes}]{_anchor(table)}\n"

@@ -33,11 +33,22 @@ for (const table of document.querySelectorAll("figure table")) {
   [...table.tHead.rows[0].cells].forEach((header, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = header.textContent;
-    button.title = "Sort by this column";
-    button.addEventListener("click", () => sortBy(table, column, header));
-    header.replaceChildren(button);
+    button.setAttribute("aria-label", `Sort by ${header.textContent.trim()}`);
+    header.append(button);
+    header.classList.add("sortable");
+    header.title = "Sort by this column";
+    header.addEventListener("click", () => sortBy(table, column, header));
   });
+}
+
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "note hint";
+  hint.textContent = "Wider than its box: scroll sideways";
+  box.after(hint);
+  new ResizeObserver(() => {
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+  }).observe(box);
 }
 
 function reveal() {

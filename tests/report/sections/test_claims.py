@@ -1,0 +1,107 @@
+"""The checklist of claims: confirmed, refuted, not measured here, each by the rows that are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from revbench.case import Case
+from revbench.report.build import build_report
+from revbench.report.document import Report, Table
+from revbench.results.schema import Row
+from tests.report.reports import BASE, make_run, memory, report_of, timed_row
+from tests.results.rows import make_row
+
+OURS = BASE.replace(strategy="reconstructed")
+RECOMPUTED = OURS.replace(nonreversible="recomputed")
+
+
+def claims(report: Report) -> dict[str, tuple[str, str, str]]:
+    """What was found of each claim: in words, the verdict, and what is to be seen."""
+    table = next(b for s in report.sections for b in s.blocks if isinstance(b, Table) and b.name == "claims")
+    see = table.see or [""] * len(table.rows)
+    return {
+        row[0].split(",")[0].split(":")[0]: (row[2], row[3], name) for row, name in zip(table.rows, see, strict=True)
+    }
+
+
+def of(tmp_path: Path, *rows: Row, claim: str) -> tuple[str, str, str]:
+    return next(found for sentence, found in claims(report_of(tmp_path, *rows)).items() if sentence.startswith(claim))
+
+
+def flops(case: Case, count: float) -> Row:
+    return make_row(case=case, probe="flops", metrics={"step_flops": count}, samples={})
+
+
+def test_what_a_run_says_of_each(tmp_path: Path) -> None:
+    found = claims(build_report([make_run(tmp_path / "run")]))
+    assert found["Reconstruction needs a third more operations a step"] == (
+        "RevNet-38 reconstructed 1.33 ×", "confirmed", "time-and-operations",
+    )  # fmt: skip
+    assert found["About a quarter of the storage for about twice the time"] == (
+        "RevNet-38 reconstructed 0.25 × the activations for 1.50 ×", "confirmed", "peak-memory",
+    )  # fmt: skip
+    assert found["The storage of activations does not depend on depth"] == ("", "not measured here", "")
+    assert found["Reversible blocks preserve volume"][1] == "not measured here"
+    assert found["Reconstruction does not slow training down"][1] == "can't be told from this"
+
+
+def test_the_operations_are_those_of_the_way_that_the_paper_means(tmp_path: Path) -> None:
+    rows = [flops(BASE, 3e9), flops(OURS, 3.8e9), flops(RECOMPUTED, 4e9)]
+    found = of(tmp_path / "both", *rows, claim="Reconstruction needs")
+    assert found == ("RevNet-38 reconstructed, rest recomputed 1.33 ×", "confirmed", "time-and-operations")
+    found = of(tmp_path / "more", flops(BASE, 3e9), flops(OURS, 5e9), claim="Reconstruction needs")
+    assert found[1] == "refuted here"
+    certified = flops(OURS.replace(certify=True), 6e9)
+    assert (
+        of(tmp_path / "certified", flops(BASE, 3e9), certified, claim="Reconstruction needs")[1] == "not measured here"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(0.3, "confirmed"), (0.5, "refuted here")])
+def test_storage_for_time(tmp_path: Path, seconds: float, verdict: str) -> None:
+    rows = [timed_row(case, s, repeat=i) for case, s in ((BASE, 0.2), (OURS, seconds)) for i in (1, 2, 3)]
+    rows += [
+        make_row(case=c, probe="memory", metrics=memory(n), samples={}) for c, n in ((BASE, 8 << 20), (OURS, 1 << 20))
+    ]
+    assert of(tmp_path, *rows, claim="About a quarter")[1] == verdict
+
+
+def test_an_unstable_time_bears_no_verdict(tmp_path: Path) -> None:
+    wild = [0.1, 0.1, 0.9, 0.9, 0.2, 0.2, 0.5, 0.5, 0.1, 0.1, 0.7, 0.7]
+    noisy = make_row(case=OURS, metrics=timed_row(OURS, 0.3).metrics, samples={"step_seconds": wild})
+    words, verdict, _ = of(tmp_path, timed_row(BASE, 0.2), noisy, claim="An update takes")
+    assert verdict == "can't be told from this"
+    assert words.endswith("unstable")
+
+
+def test_one_of_two_networks(tmp_path: Path) -> None:
+    other = [case.replace(model="revnet-164") for case in (BASE, OURS)]
+    rows = [flops(BASE, 3e9), flops(OURS, 4e9), flops(other[0], 3e9), flops(other[1], 6e9)]
+    assert of(tmp_path, *rows, claim="Reconstruction needs")[1] == "confirmed of 1 of 2"
+
+
+@pytest.mark.parametrize(("apart", "verdict"), [(0.001, "confirmed"), (0.1, "can't be told from this")])
+def test_the_same_error_is_a_test_over_seeds(tmp_path: Path, apart: float, verdict: str) -> None:
+    """What could not be shown refutes nothing."""
+    base = Case(model="revnet-38", batch_size=8, data="digits", training_steps=600)
+    rows = []
+    for seed in range(6):
+        for case in (base.replace(model="resnet-32"), base, base.replace(strategy="reconstructed")):
+            error = 0.3 + (apart + 1e-4 * seed) * (case.strategy == "reconstructed")
+            rows.append(
+                make_row(
+                    case=case.replace(seed=seed), probe="training", metrics={"validation_error": error}, samples={}
+                )
+            )
+    rows.append(timed_row(OURS, 0.1))
+    for claim in ("Reconstruction does not slow", "A RevNet ends"):
+        words, found, _ = of(tmp_path / claim[:8], *rows, claim=claim)
+        assert found == verdict
+        assert words.endswith("points over 6 seeds")
+
+
+def test_a_run_without_reconstruction_has_no_checklist(tmp_path: Path) -> None:
+    report = report_of(tmp_path, timed_row(BASE, 0.2))
+    assert "What was claimed" not in [s.title for s in report.sections]
