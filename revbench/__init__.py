@@ -18,7 +18,7 @@ _HOMES = {
     "drift": "revbench.numerics.drift",
     "is_recomputing": "revbench.backprop",
     "load_runs": "revbench.results.frames",
-    "measure": "revbench.runner",
+    "measure": "revbench.launch.interactive",
     "predict": "revbench.prediction",
     "reversible": "revbench.backprop",
 }
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from revbench.backprop import is_recomputing, reversible
     from revbench.case import Case
     from revbench.errors import UserError
+    from revbench.launch.interactive import measure
     from revbench.models import build_model
     from revbench.numerics.drift import drift
     from revbench.numerics.monitor import DriftMonitor
     from revbench.prediction import predict
     from revbench.results.frames import load_runs
-    from revbench.runner import measure
 
 
 def __getattr__(name: str) -> Any:

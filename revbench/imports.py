@@ -26,15 +26,16 @@ def forget_current_folder() -> None:
         sys.path.append(here)
 
 
-def path_for(models: Iterable[str]) -> list[str]:
+def path_for(models: Iterable[str], *, needed: bool = False) -> list[str]:
     """Returns the path on which the factories of these models are looked for: this process's, and last the current folder, so
     that
     nothing there shadows a library. Empty if no model needs one: then nothing is imported from anywhere but the libraries.
 
     Args:
         models: as `revbench.case.Case.model`.
+        needed: whether one of them needs it that is not named as a factory of somebody's.
     """
-    if not any(":" in model and not model.startswith("revbench.") for model in models):
+    if not needed and not any(":" in model and not model.startswith("revbench.") for model in models):
         return []
     here = _here()
     found = [(here or entry) if entry == "" else entry for entry in sys.path]

@@ -25,7 +25,7 @@ FLOORS = (
     ("results", "prediction"),
     ("probes",),
     ("numerics",),
-    ("peers", "workload"),
+    ("by_value", "peers", "workload"),
     ("devices", "models"),
     ("backprop",),
     ("case",),
@@ -36,7 +36,7 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Names of models in cases: what a case names is built in a room above it, as everybody's own network is.
-NAMES_OF_MODELS = {("case", "revbench.peers")}
+NAMES_OF_MODELS = {("case", "revbench.peers"), ("case", "revbench.by_value")}
 
 
 def room_of(module: str) -> str:

@@ -41,10 +41,12 @@ class WorkerServer:
 
     Args:
         tree: from which it imports what this process would import from another; see `OtherTree`.
+        variables: of the environment, for its workers.
     """
 
-    def __init__(self, tree: OtherTree | None = None) -> None:
+    def __init__(self, tree: OtherTree | None = None, *, variables: Mapping[str, str] | None = None) -> None:
         self._tree = tree or OtherTree()
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._family = secrets.token_hex(16)  # in the environment of all that descends from the server
         self._starting = threading.Lock()
@@ -103,10 +105,11 @@ class WorkerServer:
         for name, value in (("timeout_seconds", timeout_seconds), ("silence_seconds", silence_seconds)):
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name}={value} must be a number of more than 0")
+        models = [case.model for case in cases]
         request = {
             "task": "probe", "cases": [case.to_json() for case in cases], "probe": probe, "options": dict(options or {}),
             "timeout_seconds": timeout_seconds, "silence_seconds": silence_seconds,
-            "sys_path": [self._tree.moved(entry) for entry in path_for(case.model for case in cases)],
+            "sys_path": [self._tree.moved(entry) for entry in path_for(models, needed=bool(self._variables))],
         }  # fmt: skip
         answer = self._ask(request, progress)
         if answer["status"] == "refused":
@@ -147,7 +150,7 @@ class WorkerServer:
                 # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    env={**_environment(self._tree), _MARK: self._family}, start_new_session=True,
+                    env={**_environment(self._tree), **self._variables, _MARK: self._family}, start_new_session=True,
                     cwd=self._tree.current_folder(),
                 )  # fmt: skip
                 assert self._process.stdin is not None

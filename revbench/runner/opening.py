@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import signal
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from revbench.case import Case
 from revbench.errors import MAKE_ROOM, Interrupted, RunEnded, UserError
 from revbench.results.journal import open_journal
 from revbench.results.runs import ROWS
-from revbench.results.schema import Row
-from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, WorkerServer
+from revbench.runner.client import WorkerServer
 from revbench.runner.session import Session
 
 
@@ -94,37 +91,3 @@ def _told_to_go() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def measure(
-    case: Case,
-    probes: str | Iterable[str] = ("time", "memory"),
-    *,
-    output: str | Path | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-) -> list[Row]:
-    """Measure one case, each probe in a fresh worker process.
-
-    Args:
-        case: what to measure.
-        probes: the names of one or several; the reference lists them.
-        output: a run folder to write; the rows are only returned if not given.
-        options: settings of a probe by its name, e.g. ``{"time": {"min_rounds": 20}}``.
-        timeout_seconds: of each probe.
-
-    Returns:
-        One row a probe; one that failed has a status other than ``ok`` and says why in ``message``.
-
-    Raises:
-        UserError: a case that can't be, an unknown probe, or a folder that can't be written.
-
-    Example:
-        >>> rows = revbench.measure(revbench.Case(model="revnet-38", strategy="reconstructed", batch_size=16))
-        >>> rows[0].metrics["step_seconds"]
-    """
-    with tempfile.TemporaryDirectory() as scratch, open_run(output=output or scratch, device=case.device) as session:
-        return [
-            session.measure(case, probe, options=(options or {}).get(probe), timeout_seconds=timeout_seconds)
-            for probe in ([probes] if isinstance(probes, str) else probes)
-        ]

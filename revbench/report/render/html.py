@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import resources
 
 import jinja2
@@ -19,23 +20,35 @@ _KINDS = {Paragraph: "paragraph", Table: "table", Figure: "figure", Cards: "card
 def render_html(report: Report) -> str:
     """Returns the page; every text of the report is escaped, and its pictures are inside. One script runs on it, ours, and the
     page forbids any other."""
-    environment = jinja2.Environment(
+    script = _template("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            kind_of=lambda block: _KINDS[type(block)],
+            number=lambda section: next(i for i, one in enumerate(report.sections, 1) if one is section),
+            picture=_inlined,
+            style=Markup(_template("report.css")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+            folders={"figure": "figures", "table": "tables"},
+            endings={"figure": ("svg", "pdf"), "table": ("csv", "tex")},
+        )
+    )
+
+
+def render_tables(tables: Sequence[Table]) -> str:
+    """Returns some tables for a cell of a notebook, which has its own style; every text of them is escaped."""
+    return _environment().get_template("tables.html.j2").render(tables=tables)
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("revbench.report.render"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    script = _template("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        kind_of=lambda block: _KINDS[type(block)],
-        number=lambda section: next(i for i, one in enumerate(report.sections, 1) if one is section),
-        picture=_inlined,
-        style=Markup(_template("report.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-        folders={"figure": "figures", "table": "tables"},
-        endings={"figure": ("svg", "pdf"), "table": ("csv", "tex")},
-    )
 
 
 def _template(name: str) -> str:
