@@ -64,6 +64,11 @@ def with_tip(artists: Any, text: str) -> None:
         artist.set_gid(f"{_TIP}{' '.join(text.split())}")
 
 
+def _rounded(path: str) -> str:
+    """Returns a path in hundredths of a point, finer than anybody sees; its lines are none of the picture."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path.split()))
+
+
 def power_of_ten(value: float, _: object = None) -> str:
     """Returns what stands at a mark of a logarithmic scale: matplotlib's own are formulas, which are not set here."""
     if value <= 0:
@@ -85,5 +90,7 @@ def svg_of(figure: Canvas) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(rf""" id=(["']){_TIP}(.*?)\1>""", r"><title>\2</title>", text)
+    text = re.sub(r' d="([^"]*)"', lambda found: f' d="{_rounded(found[1])}"', text)
+    text = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
     linked = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in linked else "", text)

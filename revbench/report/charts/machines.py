@@ -59,7 +59,7 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
                 shapes[part.name] = Line2D([], [], marker=marker, color=SOFT, markersize=8, linestyle="none")
                 colours[strategy] = Line2D([], [], color=colour, linewidth=5)
                 said.append(f"{name}, {words}")
-            axis.set(title=name, xlabel="peak memory of a step, MiB", ylabel="ms an image", xscale="log", yscale="log")
+            axis.set(title=name, xlabel="peak memory of a step, MiB", ylabel="ms an item", xscale="log", yscale="log")
             for scale in (axis.xaxis, axis.yaxis):
                 scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
                 scale.set_major_formatter("{x:g}")
@@ -74,7 +74,7 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
 
 
 def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[tuple[Part, Case]]]) -> Figure | None:
-    """Draws how many times as long a reconstructed step takes as a stored one, networks by machines; unstable ratios are left
+    """Draws how many times as long a reconstructed step takes as a stored one, machines by networks; unstable ratios are left
     blank."""
     cells: dict[tuple[str, str], float] = {}
     unstable: set[tuple[str, str]] = set()
@@ -89,18 +89,20 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
                 cells[name, part.name] = ratio.value
     if not cells:
         return None
-    rows = [name for name in groups if any((name, part.name) in {*cells, *unstable} for part in parts)]
-    columns = [part.name for part in parts if any((name, part.name) in {*cells, *unstable} for name in rows)]
-    values = np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
+    known = {*cells, *unstable}
+    columns = [name for name in groups if any((name, part.name) in known for part in parts)]
+    rows = [part.name for part in parts if any((name, part.name) in known for name in columns)]
+    values = np.array([[cells.get((column, row), np.nan) for column in columns] for row in rows])
     words = [
-        ["unstable" if (row, column) in unstable else f"{cells[row, column]:.2f} ×" if (row, column) in cells else ""
+        ["unstable" if (column, row) in unstable else f"{cells[column, row]:.2f} ×" if (column, row) in cells else ""
          for column in columns] for row in rows
     ]  # fmt: skip
-    with canvas(1.3 + 0.42 * len(rows)) as (figure, axis):
+    with canvas(0.7 + 0.42 * len(rows)) as (figure, axis):
         top = max(2.0, float(np.nanmax(values)))
         sns.heatmap(
             values, ax=axis, cmap=sns.color_palette("dark:#2f7a8c_r", as_cmap=True), vmin=1.0, vmax=top, linewidths=1, cbar=False,
-            xticklabels=[column.replace(", ", "\n") for column in columns], yticklabels=rows,
+            xticklabels=[column.replace(", ", "\n") for column in columns],
+            yticklabels=[row.replace(" (", "\n(") for row in rows],
         )  # fmt: skip
         for i, row in enumerate(words):
             for j, word in enumerate(row):
@@ -108,7 +110,7 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
                 axis.text(
                     j + 0.5, i + 0.5, word, ha="center", va="center", color="white" if dark else SOFT, fontsize=8.5
                 )
-        axis.tick_params(axis="y", rotation=0)
+        axis.tick_params(axis="both", rotation=0)
         axis.grid(visible=False)
         svg = svg_of(figure)
     said = "; ".join(f"{row} on {column} {value:.2f}" for (row, column), value in cells.items())

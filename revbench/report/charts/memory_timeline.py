@@ -36,7 +36,7 @@ _COLOURS = {
 }  # fmt: skip
 _MOST_PANELS = 6
 _IN_A_ROW = 3
-_MOST_POINTS = 200  # a panel; two inches show no more
+_MOST_POINTS = 120  # a panel; two inches show no more
 _SHOWN = ("stored", "reconstructed", "checkpointed", "recursive")
 
 
