@@ -93,7 +93,7 @@ def _title(parts: Sequence[Part]) -> str:
     trained = all(row.case.training_steps for part in parts for row in part.evidence.rows)
     machines = list(dict.fromkeys(part.name for part in parts))
     where = machines[0] if len(machines) == 1 else f"{len(machines)} machines"
-    return f"{what}: {'trainings with ' if trained else ''}stored or reconstructed activations, {where}"
+    return f"{what[:1].upper()}{what[1:]}: {'trainings with ' if trained else ''}stored or reconstructed activations, {where}"
 
 
 def _where(part: Part) -> str:

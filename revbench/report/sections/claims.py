@@ -51,7 +51,7 @@ class Finding:
     holds: bool | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Claim:
     """What somebody published.
 
@@ -71,17 +71,17 @@ class Claim:
 
 
 def section(evidence: Evidence) -> Section | None:
-    """Returns the checklist, if there is a RevNet or a chain that anything of it could be measured of."""
-    if not any(case.strategy == "reconstructed" for case in evidence.cases(MEMORY, TIME, DRIFT, FLOPS_OF_STEP)):
-        return None
+    """Returns the checklist, if anything of it was measured."""
     return Section.of("What was claimed", [claims_table(evidence)])
 
 
-def claims_table(evidence: Evidence) -> Table:
-    """Returns a line for each claim."""
+def claims_table(evidence: Evidence) -> Table | None:
+    """Returns a line for each claim; None if nothing was measured of any."""
+    checked = {claim: list(claim.check(evidence)) for claim in CLAIMS}
+    if not any(checked.values()):
+        return None
     rows, see = [], []
-    for claim in CLAIMS:
-        found = list(claim.check(evidence))
+    for claim, found in checked.items():
         here = "; ".join(one.words for one in found) or claim.otherwise
         rows.append([claim.sentence, claim.source, here, _verdict(found)])
         see.append(claim.see if found else "")
@@ -112,10 +112,17 @@ _NOTES = (
 
 
 def _reconstructed(evidence: Evidence, *probes: Probe) -> list[Case]:
+    """Returns the networks, and our own ways to back-propagate the chains by which libraries are compared."""
     return [
         case for case in evidence.cases(*probes)
-        if case.strategy == "reconstructed" and not case.certify and not case.compile and not has_its_own_table(case)
+        if case.strategy == "reconstructed" and not (case.certify or case.compile or case.kept_half_blocks)
+        and (not has_its_own_table(case) or _is_our_own_way(case))
     ]  # fmt: skip
+
+
+def _is_our_own_way(case: Case) -> bool:
+    chain = Chain.of(case)
+    return chain is not None and chain.names_library and not chain.is_foreign and chain.has_tripwire
 
 
 def _by_model(cases: Iterable[Case]) -> dict[Case, list[Case]]:
@@ -224,7 +231,7 @@ def _nothing(evidence: Evidence) -> Iterator[Finding]:
 
 def _name(case: Case) -> str:
     chain = Chain.of(case)
-    return f"{title_of(case.model) if chain is None else chain.kind} {strategy_of(case)}"
+    return f"{title_of(case.model) if chain is None else f'{chain.kind} chain'} {strategy_of(case)}"
 
 
 _SECTION = "Gomez et al. 2017, section 3.2"

@@ -53,10 +53,8 @@ def test_the_operations_are_those_of_the_way_that_the_paper_means(tmp_path: Path
     assert found == ("RevNet-38 reconstructed, rest recomputed 1.33 ×", "confirmed", "time-and-operations")
     found = of(tmp_path / "more", flops(BASE, 3e9), flops(OURS, 5e9), claim="Reconstruction needs")
     assert found[1] == "refuted here"
-    certified = flops(OURS.replace(certify=True), 6e9)
-    assert (
-        of(tmp_path / "certified", flops(BASE, 3e9), certified, claim="Reconstruction needs")[1] == "not measured here"
-    )
+    certified = [flops(BASE, 3e9), flops(OURS.replace(certify=True), 6e9), timed_row(BASE, 0.2), timed_row(OURS, 0.3)]
+    assert of(tmp_path / "certified", *certified, claim="Reconstruction needs")[1] == "not measured here"
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(0.3, "confirmed"), (0.5, "refuted here")])
@@ -104,4 +102,20 @@ def test_the_same_error_is_a_test_over_seeds(tmp_path: Path, apart: float, verdi
 
 def test_a_run_without_reconstruction_has_no_checklist(tmp_path: Path) -> None:
     report = report_of(tmp_path, timed_row(BASE, 0.2))
+    assert "What was claimed" not in [s.title for s in report.sections]
+
+
+def test_a_chain_of_our_own_counts_and_that_of_another_library_does_not(tmp_path: Path) -> None:
+    ours, theirs = (
+        Case(model=f"revbench.peers:chain(library={name},kind=basic,blocks=9)", batch_size=32)
+        for name in ("revbench", "memcnn")
+    )
+    rows = [flops(ours, 3e9), flops(ours.replace(strategy="reconstructed"), 4e9)]
+    rows.append(flops(theirs.replace(strategy="reconstructed"), 5e9))
+    found = of(tmp_path, *rows, claim="Reconstruction needs")
+    assert found[:2] == ("basic chain reconstructed 1.33 ×", "confirmed")
+
+
+def test_a_run_that_says_nothing_of_any_claim_has_no_checklist(tmp_path: Path) -> None:
+    report = report_of(tmp_path, make_row(case=BASE, probe="parameters", metrics={"parameters": 3}, samples={}))
     assert "What was claimed" not in [s.title for s in report.sections]
