@@ -201,6 +201,8 @@ def _say_headlines(terminal: Any, folder: Path) -> None:
         evidence = Evidence(run, *ids)
         found = headlines(evidence)
         lines = lines_of(found)
+        if lines:
+            lines.append(f"measured on {evidence.machine}"[:WIDTH])
         if said := advice(evidence, largest_of(found)):
             lines += textwrap.wrap(said, WIDTH)
         for line in lines:

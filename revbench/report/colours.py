@@ -25,7 +25,7 @@ class Look(NamedTuple):
 # Strategies: Okabe and Ito's colours, darkened where they would be pale on white.
 STRATEGIES: Mapping[str, Look] = {
     "stored": Look("#00639c", "o"),
-    "reconstructed": Look("#de6300", "D"),
+    "reconstructed": Look("#de6300", "D", (0, (7, 1.5))),
     "reconstructed, rest recomputed": Look("#b8860b", "d", (0, (5, 1))),
     "reconstructed, last 1 kept": Look("#e0788f", "p", (0, (3, 1, 1, 1))),
     "reconstructed, certified": Look("#8c564b", "h", (0, (1, 1))),

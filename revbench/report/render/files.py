@@ -14,6 +14,7 @@ from revbench.report.document import Figure, Report, Table
 from revbench.report.render.pdf import figure_pdfs
 from revbench.results.files import own_folder, write_atomically
 
+_MOST = 60  # letters of a cell, beyond which its column gets no wider
 # What LaTeX's fonts have in mathematics only, or under another name.
 _IN_MATHS = {
     "×": r"\times", "→": r"\to", "ε": r"\varepsilon", "√": r"\surd", "⌈": r"\lceil", "⌉": r"\rceil", "≥": r"\ge", "≤": r"\le",
@@ -68,7 +69,13 @@ def _harmless(cell: str) -> str:
 
 def _latex(table: Table) -> str:
     """Returns a table for the packages booktabs, longtable and amssymb, with its caption and a label."""
-    aligned = "".join("l" if i < table.numeric_from else "r" for i in range(len(table.columns)))
+    count = len(table.columns)
+    aligned = "".join("l" if i < table.numeric_from else "r" for i in range(count))
+    if table.numeric_from >= count:  # words, which have to break
+        longest = [
+            min(max(map(len, (head, *(row[i] for row in table.rows)))), _MOST) for i, head in enumerate(table.columns)
+        ]
+        aligned = "".join(rf"p{{{(1 - 0.03 * count) * length / sum(longest):.3f}\linewidth}}" for length in longest)
     frame = pd.DataFrame([[_tex(cell) for cell in row] for row in table.rows], columns=[_tex(c) for c in table.columns])
     lines = frame.to_latex(
         index=False, escape=False, longtable=True, column_format=aligned, caption=_tex(table.title), label=f"tab:{table.name}"

@@ -112,12 +112,12 @@ _NOTES = (
 
 
 def _reconstructed(evidence: Evidence, *probes: Probe) -> list[Case]:
-    """Returns the networks, and our own ways to back-propagate the chains by which libraries are compared."""
-    return [
+    """Returns the networks; where there is none our own ways to back-propagate the chains by which libraries are compared."""
+    found = [
         case for case in evidence.cases(*probes)
         if case.strategy == "reconstructed" and not (case.certify or case.compile or case.kept_half_blocks)
-        and (not has_its_own_table(case) or _is_our_own_way(case))
     ]  # fmt: skip
+    return [case for case in found if not has_its_own_table(case)] or [c for c in found if _is_our_own_way(c)]
 
 
 def _is_our_own_way(case: Case) -> bool:

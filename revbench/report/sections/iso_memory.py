@@ -10,7 +10,7 @@ from revbench.case.pairs import resnet_of
 from revbench.compare.ratios import Ratio
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
-from revbench.probes.declared import TIME
+from revbench.probes.declared import MEMORY, TIME
 from revbench.report.charts.times import MOST_PANELS, Bar, speed_figure
 from revbench.report.document import MISSING, Figure, Section, Table
 from revbench.report.evidence import Evidence
@@ -53,6 +53,10 @@ def limit_table(evidence: Evidence) -> Table | None:
         timed = _timed(evidence, case)
         return value_cell(evidence, timed, _STEP) if timed is not None else MISSING
 
+    def measured_peak(case: Case) -> str:
+        timed = _timed(evidence, case)
+        return value_cell(evidence, timed, MEMORY["peak_bytes"]) if timed is not None else MISSING
+
     def speed(case: Case) -> str:
         found = _items_per_second(evidence, case)
         return f"{found:,.0f}" if found else MISSING
@@ -66,6 +70,7 @@ def limit_table(evidence: Evidence) -> Table | None:
         words("Strategy", strategy_of),
         Column("Batch", lambda case: _batch(evidence, case)),
         value_column(evidence, FIT["predicted_peak_bytes"]),
+        Column("Measured peak", measured_peak),
         Column("Step", step),
         Column("Items a second", speed),
         Column("to stored", to_stored),
@@ -73,6 +78,8 @@ def limit_table(evidence: Evidence) -> Table | None:
     unstable = why_unstable(
         (f"{title_of(case.model)} {strategy_of(case)}", _speed_ratio(evidence, case, case.stored())) for case in cases
     )
+    if all(measured_peak(case) == MISSING for case in cases):  # as in runs of before November 2026
+        columns = [column for column in columns if column.head != "Measured peak"]
     notes = [_note(evidence, cases), *unstable]
     return lay_out(
         "Items a second within the same memory", columns, groups.values(), notes, name="within-the-same-memory"
