@@ -1,4 +1,4 @@
-"""Peak bytes of a training step by phase, for each pair under each strategy; against depth; leaks; what NVML shows."""
+"""Peak bytes of a step by phase, for each pair under each strategy; against depth, with operations; leaks; what NVML shows."""
 
 import pytest
 
@@ -15,6 +15,7 @@ def test_memory(revbench, case):
 @pytest.mark.revbench_cases(of=depth_cases)
 def test_depth(revbench, case):
     revbench.measure(case, "memory", timeline=False)
+    revbench.measure(case, "flops")
 
 
 @pytest.mark.revbench_cases(of=leak_cases)

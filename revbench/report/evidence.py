@@ -94,6 +94,11 @@ class Evidence:
         """Returns how many times as long a step of a case takes as one of another; None where one is missing."""
         return time_ratio(self.launches(case, TIME), self.launches(base, TIME))
 
+    def is_launch_bound(self, case: Case) -> bool:
+        """Tells whether on a GPU the host is what was timed: a kernel ran in less than 80 % of the step."""
+        found = self.value(case, TIME["launch_bound"])
+        return found is not None and found.median > 0
+
     def failure(self, case: Case, probe: Probe) -> str | None:
         """Returns the status of a case none of whose launches has metrics; None if one has, or if there is no row."""
         rows = self._index.get((case, probe.name), [])

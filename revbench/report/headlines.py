@@ -46,6 +46,7 @@ class Headline:
         activation_peak_bytes: of that what lies above the steady state.
         step_seconds: medians.
         ratio: of the times of a step.
+        launch_bound: whether of one of them the host is what was timed.
         largest_batch: that is predicted to fit into `limit_bytes`.
         limit_bytes: the largest limit that was asked for; None if none was.
         angle_degrees: of the gradient against float64, medians over draws.
@@ -58,6 +59,7 @@ class Headline:
     activation_peak_bytes: Beside | None = None
     step_seconds: Beside | None = None
     ratio: Ratio | None = None
+    launch_bound: bool = False
     largest_batch: Beside | None = None
     limit_bytes: int | None = None
     angle_degrees: Beside | None = None
@@ -121,7 +123,7 @@ def _headline(evidence: Evidence, case: Case) -> Headline:
     limit, largest = _largest_batches(evidence, case)
     return Headline(
         case, beside(MEMORY["peak_bytes"]), beside(MEMORY["activation_peak_bytes"]), beside(TIME["step_seconds"]),
-        evidence.time_ratio(case, twin), largest, limit,
+        evidence.time_ratio(case, twin), evidence.is_launch_bound(case) or evidence.is_launch_bound(twin), largest, limit,
         Beside(statistics.median(stored), statistics.median(angles)) if angles and stored else None, len(angles),
         verdict.partition(":")[0] if verdict is not None else None,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, strategy_of
-from revbench.probes.declared import MEMORY
+from revbench.probes.declared import FLOPS_OF_STEP, MEMORY
 from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
 from revbench.report.colours import look_of
 from revbench.report.document import Figure
@@ -80,6 +80,18 @@ def peaks_by_depth(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
             depths = sorted(peaks)
             columns[case] = np.asarray(depths, dtype=np.float64), np.asarray([peaks[depth] for depth in depths])
     return columns
+
+
+def operations_by_depth(evidence: Evidence) -> dict[Case, dict[int, float]]:
+    """Operations of a step over those of stored at the same depth, by the case without its depth."""
+    found: dict[Case, dict[int, float]] = {}
+    for case in evidence.cases(FLOPS_OF_STEP):
+        chain = Chain.of(case)
+        if chain is not None and not chain.names_library and chain.blocks is not None:
+            ratio = evidence.ratio(case, case.stored(), FLOPS_OF_STEP["step_flops"])
+            if ratio is not None:
+                found.setdefault(case.replace(model=chain.family()), {})[chain.blocks] = ratio
+    return found
 
 
 def _kinds(measured: Mapping[Case, object]) -> str:

@@ -107,7 +107,7 @@ _NOTES = (
     f" activations for at most {_COST} × the time. Independent of depth: grows by less than {FLAT:.0%} over all depths. The same"
     f" error: a test of equivalence within {100 * MARGIN:.0f} point of validation error, over at least {ENOUGH_SEEDS} seeds."
     " Small angle: the verdict safe on each draw. Times are of this machine, so what is refuted here may hold elsewhere;"
-    " unstable ones bear no verdict.",
+    " unstable ones, and those in which the host is what is timed (launch-bound), bear no verdict.",
 )
 
 
@@ -160,7 +160,8 @@ def _saving(evidence: Evidence) -> Iterator[Finding]:
         if found:
             bytes_ratio, ratio, case = min(found, key=lambda one: one[0])
             holds = bytes_ratio <= _SAVING and ratio.value <= _COST
-            yield _of_time(f"{_name(case)} {bytes_ratio:.2f} × the activations for", ratio, holds)
+            name = f"{_name(case)} {bytes_ratio:.2f} × the activations for"
+            yield _of_time(evidence, name, (case, twin), ratio, holds)
 
 
 def _time(evidence: Evidence) -> Iterator[Finding]:
@@ -168,11 +169,17 @@ def _time(evidence: Evidence) -> Iterator[Finding]:
         ratio = evidence.time_ratio(case, case.stored())
         if ratio is not None and case.nonreversible == "kept":
             low, high = (ratio.value if end is None else end for end in (ratio.low, ratio.high))
-            yield _of_time(_name(case), ratio, low <= _PAPER_TIME[1] and high >= _PAPER_TIME[0])
+            holds = low <= _PAPER_TIME[1] and high >= _PAPER_TIME[0]
+            yield _of_time(evidence, _name(case), (case, case.stored()), ratio, holds)
 
 
-def _of_time(name: str, ratio: Ratio, holds: bool) -> Finding:
-    return Finding(f"{name} {ratio}, unstable", None) if ratio.unstable else Finding(f"{name} {ratio}", holds)
+def _of_time(evidence: Evidence, name: str, cases: Sequence[Case], ratio: Ratio, holds: bool) -> Finding:
+    """Says what a ratio of times says; an unstable one, and one of the host's time, bears no verdict."""
+    if ratio.unstable:
+        return Finding(f"{name} {ratio}, unstable", None)
+    if any(evidence.is_launch_bound(case) for case in cases):
+        return Finding(f"{name} {ratio}, launch-bound", None)
+    return Finding(f"{name} {ratio}", holds)
 
 
 def _training(evidence: Evidence) -> Iterator[Finding]:
@@ -222,7 +229,8 @@ def _memcnn(evidence: Evidence) -> Iterator[Finding]:
             published = MEMCNN_TRAINING_MINUTES[case.model] / MEMCNN_TRAINING_MINUTES[resnet.model]
             low, high = (ratio.value if end is None else end for end in (ratio.low, ratio.high))
             words = f"{title_of(case.model)} (published {published:.2f} ×)"
-            yield _of_time(words, ratio, low <= 1.1 * published and high >= 0.9 * published)
+            holds = low <= 1.1 * published and high >= 0.9 * published
+            yield _of_time(evidence, words, (case, resnet), ratio, holds)
 
 
 def _nothing(evidence: Evidence) -> Iterator[Finding]:

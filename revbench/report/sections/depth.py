@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from revbench.case import Case
 from revbench.case.labels import strategy_of
-from revbench.paper.published import GOMEZ_2017, TABLE_1_ACTIVATIONS
-from revbench.report.charts.depth import FLAT, depth_figure, fit_growth, peaks_by_depth
+from revbench.paper.published import GOMEZ_2017, TABLE_1_ACTIVATIONS, TABLE_1_COMPUTATION
+from revbench.report.charts.depth import FLAT, depth_figure, fit_growth, operations_by_depth, peaks_by_depth
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections import names
@@ -35,16 +35,27 @@ def depth_table(evidence: Evidence) -> Table | None:
 
     columns = [
         words("Strategy", strategy_of),
-        words("Paper", lambda case: TABLE_1_ACTIVATIONS.get(case.strategy, MISSING)),
+        words("Paper: activations", lambda case: TABLE_1_ACTIVATIONS.get(case.strategy, MISSING)),
+        words("Paper: operations", lambda case: TABLE_1_COMPUTATION.get(case.strategy, MISSING)),
         *map(at, all_depths),
         Column("Fitted growth", lambda case: str(growths[case])),
         Column("Residual", lambda case: f"{growths[case].residual:.1%}"),
     ]
+    operations = operations_by_depth(evidence)
+
+    def operations_of(case: Case) -> str:
+        ratios = operations.get(case, {})
+        ends = sorted({min(ratios), max(ratios)}) if ratios else []
+        return " → ".join(f"{ratios[depth]:.2f} ×" for depth in ends) or MISSING
+
+    if operations:
+        columns.append(Column("Operations to stored", operations_of))
     notes = [
         "Peak of live tensors above the steady state, without the parameters' gradients. Paper: Table 1 of"
-        f" {GOMEZ_2017}, activations. Fitted: a constant and one of ⌈log2 L⌉ (a chain is halved so often), √L and L,"
+        f" {GOMEZ_2017}. Fitted: a constant and one of ⌈log2 L⌉ (a chain is halved so often), √L and L,"
         f" whichever leaves least; constant alone if the peak changes by less than {FLAT:.0%} over all depths. Reconstruction"
-        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that.",
+        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that. Operations: of the"
+        " shallowest and of the deepest chain.",
     ]
     return lay_out(
         "Peak memory against depth (the paper's Table 1)", columns, [list(measured)], notes, name=names.DEPTH

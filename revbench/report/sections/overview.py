@@ -62,6 +62,8 @@ def _time(headline: Headline) -> Fact | None:
     if found is None or ratio is None:
         return None
     change, better, note = _change_of_time(ratio, less_is_better=True)
+    if headline.launch_bound:
+        better, note = None, f"{note}; launch-bound: the host is what is timed"
     return Fact("Time of a step", human_seconds(found.stored), human_seconds(found.ours), change, better, note)
 
 
@@ -70,6 +72,7 @@ def _speed(headline: Headline) -> Fact | None:
     if found is None or ratio is None:
         return None
     change, better, note = _change_of_time(ratio.inverse(), less_is_better=False)
+    better = None if headline.launch_bound else better
     return Fact("Items a second", f"{found.stored:,.0f}", f"{found.ours:,.0f}", change, better, note)
 
 

@@ -53,7 +53,7 @@ def _notes(evidence: Evidence) -> list[str]:
     faults = [s.median for case in timed if (s := evidence.value(case, TIME["minor_faults_per_step"]))]
     if faults and not timed[0].on_gpu:
         notes.append(f"Allocator: malloc {timed[0].allocator}; at most {max(faults):,.0f} minor page faults a step.")
-    bound = [case for case in timed if (s := evidence.value(case, TIME["launch_bound"])) and s.median]
+    bound = [case for case in timed if evidence.is_launch_bound(case)]
     if bound:
         names = ", ".join(f"{title_of(case.model)} {strategy_of(case)}" for case in bound)
         notes.append(

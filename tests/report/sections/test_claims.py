@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_an_unstable_time_bears_no_verdict(tmp_path: Path) -> None:
     words, verdict, _ = of(tmp_path, timed_row(BASE, 0.2), noisy, claim="An update takes")
     assert verdict == "can't be told from this"
     assert words.endswith("unstable")
+
+
+def test_the_time_of_the_host_bears_no_verdict(tmp_path: Path) -> None:
+    rows = [timed_row(case, seconds, repeat=i) for case, seconds in ((BASE, 0.2), (OURS, 0.5)) for i in (1, 2, 3)]
+    bound = [replace(row, metrics={**row.metrics, "launch_bound": 1}) for row in rows]
+    assert of(tmp_path / "gpu", *bound, claim="An update takes")[:2] == (
+        "RevNet-38 reconstructed 2.50 ×, launch-bound", "can't be told from this",
+    )  # fmt: skip
+    assert of(tmp_path / "cpu", *rows, claim="An update takes")[1] == "refuted here"
 
 
 def test_one_of_two_networks(tmp_path: Path) -> None:

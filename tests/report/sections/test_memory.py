@@ -116,7 +116,24 @@ def test_growth_with_depth_is_fitted(tmp_path: Path) -> None:
     assert found["reconstructed"] == ("O(1)", "40.0 MiB", "0.0%")
     assert found["checkpointed"] == ("O(√L)", "5.0 MiB + 7.0 MiB · √L", "0.0%")
     assert found["recursive"] == ("O(log L)", "4.0 MiB + 6.0 MiB · ⌈log2 L⌉", "0.0%")
+    assert table.columns[1:3] == ("Paper: activations", "Paper: operations")
     assert "recursive, ⌈log2 L⌉ from 16.0 MiB to 40.0 MiB" in figures(report)["Peak memory against depth"].alternative
+
+
+def test_operations_stand_beside_memory_against_depth(tmp_path: Path) -> None:
+    """Those of the shallowest and of the deepest chain, over stored's."""
+    rows = []
+    for strategy, factor in (("stored", lambda n: 3.0), ("recursive", lambda n: 3 + math.log2(n))):
+        for blocks in (4, 16, 64):
+            case = Case(model=f"revbench.peers:chain(kind=basic,blocks={blocks})", strategy=strategy, batch_size=1)
+            peak = {"activation_peak_without_gradients_bytes": blocks << 20}
+            rows.append(make_row(case=case, probe="memory", samples={}, metrics=peak))
+            rows.append(make_row(case=case, probe="flops", samples={}, metrics={"step_flops": factor(blocks) * blocks}))
+    table = tables(report_of(tmp_path / "run", *rows))["Peak memory against depth (the paper's Table 1)"]
+    assert table.columns[-1] == "Operations to stored"
+    assert [(row[0], row[2], row[-1]) for row in table.rows] == [
+        ("stored", "O(L)", "1.00 × → 1.00 ×"), ("recursive", "O(L log L)", "1.67 × → 3.00 ×"),
+    ]  # fmt: skip
 
 
 def test_energy_and_the_process(tmp_path: Path) -> None:
