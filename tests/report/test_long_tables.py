@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from revbench.compare import compare_folders
 from revbench.report import write_report
 from revbench.report.document import MOST_FIGURES
 from revbench.report.long_tables import MOST_ROWS
-from tests.report.reports import BASE, memory, timed
+from tests.report.reports import BASE, memory, timed, timed_row
 from tests.results.rows import Columns, make_row, write_run
 
 
@@ -58,9 +61,38 @@ def test_a_row_of_very_many_draws_takes_little_memory(tmp_path: Path) -> None:
     write_run(
         tmp_path / "run", make_row(case=case, probe="drift", metrics=metrics, samples=dict.fromkeys(names, draws))
     )
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
     tracemalloc.start()
     write_report([tmp_path / "run"], tmp_path / "report")
-    compare_folders(tmp_path / "run", tmp_path / "run")
+    compare_folders(tmp_path / "run", tmp_path / "again")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 500 << 20
+
+
+@pytest.mark.slow
+def test_ten_thousand_rows_take_little_memory(tmp_path: Path) -> None:
+    """1.5 GiB at most, in a process of its own, and no picture for each."""
+    strategies = ("stored", "reconstructed", "checkpointed", "recursive")
+    cases = [BASE.replace(batch_size=batch, strategy=name) for batch in range(1, 168) for name in strategies]
+    rows = [
+        row for case in cases for repeat in range(1, 6)
+        for row in (
+            timed_row(case, 0.1 + case.batch_size, repeat=repeat),
+            make_row(case=case, probe="memory", repeat=repeat, metrics=memory(1 << 20), samples={}),
+            make_row(
+                case=case, probe="drift", repeat=repeat, metrics={"angle_degrees": 0.1, "draws": 2},
+                samples={"angle_degrees": [0.1, 0.2], "relative_error": [1e-3, 2e-3]},
+            ),
+        )
+    ]  # fmt: skip
+    assert len(rows) >= 10_000
+    folder = write_run(tmp_path / "run", *rows)
+    program = (
+        "import resource, sys; from pathlib import Path; from revbench.report import write_report; run = Path(sys.argv[1]);"
+        " write_report([run], run); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) << 10 < 1.5 * 2**30
+    assert (folder / "report.html").stat().st_size < 3 << 20
+    assert len(list((folder / "figures").glob("*.svg"))) < 20

@@ -13,7 +13,6 @@ from revbench.errors import UserError
 from revbench.report import write_report
 from revbench.report.build import build_report
 from revbench.report.document import Table
-from revbench.report.render.html import render_html
 from revbench.results.journal import Journal
 from tests.report.reports import BASE, Page, make_run, memory, timed
 from tests.results.rows import ENVIRONMENT, Columns, make_row, write_run
@@ -48,10 +47,29 @@ def test_files(run: Path) -> None:
 
 
 def test_the_report_is_made_of_the_rows_alone(run: Path, tmp_path: Path) -> None:
-    """Rendered twice, in another place: the same bytes."""
-    first = render_html(build_report([run]))
-    moved = make_run(tmp_path / "run")
-    assert render_html(build_report([moved])) == first
+    """Rendered twice, of a run that lies in another place: the same bytes, in each of its files."""
+
+    def files(report: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(report)): path.read_bytes() for path in report.rglob("*") if path.is_file()}
+
+    write_report([run], tmp_path / "first")
+    write_report([make_run(tmp_path / "run")], tmp_path / "second")
+    found = files(tmp_path / "first")
+    assert {"report.html", "report.md", "report.pdf", "figures/time-against-memory.pdf"} <= found.keys()
+    assert files(tmp_path / "second") == found
+
+
+@pytest.mark.parametrize("status", ["ok", "oom"])
+def test_one_row_and_failed_rows_alone_are_a_report(tmp_path: Path, status: str) -> None:
+    metrics = timed(0.1) if status == "ok" else {}
+    samples = {"step_seconds": [0.1]} if status == "ok" else {}
+    folder = write_run(
+        tmp_path / "run", make_row(case=BASE, status=status, metrics=metrics, samples=samples, message="why")
+    )
+    written = write_report([folder], folder)
+    assert written.notes == []
+    assert all(path.is_file() for path in written.paths)
+    assert ("Cases without figures" in (folder / "report.md").read_text()) == (status == "oom")
 
 
 def test_runs_without_rows_or_environment(tmp_path: Path) -> None:
