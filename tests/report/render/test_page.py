@@ -122,6 +122,19 @@ def test_numbers_are_sorted_by_what_they_are_worth(tmp_path: Path, opened: Open)
         assert page.evaluate(column) == ["5.0 KiB", "3.0 MiB", "2.0 GiB", "oom"]
 
 
+def test_a_hint_stands_only_where_a_box_scrolls(folder: Path, opened: Open) -> None:
+    wrong = """[...document.querySelectorAll(".scroll")]
+        .filter(box => (box.scrollWidth > box.clientWidth + 1) === box.nextElementSibling.hidden).length"""
+    for width, some in ((1440, False), (390, True)):
+        with opened(folder, width) as page:
+            page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+            page.wait_for_timeout(200)
+            assert page.evaluate(wrong) == 0
+            assert page.locator(".hint:visible").count() >= some
+            beyond = "document.querySelector('#hardware-and-software .scroll')"
+            assert page.evaluate(f"{beyond}.scrollWidth - {beyond}.clientWidth") <= (400 if some else 0)
+
+
 def test_without_its_script_all_is_there(folder: Path, opened: Open) -> None:
     with opened(folder, java_script_enabled=False) as page:
         assert page.is_visible("#peak-memory td")
