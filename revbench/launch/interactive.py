@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import tempfile
 import weakref
@@ -42,7 +43,7 @@ class Measurements(Sequence[Row]):
     def __init__(self, run: Run, scratch: Path | None = None) -> None:
         self._run = run
         if scratch is not None:
-            weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+            weakref.finalize(self, _remove, scratch, os.getpid())
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -79,6 +80,12 @@ class Measurements(Sequence[Row]):
         from revbench.report.render.html import render_tables
 
         return render_tables(self.tables())
+
+
+def _remove(folder: Path, maker: int) -> None:
+    """Remove a folder; a fork of the process that made it leaves it alone."""
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure(
@@ -131,19 +138,33 @@ def measure(
         known = [one.name for one in dataclasses.fields(Case) if one.name not in ("model", "strategy")]
         if field not in known:
             raise unknown("field of a case", field, known)
+    for name in options or {}:
+        if name not in names:
+            raise unknown("probe among those that are measured", name, names)
+    settings = {name: dict((options or {}).get(name, {})) for name in names}
+    fixed = "drift" in settings and _is_fixed(what, batch)
+    if fixed and settings["drift"].setdefault("draws", 1) != 1:
+        raise UserError("a module with a batch of its own has one draw; give a function, or a make_batch, for several")
     scratch = Path(tempfile.mkdtemp(prefix="revbench-"))
     try:
         base, variables = _case_of(what, batch, loss, fields, scratch)
         strategies = [strategy] if isinstance(strategy, str) else list(strategy or [base.strategy])
         cases = [base.under(name, base.nonreversible).check() for name in strategies]
         folder = Path(output) if output is not None else scratch / "run"
-        with open_run(output=folder, device=base.device, server=WorkerServer(variables=variables)) as session:
+        server = WorkerServer(variables=variables)
+        with open_run(output=folder, device=base.device, server=server, command=["revbench.measure"]) as session:
             for name in names:
-                _measure(session, cases, name, (options or {}).get(name), timeout_seconds)
+                _measure(session, cases, name, settings[name] or None, timeout_seconds)
             return Measurements(session.journal.run, scratch)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def _is_fixed(what: Any, batch: Any) -> bool:
+    """Tells whether neither weights nor batch change from draw to draw."""
+    is_module = not isinstance(what, (Case, str)) and hasattr(what, "named_parameters")
+    return is_module and batch is not None and not callable(batch)
 
 
 def _case_of(

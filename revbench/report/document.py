@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 MISSING = "–"  # in a cell without a number
 MOST_FIGURES = 8  # of one kind
-_NAME = r"[a-z0-9-]{1,60}"
+_NAME = r"[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?"
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,14 @@ class Section:
                 that is no SVG.
         """
         _check_strings("the title of the section", [self.title])
+        _check_sequence("the blocks of the section", self.blocks)
         for block in self.blocks:
             if isinstance(block, Paragraph):
                 _check_strings("a paragraph", [block.text])
             elif isinstance(block, Table):
                 _check_table(block)
             elif isinstance(block, Cards):
+                _check_sequence("the cards", block.cards)
                 for card in block.cards:
                     _check_card(card)
             elif isinstance(block, Figure):
@@ -166,21 +168,31 @@ class Section:
                 raise TypeError(f"a block is a {type(block).__name__}, not a Paragraph, Table, Figure or Cards")
 
 
+def _check_sequence(what: str, found: object) -> None:
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        raise TypeError(f"{what} are a {type(found).__name__}, not a list or a tuple")
+
+
 def _check_card(card: Card) -> None:
+    _check_sequence(f"the facts of card {card.title!r}", card.facts)
     _check_strings(f"card {card.title!r}", [card.title, card.before, card.after, card.where])
     for fact in card.facts:
         _check_strings(f"card {card.title!r}", [fact.name, fact.before, fact.after, fact.change, fact.note])
-        if fact.better not in (None, True, False):
+        if fact.better is not None and type(fact.better) is not bool:
             raise TypeError(f"card {card.title!r}: better is True, False or None, not {fact.better!r}")
 
 
 def _check_name(what: str, name: str) -> None:
     if not re.fullmatch(_NAME, name):
-        raise ValueError(f"{what} can't be called {name!r}; give lower-case letters, digits and hyphens")
+        raise ValueError(f"{what} can't be called {name!r}; give lower-case letters, digits, and hyphens between them")
 
 
 def _check_table(table: Table) -> None:
     what = f"table {table.title!r}"
+    for name in ("columns", "rows", "notes", "breaks", "see"):
+        _check_sequence(f"{what}: its {name}", getattr(table, name))
+    if not table.columns:
+        raise ValueError(f"{what} has no columns")
     _check_strings(what, [table.title, *table.columns, *table.notes, table.name, *table.see])
     if table.name:
         _check_name("a table", table.name)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from revbench.case import Case
-from revbench.case.labels import strategy_of, title_of
-from revbench.case.pairs import group_of
+from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.pairs import group_of, is_resnet
 from revbench.compare.ratios import Ratio
 from revbench.numerics.statistics import INTERVAL_DRAWS
 from revbench.prediction.declared import FIT
@@ -163,7 +163,8 @@ def lines_of(found: Sequence[Headline]) -> list[str]:
 
 
 class Way(NamedTuple):
-    """A network of a pair under a strategy: what its step needs, and how many times as long it takes as that of another way."""
+    """A network of a pair under a strategy: what its step needs, and how many times as long it takes as the RevNet's under
+    stored."""
 
     case: Case
     peak_bytes: float
@@ -175,26 +176,43 @@ class Way(NamedTuple):
         return f"{title_of(self.case.model)} {strategy_of(self.case)}: {human_bytes(self.peak_bytes)}, {self.ratio}"
 
 
-def ways_of(evidence: Evidence, case: Case) -> list[Way]:
-    """Returns all ways to train the pair that a case belongs to of which memory and time are known, the unstable ones aside."""
-    group = [c for c in evidence.cases(MEMORY, TIME) if not has_its_own_table(c) and group_of(c) == group_of(case)]
-    base = next((c for c in (group_of(case), case.stored()) if evidence.value(c, TIME["step_seconds"])), None)
-    if base is None:
-        return []
+def ways_of(evidence: Evidence, cases: Sequence[Case]) -> list[Way]:
+    """Returns the ways to train one pair of which memory and time are known, unstable ones included.
+
+    Args:
+        evidence: what was measured.
+        cases: of one pair.
+    """
+    revnets = [case for case in cases if not is_resnet(case)]
+    base = (revnets or list(cases))[0].stored()
     return [
-        Way(c, peak.median, ratio)
-        for c in group
-        if (peak := evidence.value(c, MEMORY["peak_bytes"])) is not None
-        and (ratio := evidence.time_ratio(c, base)) is not None
-        and not ratio.unstable
+        Way(case, peak, ratio)
+        for case in cases
+        if (peak := needed_bytes(evidence, case)) is not None and (ratio := evidence.time_ratio(case, base)) is not None
     ]
 
 
+def needed_bytes(evidence: Evidence, case: Case) -> float | None:
+    """Returns what decides whether a step fits: on a GPU the most that the allocator gave out, else the peak of live tensors."""
+    allocated = evidence.value(case, MEMORY["allocated_peak_bytes"]) if case.on_gpu else None
+    found = allocated or evidence.value(case, MEMORY["peak_bytes"])
+    return found.median if found else None
+
+
+def groups_of(evidence: Evidence) -> list[list[Case]]:
+    """Returns the networks that were measured, pair by pair."""
+    groups: dict[Case, list[Case]] = {}
+    for case in evidence.cases(MEMORY, TIME):
+        if not has_its_own_table(case):
+            groups.setdefault(group_of(case), []).append(case)
+    return list(groups.values())
+
+
 def front_of(ways: Sequence[Way]) -> list[Way]:
-    """Returns those that none beats in both time and memory, the fastest first."""
+    """Returns those of the stable ones that none of them beats in both time and memory, the fastest first."""
     front: list[Way] = []
     for way in sorted(ways, key=lambda way: (way.ratio.value, way.peak_bytes)):
-        if not front or way.peak_bytes < front[-1].peak_bytes:
+        if not way.ratio.unstable and (not front or way.peak_bytes < front[-1].peak_bytes):
             front.append(way)
     return front
 
@@ -206,21 +224,36 @@ def largest_of(found: Sequence[Headline]) -> Headline | None:
 
 
 def advice(evidence: Evidence, headline: Headline | None) -> str | None:
-    """Returns a sentence that weighs all ways to train a pair; None where memory or time is missing or unstable."""
-    ways = ways_of(evidence, headline.case) if headline is not None else []
-    if headline is None or headline.case not in [way.case for way in ways]:
+    """Returns a sentence that weighs all ways to train a pair; None where memory or time is missing or unstable, or where the
+    host is what was timed."""
+    if headline is None:
+        return None
+    group = next(group for group in groups_of(evidence) if headline.case in group)
+    ways = ways_of(evidence, group)
+    stable = [way for way in ways if not way.ratio.unstable]
+    known = headline.case in [way.case for way in stable]
+    if not known or any(evidence.is_launch_bound(way.case) for way in stable):
         return None
     models = list(dict.fromkeys(title_of(way.case.model) for way in ways))
 
     def name(way: Way) -> str:
         return f"{title_of(way.case.model)} {strategy_of(way.case)}" if len(models) > 1 else strategy_of(way.case)
 
-    fastest, *others = front_of(ways)
-    about = f"{' and '.join(models)}, batch {headline.case.batch_size}"
-    if not others:
-        return f"{about}: {name(fastest)} is fastest and needs least memory ({human_bytes(fastest.peak_bytes)})."
-    fitting = (
-        f"{name(way)} ({human_bytes(way.peak_bytes)}, {way.ratio.value / fastest.ratio.value:.2f} ×)" for way in others
-    )
-    begin = f"{about}: {name(fastest)} is fastest; where its {human_bytes(fastest.peak_bytes)} do not fit"
-    return f"{begin}: {', then '.join(fitting)}."
+    def beside(way: Way, other: Way) -> Ratio | None:
+        return evidence.time_ratio(way.case, other.case)
+
+    quickest = min(stable, key=lambda way: way.ratio.value)
+    rivals = [way for way in stable if (r := beside(way, quickest)) is not None and (r.low is None or r.low <= 1)]
+    first = min([quickest, *rivals], key=lambda way: way.peak_bytes)
+    others = [way for way in front_of(stable) if way.peak_bytes < first.peak_bytes]
+    said = f"{' and '.join(models)} ({circumstances(headline.case)}): {name(first)} is"
+    said += " fastest" if len(rivals) <= 1 else " as fast as any"
+    least = min((found for case in group if (found := needed_bytes(evidence, case)) is not None), default=0.0)
+    if others:
+        fitting = [f"{name(way)} ({human_bytes(way.peak_bytes)}, {beside(way, first)})" for way in others]
+        said += f"; where its {human_bytes(first.peak_bytes)} do not fit: {', then '.join(fitting)}."
+    else:
+        said += f"{' and needs least memory' if first.peak_bytes <= least else ''} ({human_bytes(first.peak_bytes)})."
+    if left := [name(way) for way in ways if way.ratio.unstable]:
+        said += f" Left out, since their times are unstable: {', '.join(left)}."
+    return said

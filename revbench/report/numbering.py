@@ -19,7 +19,7 @@ def numbered(sections: Sequence[Section]) -> list[Section]:
     ones have a number behind it.
     """
     tables, figures = itertools.count(1), itertools.count(1)
-    taken: set[str] = set()
+    taken = {"main"}  # an id of the page; its others begin with a hyphen
     renamed: dict[tuple[str, str], str] = {}
 
     def labelled(block: Block, part: str) -> Block:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ def open_run(
     device: str = "auto",
     server: WorkerServer | None = None,
     prefix: str = "--",
+    command: Sequence[str] | None = None,
 ) -> Iterator[Session]:
     """Open a run folder, start a worker server and find the device; at the end let go of all three.
 
@@ -36,6 +37,7 @@ def open_run(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         server: that forks the workers, not started yet; one of this run's own if not given.
         prefix: of the options that a message names.
+        command: what is recorded as the command that measures; this process's own arguments if not given.
 
     Raises:
         UserError: a folder that can't be written or resumed, a device that is not there, or PyTorch can't be used here.
@@ -44,7 +46,7 @@ def open_run(
     journal = open_journal(resume, output, retry=retry, prefix=prefix)
     try:
         with server or WorkerServer() as running:
-            yield Session(journal, running, running.environment(), device=device, retry=retry)
+            yield Session(journal, running, running.environment(), device=device, retry=retry, command=command)
     finally:
         journal.close()
 

@@ -34,6 +34,7 @@ class Session:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: where it is measured, unless a case says otherwise.
         retry: measure again what the journal says to have crashed, timed out or lacked memory; those rows stay.
         commit: of the version of revbench that the server's workers run, where that is not this one.
+        command: what is recorded as the command that measures; this process's own arguments if not given.
 
     Attributes:
         device: the device that is meant by ``auto``.
@@ -52,13 +53,14 @@ class Session:
         device: str = "auto",
         retry: bool = False,
         commit: str | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.journal = journal
         self.environment = environment
         self.server = server
         self.device = resolve_device(device, environment)
         self._environment_id = journal.add_environment(environment)
-        journal.add_invocation(describe_invocation(self._environment_id, commit=commit))
+        journal.add_invocation(describe_invocation(self._environment_id, command, commit=commit))
         self._found: dict[Key, Row] = {
             row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
         }

@@ -84,7 +84,7 @@ def test_a_module_keeps_its_weights_and_its_batch() -> None:
     torch.manual_seed(0)
     module = net()
     batch = torch.randn(4, 2 * WIDTH)
-    (row,) = revbench.measure(module, "drift", batch=batch, strategy="reconstructed", options={"drift": {"draws": 2}})
+    (row,) = revbench.measure(module, "drift", batch=batch, strategy="reconstructed")
     assert row.status == "ok", row.message
     module[0].strategy = "stored"
     (loss,) = torch.autograd.grad(module(batch).square().mean(), [module[0].blocks[0].f.weight])
@@ -110,6 +110,8 @@ def test_rows_of_strangers_stay_text_in_a_cell(tmp_path: Path) -> None:
         ("revnet-38", {"probes": "tme"}, "tme"),
         (net, {"batch": torch.zeros(3, 16), "batch_size": 4}, "has 3 items"),
         (lambda: "net", {}, "returned str, not a module"),
+        (net(), {"probes": "drift", "batch": torch.zeros(3, 16), "options": {"drift": {"draws": 6}}}, "has one draw"),
+        ("revnet-38", {"options": {"tiem": {}}}, "tiem"),
     ],
 )
 def test_mistakes_are_one_line(what: object, settings: dict[str, object], said: str) -> None:

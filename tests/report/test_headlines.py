@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,17 @@ def test_the_advice_weighs_all_strategies(tmp_path: Path) -> None:
     found = evidence(tmp_path, *measured(BASE, 0.07, 50 << 20), *measured(OURS, 0.1, 19 << 20), *rows)
     # Checkpoints take more time and more memory than reconstruction: nobody should choose them.
     assert advice(found, largest_of(headlines(found))) == (
-        "RevNet-38, batch 16: stored is fastest; where its 50.0 MiB do not fit: reconstructed (19.0 MiB, 1.43 ×), then recursive"
-        " (10.0 MiB, 2.86 ×)."
+        "RevNet-38 (float32, batch 16, 32×32, cpu): stored is fastest; where its 50.0 MiB do not fit: reconstructed (19.0 MiB,"
+        " 1.43 ×), then recursive (10.0 MiB, 2.86 ×)."
     )
 
 
 def test_the_advice_where_one_wins_in_both(tmp_path: Path) -> None:
     found = evidence(tmp_path, *measured(BASE, 0.1, 50 << 20), *measured(OURS, 0.09, 19 << 20))
     said = advice(found, largest_of(headlines(found)))
-    assert said == "RevNet-38, batch 16: reconstructed is fastest and needs least memory (19.0 MiB)."
+    assert said == (
+        "RevNet-38 (float32, batch 16, 32×32, cpu): reconstructed is fastest and needs least memory (19.0 MiB)."
+    )
 
 
 def test_the_advice_weighs_the_resnet_of_the_pair_too(tmp_path: Path) -> None:
@@ -94,8 +97,8 @@ def test_the_advice_weighs_the_resnet_of_the_pair_too(tmp_path: Path) -> None:
         tmp_path, *measured(resnet, 0.06, 40 << 20), *measured(BASE, 0.07, 50 << 20), *measured(OURS, 0.1, 19 << 20)
     )
     assert advice(found, largest_of(headlines(found))) == (
-        "ResNet-32 and RevNet-38, batch 16: ResNet-32 stored is fastest; where its 40.0 MiB do not fit: RevNet-38 reconstructed"
-        " (19.0 MiB, 1.67 ×)."
+        "ResNet-32 and RevNet-38 (float32, batch 16, 32×32, cpu): ResNet-32 stored is fastest; where its 40.0 MiB do not fit:"
+        " RevNet-38 reconstructed (19.0 MiB, 1.67 ×)."
     )
 
 
@@ -113,3 +116,51 @@ def test_what_was_not_measured_is_a_dash(tmp_path: Path, probes: tuple[str, ...]
     found = headlines(evidence(tmp_path, *rows, make_row(case=BASE, probe="parameters", metrics={}, samples={})))
     assert [one.cells[2:] for one in found] == [("–", "–", "–")] * bool(probes)
     assert lines_of([]) == []
+
+
+def scattered(case: Case, seconds: tuple[float, ...], peak: int) -> list[Row]:
+    rows = [timed_row(case, value, repeat=i) for i, value in enumerate(seconds, 1)]
+    return [*rows, make_row(case=case, probe="memory", metrics=memory(peak), samples={})]
+
+
+def test_the_advice_calls_nothing_fastest_that_is_not_surely_faster(tmp_path: Path) -> None:
+    """Of those that may be as fast as any it names the one that needs least."""
+    found = evidence(
+        tmp_path, *scattered(BASE, (0.100, 0.102, 0.098), 50 << 20), *scattered(OURS, (0.101, 0.101, 0.101), 19 << 20)
+    )
+    assert advice(found, largest_of(headlines(found))) == (
+        "RevNet-38 (float32, batch 16, 32×32, cpu): reconstructed is as fast as any and needs least memory (19.0 MiB)."
+    )
+
+
+def test_what_is_unstable_is_named_and_its_memory_counts(tmp_path: Path) -> None:
+    other = BASE.replace(strategy="recursive")
+    wild = [0.1, 0.1, 0.9, 0.9, 0.2, 0.2, 0.5, 0.5, 0.1, 0.1, 0.7, 0.7]
+    noisy = make_row(case=other, metrics=timed_row(other, 0.3).metrics, samples={"step_seconds": wild})
+    small = make_row(case=other, probe="memory", metrics=memory(1 << 20), samples={})
+    found = evidence(tmp_path, *measured(BASE, 0.1, 50 << 20), *measured(OURS, 0.09, 19 << 20), noisy, small)
+    assert advice(found, largest_of(headlines(found))) == (
+        "RevNet-38 (float32, batch 16, 32×32, cpu): reconstructed is fastest (19.0 MiB). Left out, since their times are"
+        " unstable: recursive."
+    )
+
+
+def test_on_a_gpu_what_the_allocator_gave_out_decides_and_the_hosts_time_advises_nobody(tmp_path: Path) -> None:
+    def on_gpu(case: Case, seconds: float, live: int, allocated: int, **bound: int) -> list[Row]:
+        case = case.replace(device="cuda")
+        rows = [timed_row(case, seconds, repeat=i) for i in (1, 2, 3)]
+        rows = [replace(row, metrics={**row.metrics, **bound}) for row in rows]
+        return [
+            *rows,
+            make_row(
+                case=case, probe="memory", metrics={**memory(live), "allocated_peak_bytes": allocated}, samples={}
+            ),
+        ]
+
+    sizes = ((BASE, 0.1, 50 << 20, 60 << 20), (OURS, 0.2, 19 << 20, 40 << 20))
+    found = evidence(tmp_path / "gpu", *(row for one in sizes for row in on_gpu(*one)))
+    said = advice(found, largest_of(headlines(found)))
+    assert said is not None
+    assert "where its 60.0 MiB do not fit: reconstructed (40.0 MiB, 2.00 ×)" in said
+    bound = evidence(tmp_path / "bound", *(row for one in sizes for row in on_gpu(*one, launch_bound=1)))
+    assert advice(bound, largest_of(headlines(bound))) is None

@@ -31,6 +31,11 @@ ID = str(ENVIRONMENT["environment_id"])
             "pytest '--revbench-data=CIFAR-10 (JPEG)=images'",
         ),
         (["revbench", "run", "a b", "--output", "/home/me/run"], "revbench run 'a b' --output run"),
+        (["x", "-o/home/me/secret/run", "file:///home/me/secret", "/home/me/a=b/images"], "x -orun secret images"),
+        (
+            ["pytest", "/home/me/t.py::test[a=b]", "suites/a/b.py", "a=1,/x/y"],
+            "pytest 't.py::test[a=b]' suites/a/b.py a=1,y",
+        ),
         (["revbench", "\udcff"], "revbench '?'"),
     ],
 )

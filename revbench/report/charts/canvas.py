@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from revbench.report.charts.plotting import Canvas, LogFormatter, mpl
 from revbench.report.colours import GRID, INK
+from revbench.terminal import plain
 
 _STYLE: Any = {
     "svg.fonttype": "path", "svg.hashsalt": "revbench", "font.family": "DejaVu Sans", "font.size": 8.5, "axes.titlesize": 9,
@@ -61,7 +62,7 @@ class canvas:
 def with_tip(artists: Any, text: str) -> None:
     """Give what was drawn the words that stand there while somebody points at it."""
     for artist in artists if isinstance(artists, (list, tuple)) else [artists]:
-        artist.set_gid(f"{_TIP}{' '.join(text.split())}")
+        artist.set_gid(f"{_TIP}{plain(' '.join(text.split()))}")
 
 
 def _rounded(path: str) -> str:

@@ -6,17 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
-from revbench.case.pairs import group_of, is_resnet
-from revbench.probes.declared import MEMORY, TIME
-from revbench.report.chain_groups import has_its_own_table
+from revbench.case.pairs import is_resnet
 from revbench.report.charts.canvas import canvas, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
 from revbench.report.colours import INK, SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
-from revbench.report.headlines import Way, front_of
+from revbench.report.headlines import Way, front_of, groups_of, ways_of
 
 MOST_PANELS = 4
 _THEORY = 4 / 3  # of the operations (Gomez et al. 2017, section 3.2)
@@ -42,9 +39,9 @@ def pairs_plane(evidence: Evidence) -> Figure | None:
     said = "; ".join(point.words for points in panels for point in points)
     notes = [
         f"{'; '.join(dict.fromkeys(circumstances(points[0].case) for points in panels))}. Time of a step, over that of the RevNet"
-        " under stored; bars: intervals of 95 %. Memory: peak of live tensors of a step. Grey line: the ways that none beats in"
-        " both. Dashed: 4/3, the operations of reconstruction in theory; shaded: 1.5 to 2, the time of the authors' own"
-        " implementation (Gomez et al. 2017, section 3.2)."
+        " under stored; bars: intervals of 95 %. Memory: the peak of a step, of live tensors, on a GPU of what the allocator gave"
+        " out. Grey line: the ways that none beats in both. Dashed: 4/3, the operations of reconstruction in theory; shaded: 1.5"
+        " to 2, the time of the authors' own implementation (Gomez et al. 2017, section 3.2)."
     ]
     if any(point.ratio.unstable for points in panels for point in points):
         notes.append("Pale: unstable; the table of times says why.")
@@ -52,29 +49,14 @@ def pairs_plane(evidence: Evidence) -> Figure | None:
 
 
 def _panels(evidence: Evidence) -> list[list[Way]]:
-    groups: dict[Case, list[Case]] = {}
-    for case in evidence.cases(MEMORY, TIME):
-        if not has_its_own_table(case):
-            groups.setdefault(group_of(case), []).append(case)
-    panels = []
-    for cases in groups.values():
-        revnets = [case for case in cases if not is_resnet(case)]
-        base = (revnets or cases)[0].stored()
-        points = [
-            Way(case, peak.median, ratio)
-            for case in cases
-            if (peak := evidence.value(case, MEMORY["peak_bytes"])) is not None
-            and (ratio := evidence.time_ratio(case, base)) is not None
-        ]
-        if len(points) > 1:
-            panels.append(points)
-    return panels
+    found = (ways_of(evidence, cases) for cases in groups_of(evidence))
+    return [ways for ways in found if len(ways) > 1]
 
 
 def _draw(axis: Any, points: list[Way]) -> None:
     axis.axhspan(*_PAPER, color=SOFT, alpha=0.13, linewidth=0)
     axis.axhline(_THEORY, color=SOFT, linewidth=1.1, linestyle="--")
-    front = front_of([point for point in points if not point.ratio.unstable])
+    front = front_of(points)
     axis.plot(
         [p.peak_bytes / _MIB for p in front], [p.ratio.value for p in front], color=SOFT, linewidth=1.3, zorder=1, alpha=0.8
     )  # fmt: skip

@@ -20,6 +20,11 @@ _IN_MATHS = {
     "×": r"\times", "→": r"\to", "ε": r"\varepsilon", "√": r"\surd", "⌈": r"\lceil", "⌉": r"\rceil", "≥": r"\ge", "≤": r"\le",
     "±": r"\pm", "°": r"^\circ", "·": r"\cdot", "▲": r"\blacktriangle", "▼": r"\blacktriangledown", "µ": r"\mu",
 }  # fmt: skip
+# What they have under a word only.
+_AS_WORDS = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "–": "--", "…": r"\dots{}",
+}  # fmt: skip
 
 
 def write_files(report: Report, output: Path) -> None:
@@ -68,7 +73,7 @@ def _harmless(cell: str) -> str:
 
 
 def _latex(table: Table) -> str:
-    """Returns a table for the packages booktabs, longtable and amssymb, with its caption and a label."""
+    """Returns a table for the packages booktabs, longtable, amssymb and fontenc (T1), with its caption and a label."""
     count = len(table.columns)
     aligned = "".join("l" if i < table.numeric_from else "r" for i in range(count))
     if table.numeric_from >= count:  # words, which have to break
@@ -76,7 +81,11 @@ def _latex(table: Table) -> str:
             min(max(map(len, (head, *(row[i] for row in table.rows)))), _MOST) for i, head in enumerate(table.columns)
         ]
         aligned = "".join(rf"p{{{(1 - 0.03 * count) * length / sum(longest):.3f}\linewidth}}" for length in longest)
-    frame = pd.DataFrame([[_tex(cell) for cell in row] for row in table.rows], columns=[_tex(c) for c in table.columns])
+    cells = [
+        [f"{'{}' if i == 0 and cell[:1] in ('[', '*') else ''}{_tex(cell)}" for i, cell in enumerate(row)]
+        for row in table.rows
+    ]
+    frame = pd.DataFrame(cells, columns=[_tex(c) for c in table.columns])
     lines = frame.to_latex(
         index=False, escape=False, longtable=True, column_format=aligned, caption=_tex(table.title), label=f"tab:{table.name}"
     ).splitlines()  # fmt: skip
@@ -96,7 +105,6 @@ def _with_rules(lines: list[str], table: Table) -> Iterator[str]:
 def _tex(text: str) -> str:
     """Returns text that LaTeX prints as it is."""
     escaped = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "…": r"\dots{}",
-        **{c: rf"\{c}" for c in "&%$#_{}"}, **{c: f"${tex}$" for c, tex in _IN_MATHS.items()},
+        **_AS_WORDS, **{c: rf"\{c}" for c in "&%$#_{}"}, **{c: f"${tex}$" for c, tex in _IN_MATHS.items()},
     }  # fmt: skip
     return "".join(escaped.get(c, c if c.isprintable() else " ") for c in " ".join(text.split()))

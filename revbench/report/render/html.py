@@ -27,7 +27,7 @@ def render_html(report: Report) -> str:
         .get_template("report.html.j2")
         .render(
             report=report,
-            kind_of=lambda block: _KINDS[type(block)],
+            kind_of=lambda block: next(name for kind, name in _KINDS.items() if isinstance(block, kind)),
             number=lambda section: next(i for i, one in enumerate(report.sections, 1) if one is section),
             picture=_inlined,
             style=Markup(_template("report.css")),

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from revbench.report.document import Block, Card, Cards, Fact, Figure, Report, Table
@@ -63,7 +64,7 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
 
 
 def figure_pdfs(figures: Iterable[Figure]) -> dict[str, bytes]:
-    """Returns each picture alone as PDF, by its name; none without typst."""
+    """Returns each picture alone as PDF, by its name, of those that typst takes; none without typst."""
     try:
         import typst
     except ImportError:
@@ -78,7 +79,8 @@ def figure_pdfs(figures: Iterable[Figure]) -> dict[str, bytes]:
                 '#set page(width: auto, height: auto, margin: 0pt)\n#image("figure.svg")\n',
                 encoding="utf-8",
             )
-            found[figure.name] = typst.compile(str(main), root=scratch)
+            with suppress(typst.TypstError):  # a picture of another package's that only a browser takes
+                found[figure.name] = typst.compile(str(main), root=scratch)
     return found
 
 

@@ -20,6 +20,8 @@ from revbench.training.declared import TRAINING
 ENOUGH_SEEDS = 5  # for a claim that two errors are the same
 MARGIN = 0.01  # of validation error: less than this is called the same
 
+SAME, DIFFERENT = "yes", "no"  # what a test may show
+
 Errors = dict[str, float]  # of one seed, by ``stored``, ``reconstructed`` and ``null N``
 
 
@@ -81,7 +83,7 @@ def equivalence_table(evidence: Evidence) -> Table | None:
     notes = [
         "Reconstructed minus stored, seed by seed, in points of validation error. Same: both one-sided t-tests of a difference"
         f" beyond ± {100 * MARGIN:.0f} point reject at 5 % (Schuirmann 1987), from {ENOUGH_SEEDS} seeds on whose differences are"
-        " not all alike, or all 0. Anything else is no claim, either way."
+        " not all alike, or all 0. No: the interval lies beyond it. Anything else is no claim, either way."
     ]
     return lay_out(
         "Do stored and reconstructed end at the same error?", columns, [list(found)], notes, name=names.EQUIVALENCE
@@ -101,4 +103,6 @@ def equivalence(differences: Sequence[float]) -> Equivalence:
         return Equivalence(shown, interval, f"not tested: at least {ENOUGH_SEEDS} seeds")
     if error < 1e-9 and abs(mean) >= 1e-9:
         return Equivalence(shown, MISSING, "not shown: the differences are all alike, so nobody knows how they scatter")
-    return Equivalence(shown, interval, "yes" if mean - half > -MARGIN and mean + half < MARGIN else "not shown")
+    if mean - half > MARGIN or mean + half < -MARGIN:
+        return Equivalence(shown, interval, DIFFERENT)
+    return Equivalence(shown, interval, SAME if mean - half > -MARGIN and mean + half < MARGIN else "not shown")

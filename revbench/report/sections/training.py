@@ -14,8 +14,10 @@ from revbench.report.document import MISSING, Paragraph, Section, Table, leading
 from revbench.report.evidence import Evidence
 from revbench.report.sections import names
 from revbench.report.sections.equivalence import (
+    DIFFERENT,
     ENOUGH_SEEDS,
     MARGIN,
+    SAME,
     differences,
     equivalence,
     equivalence_table,
@@ -185,8 +187,10 @@ def training_sentences(evidence: Evidence) -> Iterator[Paragraph]:
             said += f"; stored, but for one unit in the last place of one weight, at {apart}"
         if len(seeds) < ENOUGH_SEEDS:
             said += f"; a claim that the two are the same takes {ENOUGH_SEEDS} seeds"
-        elif equivalence(differences(seeds))[2] == "yes":
+        elif (verdict := equivalence(differences(seeds)).verdict) == SAME:
             said += f"; the two are the same within {100 * MARGIN:.0f} point"
+        elif verdict == DIFFERENT:
+            said += f"; the two differ by more than {100 * MARGIN:.0f} point"
         else:
             said += f"; that the two are the same within {100 * MARGIN:.0f} point is not shown"
         yield Paragraph(f"{said}.")

@@ -47,9 +47,24 @@ def test_latex_has_no_command_that_a_cell_brings(text: str) -> None:
         line for line in _latex(Table("t", ("a", "b"), [[text, "end"]], name="t")).splitlines() if "& end" in line
     ]
     ours = {
-        "textbackslash", "textasciitilde", "textasciicircum", "dots", "times", "to", "varepsilon", "surd", "lceil", "rceil", "ge",
-        "le", "pm", "circ", "cdot", "blacktriangle", "blacktriangledown", "mu",
+        "textbackslash", "textbar", "textless", "textgreater", "textquotedbl", "textasciitilde", "textasciicircum", "dots",
+        "times", "to", "varepsilon", "surd", "lceil", "rceil", "ge", "le", "pm", "circ", "cdot", "blacktriangle",
+        "blacktriangledown", "mu",
     }  # fmt: skip
     assert set(re.findall(r"\\([A-Za-z]+)", row)) <= ours
     assert len(re.findall(r"(?<!\\)&", row)) == 1
     assert not re.search(r"(?<!\\)[%#]", row)
+
+
+def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_row_before() -> None:
+    lines = _latex(Table("t", ("a", "b"), [["[1pt]", "x"], ["*", "|<>"]], name="t")).splitlines()
+    assert "{}[1pt] & x \\\\" in lines
+    assert "{}* & \\textbar{}\\textless{}\\textgreater{} \\\\" in lines
+
+
+def test_a_picture_that_only_a_browser_takes_costs_its_own_pdf_alone(tmp_path: Path) -> None:
+    """Of another package, or with a control character of a stranger's machine in it."""
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" width="0" height="0"/>'
+    figures = [Figure("A", "a", empty, ""), Figure("B", "b", SVG, "")]
+    write_files(Report("", "", numbered([Section("A", figures)])), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["a.svg", "b.pdf", "b.svg"]

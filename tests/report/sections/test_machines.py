@@ -72,7 +72,7 @@ def test_the_comparison_stands_first_and_each_machine_has_its_part(folders: list
     assert all("Where it was measured" in [s.title for s in sections] for name, sections in report.parts if name)
     page = render_html(report)
     assert page.count("<details") == page.count("</details>")
-    assert page.count('<details id="p') == 4
+    assert page.count('<details id="-p') == 4
     assert page.index("Machines side by side") < page.index("<details")
     contents = page[page.index("<nav") : page.index("</nav>")]
     assert contents.count("<a href") == 5  # of the comparison and of each machine
