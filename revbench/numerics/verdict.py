@@ -158,11 +158,12 @@ def wrong_derivative(samples: Mapping[str, Sequence[float]], own_functions: str 
 def strange_reference(samples: Mapping[str, Sequence[float]]) -> str | None:
     """Returns a sentence if `stored` is so far from its own float64 reference that rounding can't be why; else None."""
     errors, counted = samples.get("smooth_stored_relative_error"), samples.get("smooth_error_epsilons")
-    if not errors or not counted:
+    smooth = samples.get("smooth_relative_error")
+    if not errors or not counted or not smooth:
         return None
     error = max(errors)
-    whole = statistics.median(samples["smooth_relative_error"])
-    epsilon = whole / statistics.median(counted) if whole > 0 else 0.0
+    whole, epsilons = statistics.median(smooth), statistics.median(counted)
+    epsilon = whole / epsilons if whole > 0 and epsilons > 0 else 0.0
     if error < min(LOST_ERROR, STRANGE_EPSILONS * epsilon) or error == 0:
         return None
     return (

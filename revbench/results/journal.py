@@ -176,6 +176,8 @@ class Journal:
         if empty:
             if self.folder in self._made:
                 shutil.rmtree(self.folder / SERIES, ignore_errors=True)  # the beginning of a training, to be begun anew
+                with contextlib.suppress(OSError):  # there is none, or something of somebody's in it
+                    (self.folder / CHECKPOINTS).rmdir()
             for made in self._made:
                 with contextlib.suppress(OSError):  # somebody put something there meanwhile
                     made.rmdir()

@@ -146,7 +146,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )  # fmt: skip
     assert alone[1] == "revnet-38"
-    assert done.stderr.endswith("; make room; then begin again: it came to no checkpoint, and nothing is kept\n")
+    assert done.stderr.endswith(
+        "; make room; then begin again: it came to no row and no checkpoint, and nothing is kept\n"
+    )
     assert not (tmp_path / "alone").exists()
     resumed = run_command(*arguments, "--resume", "out", cwd=tmp_path, module="revbench", PYTHONPATH=str(ROOT))
     assert resumed.returncode == 0, resumed.stderr

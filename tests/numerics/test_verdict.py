@@ -15,7 +15,7 @@ from revbench.case import Arithmetic
 from revbench.numerics.components import compare_components
 from revbench.numerics.gradients import compare_gradients
 from revbench.numerics.part_table import PartTable
-from revbench.numerics.verdict import judge
+from revbench.numerics.verdict import judge, strange_reference
 
 PARTS: dict[str, list[Any]] = {
     "level": ["block", "block"], "name": ["a", "b"], "relative_error": [1e-6, 1e-6], "stored_relative_error": [1e-6, 1e-6]
@@ -153,3 +153,12 @@ def test_pooling_windows_are_not_predicted() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 2))
     batch = torch.randn(4, 1, 6, 6), torch.randint(2, (4,))
     assert compare_gradients(model, F.cross_entropy, *batch).expected_flips is None
+
+
+@pytest.mark.parametrize("left_out", ["smooth_relative_error", "smooth_error_epsilons", "smooth_stored_relative_error"])
+def test_a_row_that_lacks_some_samples_is_judged_by_the_others(left_out: str) -> None:
+    """A stranger's row may hold any of them, and zeros."""
+    samples = {name: [1e-6] for name in ("relative_error", "smooth_relative_error", "smooth_stored_relative_error")}
+    samples["smooth_error_epsilons"] = [0.0]
+    del samples[left_out]
+    assert strange_reference(samples) is None
