@@ -65,7 +65,7 @@ RUN = ("run", "nets.mine:make", "--batch-size", "256", "--strategy", "reconstruc
 
 def test_a_planted_slow_down_and_a_planted_tensor_are_found(project: Path) -> None:
     (project / "nets" / "mine.py").write_text(
-        NETWORK.replace("WAIT = 0", "WAIT = 3").replace("KEPT = 1", "KEPT = 16384")
+        NETWORK.replace("WAIT = 0", "WAIT = 15").replace("KEPT = 1", "KEPT = 16384")
     )
     done = run_command(
         *RUN, "--probe", "time", "--probe", "memory", "--interleave", "good", "--repeats", "5", "--json",
@@ -76,7 +76,7 @@ def test_a_planted_slow_down_and_a_planted_tensor_are_found(project: Path) -> No
     assert found["commit"] == git(project, "rev-parse", "good")
     outcomes = {f["metric"]: (f["outcome"], f["factor"]) for f in found["comparison"]["findings"]}
     assert outcomes["step_seconds"][0] == "worse"
-    assert outcomes["step_seconds"][1] > 1.2
+    assert outcomes["step_seconds"][1] > 1.5  # of a wait that no busy neighbour hides
     assert outcomes["peak_bytes"][0] == "worse"  # by 64 KiB a half
     before, now = (read_run(project / name) for name in ("out-baseline", "out"))
     sessions = [[row.metrics["session"] for row in run.rows if row.probe == "time"] for run in (before, now)]
