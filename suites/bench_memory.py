@@ -4,7 +4,7 @@ import pytest
 
 from revbench.tiers import depth_cases, gpu_cases, leak_cases, step_cases
 
-BUDGET_SECONDS = 45
+BUDGET_SECONDS = 65
 
 
 @pytest.mark.revbench_cases(of=step_cases)
