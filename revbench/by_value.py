@@ -45,10 +45,12 @@ class ByValue:
         made = self.network if isinstance(self.network, nn.Module) else self.network()
         if self.batch is None and self.loss is None:
             return made
-        parts = made if isinstance(made, tuple) and len(made) == 3 else (made, None, None)
-        make_batch = parts[1] if self.batch is None else self.batch if callable(self.batch) else self._same_batch
-        loss = self.loss or parts[2]
-        return parts[0], make_batch, loss or (None if self.batch is None or callable(self.batch) else mean_square)
+        model, make_batch, loss = made if isinstance(made, tuple) and len(made) == 3 else (made, None, None)
+        if callable(self.batch):
+            make_batch = self.batch
+        elif self.batch is not None:
+            make_batch, loss = self._same_batch, loss or mean_square
+        return model, make_batch, self.loss or loss
 
     def _same_batch(self, count: int, generator: torch.Generator) -> tuple[Any, Any]:
         return self.batch if isinstance(self.batch, tuple) and len(self.batch) == 2 else (self.batch, None)

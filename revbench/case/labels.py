@@ -10,7 +10,7 @@ from revbench.paper.catalogue import CATALOGUE
 from revbench.units import human_bytes
 
 _LONGEST = 60  # letters of a factory's name in a table
-BY_VALUE = "revbench.by_value:load(name="  # of a network that was in a notebook only
+_BY_VALUE = "revbench.by_value:load(name="  # of a network that was in a notebook only
 
 # Fields of a case that `trained_label` names only where cases differ in them.
 _UNNAMED = (
@@ -24,8 +24,8 @@ def title_of(model: str) -> str:
     long."""
     if model in CATALOGUE:
         return model.replace("resnet", "ResNet").replace("revnet", "RevNet")
-    if model.startswith(BY_VALUE):
-        return model.removeprefix(BY_VALUE).partition(",")[0]
+    if model.startswith(_BY_VALUE):
+        return model.removeprefix(_BY_VALUE).partition(",")[0]
     chain = Chain.of(Case(model=model))
     if chain is not None and [name for name, _ in chain.factory.written] == ["kind", "blocks"] and chain.blocks:
         return f"{chain.blocks} {chain.kind} blocks"

@@ -65,7 +65,7 @@ REVIEWS_2017 = "its reviews (NeurIPS 2017)"
 BEHRMANN_2021 = "Behrmann et al. 2021 (Exploding inverses, arXiv 2006.09347)"
 MEMCNN_2019 = "MemCNN 2019 (JOSS; CIFAR-10)"
 
-# Hours and minutes of a training on CIFAR-10 (MemCNN's README), by network.
+# Minutes that a training on CIFAR-10 takes (MemCNN's README), by network.
 MEMCNN_TRAINING_MINUTES: Mapping[str, int] = {
     "resnet-32": 111, "resnet-110": 171, "resnet-164": 299, "revnet-38": 129, "revnet-110": 222, "revnet-164": 441,
 }  # fmt: skip

@@ -28,7 +28,8 @@ from revbench.pytest_plugin.fixture import Measurer
 from revbench.pytest_plugin.marks import MarkedThresholds
 from revbench.pytest_plugin.options import check_options, time_options, wants_table
 from revbench.report import Evidence, write_report
-from revbench.report.headlines import WIDTH, advice, headlines, largest_of, lines_of
+from revbench.report.headlines import WIDTH, headlines, largest_of, lines_of
+from revbench.report.ways import advice
 from revbench.results.machines import environments_alike
 from revbench.results.runs import read_run
 from revbench.results.schema import Row, standing

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
-from revbench.case.pairs import group_of, is_resnet
+from revbench.case.labels import strategy_of, title_of
 from revbench.compare.ratios import Ratio
 from revbench.numerics.statistics import INTERVAL_DRAWS
 from revbench.prediction.declared import FIT
@@ -162,98 +161,7 @@ def lines_of(found: Sequence[Headline]) -> list[str]:
     return lines
 
 
-class Way(NamedTuple):
-    """A network of a pair under a strategy: what its step needs, and how many times as long it takes as the RevNet's under
-    stored."""
-
-    case: Case
-    peak_bytes: float
-    ratio: Ratio
-
-    @property
-    def words(self) -> str:
-        """All of it, in words."""
-        return f"{title_of(self.case.model)} {strategy_of(self.case)}: {human_bytes(self.peak_bytes)}, {self.ratio}"
-
-
-def ways_of(evidence: Evidence, cases: Sequence[Case]) -> list[Way]:
-    """Returns the ways to train one pair of which memory and time are known, unstable ones included.
-
-    Args:
-        evidence: what was measured.
-        cases: of one pair.
-    """
-    revnets = [case for case in cases if not is_resnet(case)]
-    base = (revnets or list(cases))[0].stored()
-    return [
-        Way(case, peak, ratio)
-        for case in cases
-        if (peak := needed_bytes(evidence, case)) is not None and (ratio := evidence.time_ratio(case, base)) is not None
-    ]
-
-
-def needed_bytes(evidence: Evidence, case: Case) -> float | None:
-    """Returns what decides whether a step fits: on a GPU the most that the allocator gave out, else the peak of live tensors."""
-    allocated = evidence.value(case, MEMORY["allocated_peak_bytes"]) if case.on_gpu else None
-    found = allocated or evidence.value(case, MEMORY["peak_bytes"])
-    return found.median if found else None
-
-
-def groups_of(evidence: Evidence) -> list[list[Case]]:
-    """Returns the networks that were measured, pair by pair."""
-    groups: dict[Case, list[Case]] = {}
-    for case in evidence.cases(MEMORY, TIME):
-        if not has_its_own_table(case):
-            groups.setdefault(group_of(case), []).append(case)
-    return list(groups.values())
-
-
-def front_of(ways: Sequence[Way]) -> list[Way]:
-    """Returns those of the stable ones that none of them beats in both time and memory, the fastest first."""
-    front: list[Way] = []
-    for way in sorted(ways, key=lambda way: (way.ratio.value, way.peak_bytes)):
-        if not way.ratio.unstable and (not front or way.peak_bytes < front[-1].peak_bytes):
-            front.append(way)
-    return front
-
-
-def largest_of(found: Sequence[Headline]) -> Headline | None:
-    """Returns the one whose step needs most memory under stored, of those whose memory and time are known and stable."""
-    told = [one for one in found if one.peak_bytes is not None and one.ratio is not None and not one.ratio.unstable]
-    return max(told, key=lambda one: one.peak_bytes.stored if one.peak_bytes else 0, default=None)
-
-
-def advice(evidence: Evidence, headline: Headline | None) -> str | None:
-    """Returns a sentence that weighs all ways to train a pair; None where memory or time is missing or unstable, or where the
-    host is what was timed."""
-    if headline is None:
-        return None
-    group = next(group for group in groups_of(evidence) if headline.case in group)
-    ways = ways_of(evidence, group)
-    stable = [way for way in ways if not way.ratio.unstable]
-    known = headline.case in [way.case for way in stable]
-    if not known or any(evidence.is_launch_bound(way.case) for way in stable):
-        return None
-    models = list(dict.fromkeys(title_of(way.case.model) for way in ways))
-
-    def name(way: Way) -> str:
-        return f"{title_of(way.case.model)} {strategy_of(way.case)}" if len(models) > 1 else strategy_of(way.case)
-
-    def beside(way: Way, other: Way) -> Ratio | None:
-        return evidence.time_ratio(way.case, other.case)
-
-    quickest = min(stable, key=lambda way: way.ratio.value)
-    rivals = [way for way in stable if (r := beside(way, quickest)) is not None and (r.low is None or r.low <= 1)]
-    first = min([quickest, *rivals], key=lambda way: way.peak_bytes)
-    others = [way for way in front_of(stable) if way.peak_bytes < first.peak_bytes]
-    said = f"{' and '.join(models)} ({circumstances(headline.case)}): {name(first)} is"
-    said += " fastest" if len(rivals) <= 1 else " as fast as any"
-    least = min((found for case in group if (found := needed_bytes(evidence, case)) is not None), default=0.0)
-    if others:
-        fitting = [f"{name(way)} ({human_bytes(way.peak_bytes)}, {beside(way, first)})" for way in others]
-        said += f"; where its {human_bytes(first.peak_bytes)} do not fit: {', then '.join(fitting)}."
-    else:
-        said += f"{' and needs least memory' if first.peak_bytes <= least else ''} ({human_bytes(first.peak_bytes)})."
-    if left := [name(way) for way in ways if way.ratio.unstable]:
-        said += f" Left out, since their times are unstable: {', '.join(left)}."
-    return said
+def largest_of(found: Sequence[Headline]) -> Case | None:
+    """Returns the case whose step needs most memory under stored, of those whose memory and time are known and stable."""
+    told = {one.case: one.peak_bytes.stored for one in found if one.peak_bytes and one.ratio and not one.ratio.unstable}
+    return max(told, key=told.__getitem__, default=None)

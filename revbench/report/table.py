@@ -36,6 +36,12 @@ def words(head: str, cell: Callable[[Line], str]) -> Column[Line]:
     return Column(head, cell, is_number=False)
 
 
+def with_something(columns: Sequence[Column[Line]], lines: Iterable[Line]) -> list[Column[Line]]:
+    """Returns the columns that have something for one of some lines."""
+    there = list(lines)
+    return [column for column in columns if any(column.cell(line) != MISSING for line in there)]
+
+
 def lay_out(
     title: str, columns: Sequence[Column[Line]], groups: Iterable[Sequence[Line]], notes: Sequence[str] = (), *, name: str = ""
 ) -> Table | None:  # fmt: skip

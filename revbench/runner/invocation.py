@@ -28,7 +28,7 @@ def describe_invocation(
         commit: of another version of revbench that is measured; that of this one if not given.
     """
     program, *others = sys.argv if arguments is None else arguments
-    words = [*_program(program), *map(without_folders, others)]
+    words = [*_program(program), *map(_without_folders, others)]
     command = shlex.join(words).encode("utf-8", "replace").decode()
     commit, changed = _commit() if commit is None else (commit, False)
     return Invocation(
@@ -45,7 +45,7 @@ def _program(path: str) -> list[str]:
     return [name or "python"]
 
 
-def without_folders(argument: str) -> str:
+def _without_folders(argument: str) -> str:
     """Returns an argument with the last part only of a path that begins at the root, wherever in it that begins."""
     return re.sub(r"(\A-\w|\A|[=:,])(?:file:/*)?/(?:[^/]*/)*(?=[^/])", r"\1", argument.rstrip("/"))
 

@@ -10,7 +10,8 @@ import pytest
 
 from revbench.case import Case
 from revbench.report.evidence import Evidence
-from revbench.report.headlines import WIDTH, advice, headlines, largest_of, lines_of
+from revbench.report.headlines import WIDTH, headlines, largest_of, lines_of
+from revbench.report.ways import advice
 from revbench.results.runs import read_run
 from revbench.results.schema import Row
 from tests.report.reports import BASE, memory, timed_row
@@ -69,7 +70,7 @@ def test_an_unstable_ratio_is_no_headline_and_gives_no_advice(tmp_path: Path) ->
     assert one.cells[2] == "unstable"
     assert largest_of([one]) is None
     assert advice(found, None) is None
-    assert advice(found, one) is None
+    assert advice(found, one.case) is None
 
 
 def test_the_advice_weighs_all_strategies(tmp_path: Path) -> None:

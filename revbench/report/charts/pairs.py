@@ -13,7 +13,7 @@ from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
 from revbench.report.colours import INK, SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
-from revbench.report.headlines import Way, front_of, groups_of, ways_of
+from revbench.report.ways import Way, front_of, groups_of, ways_of
 
 MOST_PANELS = 4
 _THEORY = 4 / 3  # of the operations (Gomez et al. 2017, section 3.2)

@@ -39,15 +39,16 @@ def time_figure(evidence: Evidence) -> Figure | None:
     for group in paired(case for case in evidence.cases(TIME) if not has_its_own_table(case)):
         if bars := [bar for case in group if (bar := _of_step(evidence, case)) is not None]:
             panels.append(bars)
+    panels = panels[:MOST_PANELS]
     if not panels or max(map(len, panels)) < 2:
         return None
-    shared = "; ".join(dict.fromkeys(circumstances(bars[0].case) for bars in panels[:MOST_PANELS]))
+    shared = "; ".join(dict.fromkeys(circumstances(bars[0].case) for bars in panels))
     note = (
         f"{shared}. Pale: forward; full: backward; in between: optimizer. Behind each bar: its time over that of stored;"
         " brackets: an interval of 95 %."
     )
-    svg = _bars(panels[:MOST_PANELS], "ms a step", 1e3)
-    said = "; ".join(bar.words for bars in panels[:MOST_PANELS] for bar in bars)
+    svg = _bars(panels, "ms a step", 1e3)
+    said = "; ".join(bar.words for bars in panels for bar in bars)
     return Figure("Time of a training step", "time-of-a-step", svg, f"{said}.", (note,))
 
 
@@ -62,17 +63,18 @@ def _of_step(evidence: Evidence, case: Case) -> Bar | None:
 
 
 def speed_figure(panels: Sequence[Sequence[Bar]], titles: Sequence[str], note: str) -> Figure | None:
-    """Draws items a second within the same memory, a panel a limit.
+    """Draws items a second within the same memory, a panel a limit; of many limits the first.
 
     Args:
         panels: for each limit a bar of one part for each case.
         titles: of the panels.
         note: under the picture.
     """
+    panels, titles = panels[:MOST_PANELS], titles[:MOST_PANELS]
     if not panels or max(map(len, panels)) < 2:
         return None
     said = "; ".join(f"{title}: {bar.words}" for title, bars in zip(titles, panels, strict=True) for bar in bars)
-    svg = _bars(panels[:MOST_PANELS], "items a second", 1.0, titles=titles)
+    svg = _bars(panels, "items a second", 1.0, titles=titles)
     return Figure("Items a second within the same memory", "speed-within-the-same-memory", svg, f"{said}.", (note,))
 
 

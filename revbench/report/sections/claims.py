@@ -42,7 +42,7 @@ _PUBLISHED_WITHIN = 1.1
 
 
 @dataclass(frozen=True)
-class Finding:
+class Observation:
     """What was measured of a claim, of one network.
 
     Attributes:
@@ -68,7 +68,7 @@ class Claim:
 
     sentence: str
     source: str
-    check: Callable[[Evidence], Iterable[Finding]]
+    check: Callable[[Evidence], Iterable[Observation]]
     see: str
     otherwise: str = ""
 
@@ -94,7 +94,7 @@ def claims_table(evidence: Evidence) -> Table | None:
     )  # fmt: skip
 
 
-def _verdict(found: Sequence[Finding]) -> str:
+def _verdict(found: Sequence[Observation]) -> str:
     holds = [one.holds for one in found if one.holds is not None]
     if not found:
         return NOT_MEASURED
@@ -140,25 +140,25 @@ def _by_model(cases: Iterable[Case]) -> dict[Case, list[Case]]:
     return found
 
 
-def _operations(evidence: Evidence) -> Iterator[Finding]:
+def _operations(evidence: Evidence) -> Iterator[Observation]:
     """Of each way to reconstruct a network: in the paper's text what can't be inverted is stored, in its authors' code it is
     recomputed, too."""
     for twin, cases in _by_model(_reconstructed(evidence, FLOPS_OF_STEP)).items():
         ratios = {c: ratio for c in cases if (ratio := operations_ratio(evidence, c, twin)) is not None}
         if ratios:
             words = ", ".join(f"{_name(case)} {ratio:.2f} ×" for case, ratio in ratios.items())
-            yield Finding(words, _OPERATIONS[0] <= max(ratios.values()) <= _OPERATIONS[1])
+            yield Observation(words, _OPERATIONS[0] <= max(ratios.values()) <= _OPERATIONS[1])
 
 
-def _depth(evidence: Evidence) -> Iterator[Finding]:
+def _depth(evidence: Evidence) -> Iterator[Observation]:
     for case, (depths, peaks) in peaks_by_depth(evidence).items():
         if case.strategy == "reconstructed":
             growth = fit_growth(depths, peaks)
             words = f"{human_bytes(peaks[0])} at {depths[0]:.0f} blocks, {human_bytes(peaks[-1])} at {depths[-1]:.0f}"
-            yield Finding(words, growth.form == "1")
+            yield Observation(words, growth.form == "1")
 
 
-def _saving(evidence: Evidence) -> Iterator[Finding]:
+def _saving(evidence: Evidence) -> Iterator[Observation]:
     """Of each network the way that meets both, or else the one that saves most."""
     for twin, cases in _by_model(_reconstructed(evidence, MEMORY, TIME)).items():
         found = []
@@ -173,7 +173,7 @@ def _saving(evidence: Evidence) -> Iterator[Finding]:
             yield min(found, key=lambda one: one[:2])[2]
 
 
-def _time(evidence: Evidence) -> Iterator[Finding]:
+def _time(evidence: Evidence) -> Iterator[Observation]:
     for case in _reconstructed(evidence, TIME):
         ratio = evidence.time_ratio(case, case.stored())
         if ratio is not None and case.nonreversible == "kept":
@@ -188,34 +188,34 @@ def _inside(ratio: Ratio, low: float, high: float) -> bool | None:
     return False if ends[1] < low or ends[0] > high else None
 
 
-def _of_time(evidence: Evidence, name: str, cases: Sequence[Case], ratio: Ratio, holds: bool | None) -> Finding:
+def _of_time(evidence: Evidence, name: str, cases: Sequence[Case], ratio: Ratio, holds: bool | None) -> Observation:
     """Says what a ratio of times says; an unstable one, and one of the host's time, bears no verdict."""
     if ratio.unstable:
-        return Finding(f"{name} {ratio}, unstable", None)
+        return Observation(f"{name} {ratio}, unstable", None)
     if any(evidence.is_launch_bound(case) for case in cases):
-        return Finding(f"{name} {ratio}, launch-bound", None)
-    return Finding(f"{name} {ratio}", holds)
+        return Observation(f"{name} {ratio}, launch-bound", None)
+    return Observation(f"{name} {ratio}", holds)
 
 
-def _training(evidence: Evidence) -> Iterator[Finding]:
+def _training(evidence: Evidence) -> Iterator[Observation]:
     for case, seeds in trained_both_ways(evidence).items():
         yield _equivalent(case, differences(seeds))
 
 
-def _same_error(evidence: Evidence) -> Iterator[Finding]:
+def _same_error(evidence: Evidence) -> Iterator[Observation]:
     for case, found in against_resnet(evidence).items():
         yield _equivalent(case, found)
 
 
-def _equivalent(case: Case, found: Sequence[float]) -> Finding:
+def _equivalent(case: Case, found: Sequence[float]) -> Observation:
     """Says what a test of equivalence says; that nothing could be shown refutes nothing."""
     tested = equivalence(found)
     of = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
     words = f"{title_of(case.model)} on {case.data}, {case.training_steps:,} steps: {tested.mean} points over {of}"
-    return Finding(words, {SAME: True, DIFFERENT: False}.get(tested.verdict))
+    return Observation(words, {SAME: True, DIFFERENT: False}.get(tested.verdict))
 
 
-def _angle(evidence: Evidence) -> Iterator[Finding]:
+def _angle(evidence: Evidence) -> Iterator[Observation]:
     """In float32, at the weights that a network begins with; what stored is off, too, and few draws bear no verdict."""
     for case in _reconstructed(evidence, DRIFT):
         verdict = verdict_of(evidence, case)
@@ -224,22 +224,22 @@ def _angle(evidence: Evidence) -> Iterator[Finding]:
             word = verdict.partition(":")[0]
             with_noise = bool(evidence.samples(case, DRIFT["error_over_noise"]))
             holds = {"safe": True, "unsafe": False, "caution": False if with_noise else None}.get(word)
-            yield Finding(
+            yield Observation(
                 f"{title_of(case.model)} {human_degrees(angle.median)}, {word}", None if angle.low is None else holds
             )
 
 
-def _inverse(evidence: Evidence) -> Iterator[Finding]:
+def _inverse(evidence: Evidence) -> Iterator[Observation]:
     for case in evidence.cases(LIPSCHITZ):
         predicted = evidence.value(case, LIPSCHITZ["predicted_activation_error"])
         measured = summarise_draws(evidence.samples(case, DRIFT["activation_error"]))
         if predicted and measured and predicted.median and measured.median:
             over = measured.median / predicted.median
             words = f"{title_of(case.model)} in {case.arithmetic.name} {over:.2g} of what is predicted"
-            yield Finding(words, 1 / _PREDICTED_WITHIN <= over <= _PREDICTED_WITHIN)
+            yield Observation(words, 1 / _PREDICTED_WITHIN <= over <= _PREDICTED_WITHIN)
 
 
-def _memcnn(evidence: Evidence) -> Iterator[Finding]:
+def _memcnn(evidence: Evidence) -> Iterator[Observation]:
     for case in _reconstructed(evidence, TIME):
         resnet = group_of(case)
         if case.model not in MEMCNN_TRAINING_MINUTES or case.nonreversible != "kept" or not is_resnet(resnet):
@@ -252,7 +252,7 @@ def _memcnn(evidence: Evidence) -> Iterator[Finding]:
             yield _of_time(evidence, words, (case, resnet), ratio, holds)
 
 
-def _nothing(evidence: Evidence) -> Iterator[Finding]:
+def _nothing(evidence: Evidence) -> Iterator[Observation]:
     return iter(())
 
 

@@ -11,10 +11,19 @@ from revbench.compare.ratios import Ratio
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import MEMORY, TIME
-from revbench.report.charts.times import MOST_PANELS, Bar, speed_figure
+from revbench.report.charts.times import Bar, speed_figure
 from revbench.report.document import MISSING, Figure, Section, Table
 from revbench.report.evidence import Evidence
-from revbench.report.table import Column, lay_out, value_cell, value_column, why_unstable, with_interval, words
+from revbench.report.table import (
+    Column,
+    lay_out,
+    value_cell,
+    value_column,
+    why_unstable,
+    with_interval,
+    with_something,
+    words,
+)
 from revbench.units import human_bytes
 
 _STEP = TIME["step_seconds"]
@@ -39,7 +48,7 @@ def limit_figure(evidence: Evidence) -> Figure | None:
             panels.append(bars)
             titles.append(f"Within {human_bytes(limit)}")
     note = "Each with the largest batch that fits. Behind each bar: over stored of the network; brackets: an interval of 95 %."
-    return speed_figure(panels[:MOST_PANELS], titles[:MOST_PANELS], note)
+    return speed_figure(panels, titles, note)
 
 
 def limit_table(evidence: Evidence) -> Table | None:
@@ -70,7 +79,7 @@ def limit_table(evidence: Evidence) -> Table | None:
         words("Strategy", strategy_of),
         Column("Batch", lambda case: _batch(evidence, case)),
         value_column(evidence, FIT["predicted_peak_bytes"]),
-        Column("Measured peak", measured_peak),
+        *with_something([Column("Measured peak", measured_peak)], cases),  # runs of before November 2026 have none
         Column("Step", step),
         Column("Items a second", speed),
         Column("to stored", to_stored),
@@ -78,8 +87,6 @@ def limit_table(evidence: Evidence) -> Table | None:
     unstable = why_unstable(
         (f"{title_of(case.model)} {strategy_of(case)}", _speed_ratio(evidence, case, case.stored())) for case in cases
     )
-    if all(measured_peak(case) == MISSING for case in cases):  # as in runs of before November 2026
-        columns = [column for column in columns if column.head != "Measured peak"]
     notes = [_note(evidence, cases), *unstable]
     return lay_out(
         "Items a second within the same memory", columns, groups.values(), notes, name="within-the-same-memory"

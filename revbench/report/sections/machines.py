@@ -14,7 +14,7 @@ from revbench.report.chain_groups import has_its_own_table
 from revbench.report.charts.machines import cost_of_reconstruction, time_against_memory
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.parts import Part
-from revbench.report.table import Column, lay_out, times, value_cell, words
+from revbench.report.table import Column, lay_out, times, value_cell, with_something, words
 from revbench.results.machines import unlike
 from revbench.units import human_bytes
 
@@ -139,7 +139,7 @@ def _table(
         words("Machine", lambda line: line[0].name),
         words("Strategy", lambda line: strategy_of(line[1])),
     ]
-    shown = [column for column in columns if any(column.cell(line) != MISSING for lines in measured for line in lines)]
+    shown = with_something(columns, [line for lines in measured for line in lines])
     return lay_out(title, [*heads, *shown], measured, notes)
 
 

@@ -10,8 +10,9 @@ from revbench.probes.declared import DRIFT
 from revbench.report.charts.pairs import pairs_plane
 from revbench.report.document import Block, Card, Cards, Fact, Paragraph, Section
 from revbench.report.evidence import Evidence
-from revbench.report.headlines import Beside, Headline, advice, headlines, largest_of
+from revbench.report.headlines import Beside, Headline, headlines, largest_of
 from revbench.report.sections.iso_memory import fastest_within
+from revbench.report.ways import advice
 from revbench.units import human_bytes, human_degrees, human_seconds, human_share
 
 MOST_CARDS = 6

@@ -10,9 +10,9 @@ from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import paired
 from revbench.probes import Probe
 from revbench.report.chain_groups import has_its_own_table
-from revbench.report.document import MISSING, Table
+from revbench.report.document import Table
 from revbench.report.evidence import Evidence
-from revbench.report.table import Column, lay_out, words
+from revbench.report.table import Column, lay_out, with_something, words
 
 
 def strategy_table(
@@ -39,7 +39,7 @@ def strategy_table(
     def or_status(case: Case) -> str:
         return evidence.failure(case, probes[0]) or first.cell(case)
 
-    others = [column for column in others if any(column.cell(case) != MISSING for group in groups for case in group)]
+    others = with_something(others, [case for group in groups for case in group])
     heads = [words("Network", lambda case: title_of(case.model)), words("Strategy", strategy_of)]
     return lay_out(
         title, [*heads, Column(first.head, or_status), *others], groups, [f"{'; '.join(common)}.", *notes], name=name
