@@ -84,12 +84,9 @@ def _title(parts: Sequence[Part]) -> str:
     cases = [case for case in measured if case.strategy == "reconstructed"] or list(measured)
     names = list(dict.fromkeys("chains of blocks" if Chain.of(case) else title_of(case.model) for case in cases))
     names.sort(key=lambda name: name == "chains of blocks")
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    what = (
-        f"{', '.join(names[:_MOST_NAMED])}{more}"
-        if more or len(names) < 2
-        else " and ".join([", ".join(names[:-1]), names[-1]])
-    )
+    if len(names) > _MOST_NAMED:
+        names[_MOST_NAMED:] = [f"{len(names) - _MOST_NAMED} more"]
+    what = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     trained = all(row.case.training_steps for part in parts for row in part.evidence.rows)
     machines = list(dict.fromkeys(part.name for part in parts))
     where = machines[0] if len(machines) == 1 else f"{len(machines)} machines"

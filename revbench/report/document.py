@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 MISSING = "–"  # in a cell without a number
 MOST_FIGURES = 8  # of one kind
-_NAME = r"[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?"
+LONGEST_NAME = 60  # letters
+_NAME = rf"(?=.{{1,{LONGEST_NAME}}}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Report:
 
 def name_of(text: str) -> str:
     """Returns a name for files and anchors that is made of a text: what is no letter, digit or hyphen is none of it."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") or "unnamed"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LONGEST_NAME].strip("-") or "unnamed"
 
 
 def leading(blocks: Iterable[Block], most: int = MOST_FIGURES, what: str = "figures") -> list[Block]:

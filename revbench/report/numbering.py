@@ -6,9 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
-from revbench.report.document import Block, Figure, Section, Table, name_of
-
-_LONGEST = 60  # letters of a name
+from revbench.report.document import LONGEST_NAME, Block, Figure, Section, Table, name_of
 
 
 def numbered(sections: Sequence[Section]) -> list[Section]:
@@ -36,7 +34,7 @@ def numbered(sections: Sequence[Section]) -> list[Section]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    candidates = (f"{name[: _LONGEST - len(end)].rstrip('-')}{end}" for end in _endings())
+    candidates = (f"{name[: LONGEST_NAME - len(end)].rstrip('-')}{end}" for end in _endings())
     free = next(candidate for candidate in candidates if candidate not in taken)
     taken.add(free)
     return free

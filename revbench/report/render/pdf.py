@@ -23,6 +23,10 @@ _PREAMBLE = """
 #show link: set text(fill: rgb("#8a3210"))
 #let note(body) = text(8pt, fill: luma(90), body)
 #let caption(body) = block(sticky: true, below: 0.5em, text(10pt, weight: "bold", body))
+#let picture(path, alt) = layout(size => {
+  let own = image(path, alt: alt)
+  if measure(own).width > size.width { image(path, alt: alt, width: 100%) } else { own }
+})
 #let card(body) = block(width: 100%, breakable: false, inset: 8pt, radius: 3pt, stroke: 0.6pt + luma(170), body)
 """
 _WITH_CONTENTS = 8  # sections, from which on a list of them helps
@@ -90,7 +94,7 @@ def _block(block: Block, folder: Path, labels: Mapping[str, str]) -> str:
     if isinstance(block, Figure):
         (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
         notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
-        picture = f'image("{block.name}.svg", alt: {_text(block.alternative)})'
+        picture = f'picture("{block.name}.svg", {_text(block.alternative)})'
         return (
             f"#block(breakable: false)[#caption[#{_text(_caption(block))}]\n#align(center, {picture})\n{notes}]"
             f"{_anchor(block)}\n"
@@ -111,7 +115,7 @@ def _anchor(block: Table | Figure) -> str:
 
 
 def _card(card: Card) -> str:
-    """Returns a network's card; where two stand side by side there is room for five short columns."""
+    """Returns a network's card; where two stand side by side there is room for four short columns."""
     head = f"[], text(8pt)[#{_text(card.before)}], text(8pt)[#{_text(card.after)}], []"
     lines = ", ".join(_fact(fact) for fact in card.facts)
     return (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revbench.report import write_report
-from revbench.report.document import Paragraph, Report, Section, Table
+from revbench.report.document import Figure, Paragraph, Report, Section, Table
 from revbench.report.render.html import render_html
 from revbench.report.render.markdown import render_markdown
 from revbench.report.render.pdf import render_pdf
@@ -53,3 +55,22 @@ def test_typst_takes_any_text(text: str) -> None:
     pdf, problem = render_pdf(report)
     assert problem == ""
     assert pdf is not None
+
+
+def test_a_picture_that_is_wider_than_the_page_is_made_to_fit() -> None:
+    """Of another package, say: it is scaled down, and one that fits is as large as it is drawn."""
+
+    def scale(width: int) -> float:
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="10pt"><rect width="9" height="9"/></svg>'
+        pdf, problem = render_pdf(Report("t", "s", [Section("A", [Figure("f", "f", svg, "alt")])]))
+        assert problem == ""
+        assert pdf is not None
+        drawn = b""
+        for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.DOTALL):
+            with suppress(zlib.error):
+                drawn += zlib.decompress(stream)
+        (found,) = {float(a) for a in re.findall(rb"q (\S+) 0 0 -\1 \S+ \S+ cm", drawn)} - {1.0}
+        return found
+
+    assert scale(300) == scale(500) == 0.75  # of CSS pixels, in which its numbers are
+    assert 5000 * scale(5000) / 0.75 == pytest.approx((21 - 2 * 1.5) / 2.54 * 72, rel=1e-3)
