@@ -51,6 +51,12 @@ def human_seconds(value: float) -> str:
     return f"{_three_digits(value * 1e6)} µs"
 
 
+def without_same_unit(one: str, other: str) -> str:
+    """Returns a number as a person reads it before another: its unit only where it is not the other's."""
+    value, _, unit = one.partition(" ")
+    return value if unit and other.endswith(f" {unit}") else one
+
+
 def human_flops(value: float) -> str:
     """Returns floating-point operations in GFLOP or TFLOP with three digits."""
     return f"{_three_digits(value / 1e12)} TFLOP" if value >= 1e12 else f"{_three_digits(value / 1e9)} GFLOP"

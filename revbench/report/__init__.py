@@ -94,8 +94,8 @@ def write_report(
     report = shortened(whole)
     paths, notes = [output / "report.html", output / "report.md"], list(report.notes)
     try:
-        write_atomically(paths[0], render_html(report))
-        write_files(whole, output)
+        beside = write_files(whole, output)
+        write_atomically(paths[0], render_html(report, beside))
         write_atomically(paths[1], render_markdown(report))
         pdf, problem = render_pdf(report)
         if pdf is not None:

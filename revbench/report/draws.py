@@ -11,6 +11,7 @@ from revbench.probes import Metric
 from revbench.report.document import MISSING
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column
+from revbench.units import without_same_unit
 
 Cell = Callable[[Evidence, Case, Metric], str]
 
@@ -32,7 +33,7 @@ def spread_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:
         if summary.q05 is None or summary.q95 is None
         else (summary.q05, summary.q95)
     )
-    return show(summary.median) + (f" ({show(low)} to {show(high)})" if high > 0 else "")
+    return show(summary.median) + (f" ({without_same_unit(show(low), show(high))} to {show(high)})" if high > 0 else "")
 
 
 def interval_of_draws(evidence: Evidence, case: Case, metric: Metric) -> str:

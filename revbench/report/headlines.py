@@ -17,9 +17,10 @@ from revbench.probes.declared import DRIFT, MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
 from revbench.report.drift_cases import verdict_of
 from revbench.report.evidence import Evidence
-from revbench.units import human_bytes, human_degrees
+from revbench.units import human_bytes, human_degrees, without_same_unit
 
 WIDTH = 80  # of a terminal
+_OF_THE_HOST = " *"
 _HEADS = ("", "peak memory", "step", "items a second", "gradient off")
 
 
@@ -83,21 +84,21 @@ class Headline:
         peak = items = angle = "–"
         if self.peak_bytes is not None:
             before, now = (human_bytes(value) for value in self.peak_bytes)
-            peak = f"{_without_same_unit(before, now)} → {now}"
+            peak = f"{without_same_unit(before, now)} → {now}"
         if self.items_per_second is not None:
             items = " → ".join(f"{value:,.0f}" for value in self.items_per_second)
         if self.angle_degrees is not None:
             off, now = (human_degrees(value) for value in self.angle_degrees)
             angle = "too few draws" if self.has_few_draws else f"{off.removesuffix('°')} → {now}"
-        step = (
-            "–" if self.ratio is None else "unstable" if self.ratio.unstable else str(self.ratio).replace(" to ", "–")
-        )
-        return title_of(self.case.model), peak, step, items, angle
+        return title_of(self.case.model), peak, self._step, items, angle
 
-
-def _without_same_unit(one: str, other: str) -> str:
-    value, _, unit = one.partition(" ")
-    return value if other.endswith(f" {unit}") else one
+    @property
+    def _step(self) -> str:
+        if self.ratio is None:
+            return "–"
+        if self.ratio.unstable:
+            return "unstable"
+        return f"{str(self.ratio).replace(' to ', '–')}{_OF_THE_HOST if self.launch_bound else ''}"
 
 
 def headlines(evidence: Evidence) -> list[Headline]:
@@ -152,12 +153,17 @@ def lines_of(found: Sequence[Headline]) -> list[str]:
         return []
     rows = [_HEADS, *(one.cells for one in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADS))]
-    if sum(widths) + 2 * (len(widths) - 1) <= WIDTH:
-        return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines = []
-    for one in found:
-        lines.append(one.cells[0][:WIDTH])
-        lines += [f"  {head:<18} {cell}" for head, cell in zip(_HEADS[1:], one.cells[1:], strict=True)]
+    if sum(widths) + 2 * (len(widths) - 1) <= WIDTH:
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+    else:
+        for one in found:
+            lines.append(one.cells[0][:WIDTH])
+            lines += [f"  {head:<18} {cell}" for head, cell in zip(_HEADS[1:], one.cells[1:], strict=True)]
+    if any(one.cells[2].endswith(_OF_THE_HOST) for one in found):
+        lines.append("* launch-bound: the host is what is timed, not the GPU")
     return lines
 
 

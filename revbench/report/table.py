@@ -11,6 +11,7 @@ from revbench.compare.ratios import Ratio
 from revbench.probes import Metric
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
+from revbench.units import without_same_unit
 
 Line = TypeVar("Line")
 Show = Callable[[float], str]
@@ -74,9 +75,8 @@ def value_cell(
     found = evidence.value(case, metric)
     if found is None:
         return MISSING
-    shown = show or metric.unit.show
-    text = shown(found.median)
-    return f"{text} ({shown(found.low)} to {shown(found.high)})" if spread and found.launches > 1 else text
+    median, low, high = map(show or metric.unit.show, (found.median, found.low, found.high))
+    return f"{median} ({without_same_unit(low, high)} to {high})" if spread and found.launches > 1 else median
 
 
 def value_column(evidence: Evidence, metric: Metric, head: str | None = None) -> Column[Case]:

@@ -165,3 +165,7 @@ def test_on_a_gpu_what_the_allocator_gave_out_decides_and_the_hosts_time_advises
     assert "where its 60.0 MiB do not fit: reconstructed (40.0 MiB, 2.00 ×)" in said
     bound = evidence(tmp_path / "bound", *(row for one in sizes for row in on_gpu(*one, launch_bound=1)))
     assert advice(bound, largest_of(headlines(bound))) is None
+    *_, row, note = lines_of(headlines(bound))
+    assert "2.00 × *" in row
+    assert note == "* launch-bound: the host is what is timed, not the GPU"
+    assert not any("launch-bound" in line for line in lines_of(headlines(found)))

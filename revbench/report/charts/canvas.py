@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from revbench.report.charts.plotting import Canvas, LogFormatter, mpl
-from revbench.report.colours import GRID, INK
+from revbench.report.colours import GRID, INK, Look
 from revbench.terminal import plain
 
 _STYLE: Any = {
@@ -63,6 +64,12 @@ def with_tip(artists: Any, text: str) -> None:
     """Give what was drawn the words that stand there while somebody points at it."""
     for artist in artists if isinstance(artists, (list, tuple)) else [artists]:
         artist.set_gid(f"{_TIP}{plain(' '.join(text.split()))}")
+
+
+def dots(axes: Any, x: Iterable[float], y: Iterable[float], look: Look, words: Iterable[str], **style: Any) -> None:
+    """Draw points of a line, each with its words."""
+    for at, value, text in zip(x, y, words, strict=True):
+        with_tip(axes.plot(at, value, look.marker, color=look.colour, **style), text)
 
 
 def _rounded(path: str) -> str:

@@ -12,7 +12,7 @@ from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, strategy_of
 from revbench.probes.declared import FLOPS_OF_STEP, MEMORY
-from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
+from revbench.report.charts.canvas import Array, canvas, dots, svg_of
 from revbench.report.colours import look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
@@ -113,9 +113,11 @@ def depth_figure(evidence: Evidence) -> Figure | None:
             look, fitted = look_of(case), [growth.at(x) / 2**20 for x in smooth]
             axes.plot(smooth, fitted, linestyle=look.dashes, color=look.colour, linewidth=1.3)
             axes.plot([], [], look.marker, linestyle=look.dashes, color=look.colour, label=label)
-            for depth, peak in zip(depths, peaks, strict=True):
-                dot = axes.plot(depth, peak / 2**20, look.marker, color=look.colour, markersize=5.5)
-                with_tip(dot, f"{strategy_of(case)}, {depth:.0f} blocks: {human_bytes(peak)}")
+            words = [
+                f"{strategy_of(case)}, {depth:.0f} blocks: {human_bytes(peak)}"
+                for depth, peak in zip(depths, peaks, strict=True)
+            ]
+            dots(axes, depths, peaks / 2**20, look, words, markersize=5.5)
             said.append(f"{label} from {human_bytes(peaks[0])} to {human_bytes(peaks[-1])}")
         ticks = next(iter(measured.values()))[0]
         axes.set(xscale="log", yscale="log", xlabel="blocks, L", ylabel="peak of activations, MiB")

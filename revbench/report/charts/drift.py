@@ -15,7 +15,7 @@ from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.numerics.part_table import PartTable
 from revbench.numerics.statistics import QUANTILE_DRAWS, summarise_draws
 from revbench.probes.declared import DRIFT, LIPSCHITZ
-from revbench.report.charts.canvas import canvas, svg_of
+from revbench.report.charts.canvas import canvas, dots, svg_of, with_tip
 from revbench.report.colours import INK, SOFT, Look, look_of_arithmetic
 from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
@@ -58,11 +58,11 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
         for panel, (name, of_stored, title, unit) in zip(axes, panels, strict=True):
             for arithmetic, points in by_arithmetic.items():
                 look = look_of_arithmetic(arithmetic)
-                _line(panel, evidence, points, name, look, label=arithmetic)
+                _line(panel, evidence, points, name, look, arithmetic)
                 scale = 1.0
                 if of_stored == "smooth_stored_relative_error":
                     scale = _epsilon_scale(evidence, points)
-                _line(panel, evidence, points, of_stored, look, stored=True, scale=scale)
+                _line(panel, evidence, points, of_stored, look, arithmetic, stored=True, scale=scale)
             panel.set(title=title, xlabel="blocks", ylabel=unit, xscale="log")
             if name == "flips":
                 panel.set_yscale("symlog", linthresh=1)
@@ -99,8 +99,8 @@ def _epsilon_scale(evidence: Evidence, points: Points) -> float:
 
 
 def _line(
-    axes: Any, evidence: Evidence, points: Points, metric: str, look: Look, *, label: str | None = None, stored: bool = False,
-    scale: float = 1.0,
+    axes: Any, evidence: Evidence, points: Points, metric: str, look: Look, arithmetic: str, *,
+    stored: bool = False, scale: float = 1.0,
 ) -> None:  # fmt: skip
     found = [(blocks, summarise_draws(evidence.samples(case, DRIFT[metric]))) for blocks, case in points.items()]
     whole = [(blocks, s) for blocks, s in found if s is not None and (s.median > 0 or metric.endswith("flips"))]
@@ -111,11 +111,21 @@ def _line(
     middle = np.asarray([s.median for _, s in whole]) * scale
     low = np.asarray([s.smallest if s.q05 is None else s.q05 for _, s in whole]) * scale
     high = np.asarray([s.largest if s.q95 is None else s.q95 for _, s in whole]) * scale
+    depths = [blocks for blocks, _ in whole]
     axes.errorbar(
-        [blocks for blocks, _ in whole], middle, yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)],
-        marker=look.marker, linestyle=":" if stored else "-", color=look.colour, markersize=4.5, linewidth=1.3, elinewidth=0.8,
-        label=label, markerfacecolor="none" if stored else None,
+        depths, middle, yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)],
+        linestyle=":" if stored else "-", color=look.colour, linewidth=1.3, elinewidth=0.8,
     )  # fmt: skip
+    what = f"{arithmetic} {'stored' if stored else 'reconstructed'}"
+    words = [
+        f"{what}, {blocks} blocks: {value:.3g} ({least:.3g} to {most:.3g})"
+        for blocks, value, least, most in zip(depths, middle, low, high, strict=True)
+    ]
+    dots(axes, depths, middle, look, words, markersize=4.5, markerfacecolor="none" if stored else None)
+    if not stored:
+        axes.plot(
+            [], [], look.marker, linestyle="-", color=look.colour, markersize=4.5, linewidth=1.3, label=arithmetic
+        )
 
 
 def _ratio_figure(evidence: Evidence) -> Figure | None:
@@ -138,7 +148,11 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
         kinds = (("whole error, flips and all", INK, "^", "-", 0.97), ("smooth error", SOFT, "o", "--", 1.03))
         for found, (label, colour, marker, dashes, shift) in zip(ratios.values(), kinds, strict=True):
             for blocks, values in found:
-                axes.plot([blocks * shift] * len(values), values, marker, color=colour, markersize=3.5, alpha=0.45)
+                drawn = axes.plot(
+                    [blocks * shift] * len(values), values, marker, color=colour, markersize=3.5, alpha=0.45
+                )
+                middle = f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+                with_tip(drawn, f"{label}, {blocks} blocks: {middle} over {len(values)} draws")
             medians = [statistics.median(values) for _, values in found]
             axes.plot(
                 [b * shift for b, _ in found], medians, dashes, color=colour, linewidth=1.4, label=f"{label} (line: median)"
@@ -191,7 +205,8 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
             inside = ~np.isnan(errors)
             first, last = np.flatnonzero(inside)[[0, -1]]
             at = np.arange(len(names))[first : last + 1]
-            axes.plot(at, errors[at], marker=look.marker, color=colour, markersize=4, linewidth=1.3, label=name)
+            axes.plot(at, errors[at], color=colour, linewidth=1.3)
+            axes.plot([], [], marker=look.marker, color=colour, markersize=4, linewidth=1.3, label=name)
             low, high = (
                 np.asarray(parts.numbers_of_blocks(f"activation_error_{key}"), dtype=np.float64)[at]
                 for key in ("low", "high")
@@ -201,6 +216,11 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
             slope = np.asarray([forecast.get(names[i], np.nan) for i in at], dtype=np.float64)
             if not np.isnan(slope).all():
                 axes.plot(at, slope, "--", color=colour, linewidth=1.1)
+            words = [
+                f"{name}, {names[i]}: {errors[i]:.2g}{f', predicted {one:.2g}' if np.isfinite(one) else ''}"
+                for i, one in zip(at, slope, strict=True)
+            ]
+            dots(axes, at, errors[at], look, words, markersize=4)
             said.append(f"{name} from {errors[inside][-1]:.1e} to {errors[inside].max():.1e}")
             drawn += 1
             step = max(len(at) // 12, 1)

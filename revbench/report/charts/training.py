@@ -10,11 +10,12 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.labels import circumstances, title_of
 from revbench.case.pairs import is_resnet, paired
-from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
+from revbench.report.charts.canvas import Array, canvas, dots, svg_of, with_tip
 from revbench.report.colours import RESNET, STRATEGIES, Look, look_of
 from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.training.declared import TRAINING
+from revbench.units import human_degrees
 
 Member = tuple[Case, dict[str, list[Any]]]
 
@@ -73,9 +74,11 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
             )
             validation = _column(columns, "validation_error") * 100
             at = ~np.isnan(validation)
-            for step, error in zip(steps[at], validation[at], strict=True):
-                dot = right.plot(step, error, look.marker, color=look.colour, markersize=4)
-                with_tip(dot, f"{label}, step {step:.0f}: {error:.1f} %")
+            words = [
+                f"{label}, step {step:.0f}: {error:.1f} %"
+                for step, error in zip(steps[at], validation[at], strict=True)
+            ]
+            dots(right, steps[at], validation[at], look, words, markersize=4)
             right.plot(steps[at], validation[at], color=look.colour, linestyle=look.dashes, linewidth=1.4)
         if len(spread) > 1:
             _shade(left, spread, "loss", 1.0, window)
@@ -124,7 +127,12 @@ def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
         values = _column(columns, "angle_degrees")
         at = ~np.isnan(values) & (values > 0)
         steps, look = _column(columns, "step")[at], _look(case)
-        axes.plot(steps, values[at], marker=look.marker, color=look.colour, linewidth=1.2, markersize=2.5)
+        axes.plot(steps, values[at], color=look.colour, linewidth=1.2)
+        words = [
+            f"{title_of(case.model)} {case.strategy}, step {step:.0f}: {human_degrees(angle)}"
+            for step, angle in zip(steps, values[at], strict=True)
+        ]
+        dots(axes, steps, values[at], look, words, markersize=2.5)
         if "smooth_relative_error" in columns:  # sin of the largest angle between g and g + e is |e| / |g|
             smooth = np.degrees(np.arcsin(np.clip(_column(columns, "smooth_relative_error")[at], 0, 1)))
             axes.plot(steps, smooth, ":", color=look.colour, linewidth=1.2)

@@ -27,30 +27,33 @@ _AS_WORDS = {
 }  # fmt: skip
 
 
-def write_files(report: Report, output: Path) -> None:
+def write_files(report: Report, output: Path) -> set[str]:
     """Write each figure and table of a report that is not shortened into ``figures/`` and ``tables/``.
 
     Args:
         report: whose blocks have names.
         output: the folder of the report. Without typst there are no PDFs of figures.
 
+    Returns:
+        The names of the files, from this folder on.
+
     Raises:
         OSError: it can't be written.
     """
     blocks = [block for section in report.sections for block in section.blocks]
     figures = [block for block in blocks if isinstance(block, Figure)]
-    if figures:
-        folder = own_folder(output, "figures")
-        for figure in figures:
-            write_atomically(folder / f"{figure.name}.svg", on_white(figure.svg))
-        for name, pdf in figure_pdfs(figures).items():
-            write_atomically(folder / f"{name}.pdf", pdf)
     tables = [block for block in blocks if isinstance(block, Table)]
-    if tables:
-        folder = own_folder(output, "tables")
-        for table in tables:
-            write_atomically(folder / f"{table.name}.csv", _csv(table))
-            write_atomically(folder / f"{table.name}.tex", _latex(table))
+    pictures: dict[str, str | bytes] = {f"{figure.name}.svg": on_white(figure.svg) for figure in figures}
+    pictures |= {f"{name}.pdf": pdf for name, pdf in figure_pdfs(figures).items()}
+    numbers: dict[str, str | bytes] = {f"{table.name}.csv": _csv(table) for table in tables}
+    numbers |= {f"{table.name}.tex": _latex(table) for table in tables}
+    contents = {"figures": pictures, "tables": numbers}
+    for name, files in contents.items():
+        if files:
+            folder = own_folder(output, name)
+            for file, content in files.items():
+                write_atomically(folder / file, content)
+    return {f"{name}/{file}" for name, files in contents.items() for file in files}
 
 
 def on_white(svg: str) -> str:

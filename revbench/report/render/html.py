@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from importlib import resources
+from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -14,13 +17,22 @@ from markupsafe import Markup
 from revbench.report.colours import GRID, INK, SOFT
 from revbench.report.document import Cards, Figure, Paragraph, Report, Table
 
+_ORDER = (".svg", ".pdf", ".csv", ".tex")
 _KINDS = {Paragraph: "paragraph", Table: "table", Figure: "figure", Cards: "cards"}
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Report, files: AbstractSet[str] = frozenset()) -> str:
     """Returns the page; every text of the report is escaped, and its pictures are inside. One script runs on it, ours, and the
-    page forbids any other."""
+    page forbids any other.
+
+    Args:
+        report: what stands on it.
+        files: the figures and tables that lie beside it, as ``figures/name.svg``: what it links to.
+    """
     script = _template("report.js")
+    beside: defaultdict[str, list[str]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: _ORDER.index(Path(file).suffix)):
+        beside[Path(file).stem].append(file)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
@@ -33,8 +45,7 @@ def render_html(report: Report) -> str:
             style=Markup(_template("report.css")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
-            folders={"figure": "figures", "table": "tables"},
-            endings={"figure": ("svg", "pdf"), "table": ("csv", "tex")},
+            beside=beside,
         )
     )
 

@@ -27,6 +27,10 @@ _PREAMBLE = """
   let own = image(path, alt: alt)
   if measure(own).width > size.width { image(path, alt: alt, width: 100%) } else { own }
 })
+#let fitted(body) = layout(size => {
+  let own = measure(text(8pt, body)).width
+  text(8pt * calc.max(0.75, calc.min(1, size.width / calc.max(own, 1pt))), body)
+})
 #let card(body) = block(width: 100%, breakable: false, inset: 8pt, radius: 3pt, stroke: 0.6pt + luma(170), body)
 """
 _WITH_CONTENTS = 8  # sections, from which on a list of them helps
@@ -94,11 +98,9 @@ def _block(block: Block, folder: Path, labels: Mapping[str, str]) -> str:
     if isinstance(block, Figure):
         (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
         notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
-        picture = f'picture("{block.name}.svg", {_text(block.alternative)})'
-        return (
-            f"#block(breakable: false)[#caption[#{_text(_caption(block))}]\n#align(center, {picture})\n{notes}]"
-            f"{_anchor(block)}\n"
-        )
+        picture = f'align(center, picture("{block.name}.svg", {_text(block.alternative)}))'
+        caption = f"#caption[#{_text(_caption(block))}]{_anchor(block)}"
+        return f"#place(auto, float: true, block(width: 100%)[#set align(left)\n{caption}\n#{picture}\n{notes}])\n"
     if isinstance(block, Cards):
         return (
             f"#grid(columns: (1fr,) * {min(len(block.cards), 2)}, gutter: 8pt,\n{''.join(map(_card, block.cards))})\n"
@@ -152,8 +154,9 @@ def _table(table: Table, labels: Mapping[str, str]) -> str:
     body = "\n".join(rows)
     return (
         f"#block(breakable: {'false' if len(table.rows) <= _UNBROKEN else 'true'})[#caption[#{_text(_caption(table))}]\n"
-        f"#text(8pt, table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 3.4pt, y: 3pt),\n"
-        f"table.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n{body}\ntable.hline(stroke: 0.8pt)))\n"
+        f"#{'text(8pt, ' if wordy else 'fitted('}table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 0.42em,"
+        f" y: 0.38em),\ntable.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n"
+        f"{body}\ntable.hline(stroke: 0.8pt)))\n"
         f"{notes}]{_anchor(table)}\n"
     )
 

@@ -11,7 +11,14 @@ from revbench.case.labels import strategy_of, title_of
 from revbench.case.pairs import group_of, is_resnet
 from revbench.compare.ratios import Ratio
 from revbench.numerics.statistics import INTERVAL_DRAWS, summarise_draws
-from revbench.paper.published import BEHRMANN_2021, MEMCNN_2019, MEMCNN_TRAINING_MINUTES, REVIEWS_2017
+from revbench.paper.published import (
+    BEHRMANN_2021,
+    MEMCNN_2019,
+    MEMCNN_ISSUE_37,
+    MEMCNN_KEPT_MEGABYTES,
+    MEMCNN_TRAINING_MINUTES,
+    REVIEWS_2017,
+)
 from revbench.probes import Probe
 from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, LIPSCHITZ, MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
@@ -39,6 +46,8 @@ _SAVING, _COST = 1 / 3.5, 2.2  # what is about four times less, and about twice
 _PAPER_TIME = (1.5, 2.0)
 _PREDICTED_WITHIN = 4.0
 _PUBLISHED_WITHIN = 1.1
+_KEPT_WITHIN = 1.25  # of bytes: which tensors are kept differs between engines
+_FAR_ABOVE = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,10 +57,12 @@ class Observation:
     Attributes:
         words: the numbers.
         holds: whether the claim does; None if they bear no verdict.
+        case: the network; None if it is several.
     """
 
     words: str
     holds: bool | None
+    case: Case | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +73,7 @@ class Claim:
         sentence: what is claimed.
         source: who did, and where.
         check: finds what was measured of it.
-        see: the name of the table that has the numbers.
+        see: the name of the table that has the numbers, unless they are of chains by which libraries are compared.
         otherwise: why nothing was measured of it, where that is not chance.
     """
 
@@ -87,11 +98,17 @@ def claims_table(evidence: Evidence) -> Table | None:
     for claim, found in checked.items():
         here = "; ".join(one.words for one in found) or claim.otherwise
         rows.append([claim.sentence, claim.source, here, _verdict(found)])
-        see.append(claim.see if found else "")
+        see.append(_table_of(claim, found))
     return Table(
         "What was published, and what was found here", ("Claim", "Published in", "Here", "Verdict"), rows, 4, _NOTES,
         name="claims", see=see,
     )  # fmt: skip
+
+
+def _table_of(claim: Claim, found: Sequence[Observation]) -> str:
+    if any(one.case is not None and has_its_own_table(one.case) for one in found):
+        return names.LIBRARIES
+    return claim.see if found else ""
 
 
 def _verdict(found: Sequence[Observation]) -> str:
@@ -112,7 +129,7 @@ _NOTES = (
     f" error, over at least {ENOUGH_SEEDS} seeds. Small angle: to the gradient of stored in float64, of float32 at the weights"
     f" that a network begins with, over at least {INTERVAL_DRAWS} draws, each with the verdict safe. Follows from the constants:"
     f" measured within a factor of {_PREDICTED_WITHIN:.0f} of what they predict. MemCNN's times: within a factor of"
-    f" {_PUBLISHED_WITHIN}.",
+    f" {_PUBLISHED_WITHIN}, its bytes of {_KEPT_WITHIN}. Far above: at least {_FAR_ABOVE:.0f} ×.",
     "Times are of this machine, so what is refuted here may hold elsewhere. Where an interval of 95 % holds an end of a range,"
     " where a ratio is unstable, and where the host is what is timed (launch-bound), there is no verdict.",
 )
@@ -147,7 +164,7 @@ def _operations(evidence: Evidence) -> Iterator[Observation]:
         ratios = {c: ratio for c in cases if (ratio := operations_ratio(evidence, c, twin)) is not None}
         if ratios:
             words = ", ".join(f"{_name(case)} {ratio:.2f} ×" for case, ratio in ratios.items())
-            yield Observation(words, _OPERATIONS[0] <= max(ratios.values()) <= _OPERATIONS[1])
+            yield Observation(words, _OPERATIONS[0] <= max(ratios.values()) <= _OPERATIONS[1], twin)
 
 
 def _depth(evidence: Evidence) -> Iterator[Observation]:
@@ -191,10 +208,10 @@ def _inside(ratio: Ratio, low: float, high: float) -> bool | None:
 def _of_time(evidence: Evidence, name: str, cases: Sequence[Case], ratio: Ratio, holds: bool | None) -> Observation:
     """Says what a ratio of times says; an unstable one, and one of the host's time, bears no verdict."""
     if ratio.unstable:
-        return Observation(f"{name} {ratio}, unstable", None)
+        return Observation(f"{name} {ratio}, unstable", None, cases[0])
     if any(evidence.is_launch_bound(case) for case in cases):
-        return Observation(f"{name} {ratio}, launch-bound", None)
-    return Observation(f"{name} {ratio}", holds)
+        return Observation(f"{name} {ratio}, launch-bound", None, cases[0])
+    return Observation(f"{name} {ratio}", holds, cases[0])
 
 
 def _training(evidence: Evidence) -> Iterator[Observation]:
@@ -252,6 +269,29 @@ def _memcnn(evidence: Evidence) -> Iterator[Observation]:
             yield _of_time(evidence, words, (case, resnet), ratio, holds)
 
 
+def _kept(evidence: Evidence) -> Iterator[Observation]:
+    """What forward leaves for backward, of that of the ResNet of the same size."""
+    for case in _reconstructed(evidence, MEMORY):
+        resnet = group_of(case)
+        if case.model in MEMCNN_KEPT_MEGABYTES and case.nonreversible == "kept" and is_resnet(resnet):
+            ratio = evidence.ratio(case, resnet, MEMORY["kept_bytes"])
+            if ratio is not None:
+                published = MEMCNN_KEPT_MEGABYTES[case.model] / MEMCNN_KEPT_MEGABYTES[resnet.model]
+                words = f"{title_of(case.model)} {ratio:.2f} × (published {published:.2f} ×)"
+                yield Observation(words, published / _KEPT_WITHIN <= ratio <= published * _KEPT_WITHIN)
+
+
+def _peak_of_memcnn(evidence: Evidence) -> Iterator[Observation]:
+    for case in evidence.cases(MEMORY):
+        chain = Chain.of(case)
+        if chain is not None and chain.library == "memcnn" and case.strategy == "reconstructed":
+            kept = evidence.value(case, MEMORY["kept_bytes"])
+            peak = evidence.value(case, MEMORY["allocated_activation_peak_bytes"])
+            if kept is not None and peak is not None and kept.median > 0:
+                words = f"{chain.kind} chain keeps {human_bytes(kept.median)} and peaks at {human_bytes(peak.median)}"
+                yield Observation(words, peak.median >= _FAR_ABOVE * kept.median, case)
+
+
 def _nothing(evidence: Evidence) -> Iterator[Observation]:
     return iter(())
 
@@ -295,4 +335,11 @@ CLAIMS: Sequence[Claim] = (
         "The error of reconstruction follows from the Lipschitz constants of the blocks", BEHRMANN_2021, _inverse, names.CAUSES,
     ),
     Claim("A RevNet trains 1.16 to 1.47 × as long as its ResNet", MEMCNN_2019, _memcnn, names.TIME),
+    Claim(
+        "After the forward pass a RevNet has 0.11 to 0.36 × of what its ResNet has allocated", MEMCNN_2019, _kept, names.MEMORY,
+    ),
+    Claim(
+        "The peak of MemCNN's whole step lies far above what its forward pass leaves", MEMCNN_ISSUE_37, _peak_of_memcnn,
+        names.LIBRARIES,
+    ),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from revbench.report.chain_groups import chain_groups, kind_of
 from revbench.report.charts.plane import chain_plane
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
+from revbench.report.sections import names
 from revbench.report.sections.operations import operations_ratio, uncounted_note
 from revbench.report.table import Column, lay_out, times, value_cell, why_unstable, with_interval, words
 
@@ -50,7 +51,7 @@ def chain_table(evidence: Evidence) -> Table | None:
         Column("Operations to stored", operations),
     ]
     title = "Ways to back-propagate a chain of reversible blocks"
-    return lay_out(title, columns, groups.values(), _notes(evidence, groups), name="libraries-and-ways")
+    return lay_out(title, columns, groups.values(), _notes(evidence, groups), name=names.LIBRARIES)
 
 
 def _notes(evidence: Evidence, groups: dict[Case, list[Case]]) -> list[str]:

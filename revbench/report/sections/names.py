@@ -2,6 +2,7 @@
 
 TIME = "time-and-operations"
 MEMORY = "peak-memory"
+LIBRARIES = "libraries-and-ways"
 DEPTH = "memory-against-depth"
 VERDICTS = "verdicts-on-the-gradient"
 CAUSES = "what-blocks-do-to-an-error"

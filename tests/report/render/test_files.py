@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from revbench.report.document import Figure, Report, Section, Table
 from revbench.report.numbering import numbered
 from revbench.report.render.files import _latex, write_files
+from revbench.report.render.html import render_html
 from tests.report.reports import EVIL
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"><rect width="5" height="5"/></svg>'
@@ -19,9 +20,14 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"><rect widt
 
 def test_each_has_its_files(tmp_path: Path) -> None:
     table = Table("What & why", ("Network", "Time"), [["a_b", "1.5 ×"], ["c", "50 %"]], breaks=[1])
-    write_files(Report("", "", numbered([Section("A", [table, Figure("B", "b", SVG, "")])])), tmp_path)
+    report = Report("", "", numbered([Section("A", [table, Figure("B", "b", SVG, "")])]))
+    written = write_files(report, tmp_path)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"figures/b.svg", "figures/b.pdf", "tables/what-why.csv", "tables/what-why.tex"}
+    assert written == files
+    assert re.findall('href="([^"#]+)"', render_html(report, files)) == [
+        "tables/what-why.csv", "tables/what-why.tex", "figures/b.svg", "figures/b.pdf",
+    ]  # fmt: skip
     assert (tmp_path / "figures" / "b.pdf").read_bytes().startswith(b"%PDF")
     with (tmp_path / "tables" / "what-why.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["Network", "Time"], ["a_b", "1.5 ×"], ["c", "50 %"]]

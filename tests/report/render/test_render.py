@@ -30,7 +30,11 @@ def test_without_typst_there_is_a_word_and_no_pdf(run: Path, tmp_path: Path, mon
     written = write_report([run], tmp_path)
     assert not (tmp_path / "report.pdf").exists()
     assert any("typst" in note for note in written.notes)
-    assert (tmp_path / "report.html").is_file()
+    assert not list(tmp_path.glob("figures/*.pdf"))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    links = re.findall('href="([^"#]+)"', page)
+    assert links
+    assert all((tmp_path / link).is_file() for link in links)
 
 
 @given(st.text(max_size=60))

@@ -127,7 +127,29 @@ def test_a_chain_of_our_own_counts_and_that_of_another_library_does_not(tmp_path
     rows = [flops(ours, 3e9), flops(ours.replace(strategy="reconstructed"), 4e9)]
     rows.append(flops(theirs.replace(strategy="reconstructed"), 5e9))
     found = of(tmp_path, *rows, claim="Reconstruction needs")
-    assert found[:2] == ("basic chain reconstructed 1.33 ×", "confirmed")
+    assert found == ("basic chain reconstructed 1.33 ×", "confirmed", "libraries-and-ways")
+
+
+@pytest.mark.parametrize(("kept", "verdict"), [(86 << 20, "confirmed"), (150 << 20, "refuted here")])
+def test_what_forward_leaves_is_beside_what_memcnn_published(tmp_path: Path, kept: int, verdict: str) -> None:
+    resnet = BASE.replace(model="resnet-32")
+    rows = [
+        make_row(case=case, probe="memory", metrics={**memory(1 << 20), "kept_bytes": count}, samples={})
+        for case, count in ((resnet, 239 << 20), (OURS, kept))
+    ]
+    words, found, see = of(tmp_path, *rows, claim="After the forward pass")
+    assert (found, see) == (verdict, "peak-memory")
+    assert words == f"RevNet-38 {kept / (239 << 20):.2f} × (published 0.36 ×)"
+
+
+@pytest.mark.parametrize(("peak", "verdict"), [(10 << 20, "confirmed"), (1 << 20, "refuted here")])
+def test_the_peak_of_memcnn_is_beside_what_its_forward_leaves(tmp_path: Path, peak: int, verdict: str) -> None:
+    case = Case(model="revbench.peers:chain(library=memcnn,kind=basic,blocks=9)", strategy="reconstructed")
+    metrics = {**memory(1 << 20), "kept_bytes": 1 << 20, "allocated_activation_peak_bytes": peak}
+    row = make_row(case=case, probe="memory", metrics=metrics, samples={})
+    words, found, _ = of(tmp_path, row, claim="The peak of MemCNN's")
+    assert found == verdict
+    assert words.startswith("basic chain keeps 1.0 MiB and peaks at ")
 
 
 def test_a_run_that_says_nothing_of_any_claim_has_no_checklist(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_training_of_few_steps_is_no_headline(run: Path) -> None:
 
 def test_time_is_the_median_over_launches_with_its_spread(run: Path) -> None:
     rows = {(r[0], r[1]): r for r in tables(build_report([run]))["Time and computation of a training step"].rows}
-    assert rows["RevNet-38", "reconstructed"][2] == "600 ms (540 ms to 720 ms)"
+    assert rows["RevNet-38", "reconstructed"][2] == "600 ms (540 to 720 ms)"
     assert rows["RevNet-38", "reconstructed"][3] == "1.50 ×"
     assert rows["ResNet-32", "stored"][3] == "1.00 ×"
     assert rows["RevNet-38", "stored"][8] == "1.00 ×"
