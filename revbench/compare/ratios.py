@@ -87,7 +87,7 @@ def time_ratio(ours: Sequence[Row], theirs: Sequence[Row], metric: str = "step_s
     in_turn = all(_in_turn(a, b) for a, b in pairs)
     reasons = [] if reach is not None else ["too few turns for an interval"]
     if reach is not None and math.expm1(reach) > WIDEST:
-        reasons.append(f"the interval reaches {math.expm1(reach):.0%} to either side")
+        reasons.append(f"the interval reaches {100 * math.expm1(reach):.3g} % above the ratio")
     reasons += _shapes([one for one in launches if isinstance(one, np.ndarray)])
     why = f"{'; '.join(reasons)}{_meanwhile([row for pair in pairs for row in pair])}" if reasons else None
     low, high = (None, None) if reach is None else (math.exp(centre - reach), math.exp(centre + reach))
@@ -242,8 +242,8 @@ def _meanwhile(rows: Sequence[Row]) -> str:
     if any(int(row.number("throttle_reasons") or 0) & _SLOWED for row in rows):
         said.append("the GPU was throttled")
     if (faults := most("minor_faults_per_step")) > 1000:
-        said.append(f"{faults:,.0f} page faults a step")
-    return f" (meanwhile {', '.join(said)})" if said else ""
+        said.append(f"{faults:,.0f} page faults a step, its own or those of what it is set beside")
+    return f" (in one of the launches {', '.join(said)})" if said else ""
 
 
 # Of NVML's mask: power cap, hardware slowdown, software and hardware thermal slowdown, power brake.

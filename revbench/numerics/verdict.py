@@ -100,13 +100,19 @@ def _word(samples: Mapping[str, Sequence[float]], *, beside_stored: bool) -> str
 def _said(word: str, samples: Mapping[str, Sequence[float]]) -> str:
     head = {
         "safe": "no training would see it",
-        "as stored": "no worse than stored",
+        "as stored": _as_stored(samples),
         "caution": "a training might see it"
         if samples.get("error_over_noise")
         else "nobody measured the noise of a batch",
         "unsafe": "a training would see it",
     }[word]
     return f"{head}. {_whole(samples)}"
+
+
+def _as_stored(samples: Mapping[str, Sequence[float]]) -> str:
+    stored, noise = samples.get("stored_relative_error"), samples.get("noise")
+    both = bool(stored and noise) and max(stored or ()) > HARMFUL * statistics.median(noise or ())
+    return f"at most twice stored's error{', and a training would see that of stored, too' if both else ''}"
 
 
 def _whole(samples: Mapping[str, Sequence[float]]) -> str:
@@ -139,8 +145,7 @@ def _parts(samples: Mapping[str, Sequence[float]]) -> str:
         expected = samples.get("expected_flips")
         if expected:
             said += f" (expected from the activations' errors: {human_count(statistics.fmean(expected))})"
-        if list(stored) != list(flips):
-            said += f", of stored {human_count(statistics.fmean(stored))}"
+        said += f", of stored {human_count(statistics.fmean(stored))}" if list(stored) != list(flips) else ", as stored"
     return said
 
 

@@ -15,9 +15,12 @@ from revbench.report.numbering import numbered
 from revbench.report.parts import Part, part_named, parts_of
 from revbench.report.sections import against_baseline, all_sections, machines
 from revbench.results.machines import unlike
+from revbench.results.schema import Row
 from revbench.runner.registry import OURS, registry
 
 _MOST_NAMED = 4  # networks in a title
+_OF_DRIFT = ("drift", "lipschitz", "determinism")
+_MOST_DESCRIBED = 2  # machines below it
 
 
 def machines_side_by_side(
@@ -74,7 +77,11 @@ def build_report(
             notes += registry().problems
     if comparison is not None:
         sections.insert(min(1, len(sections)), against_baseline.section(comparison))
-    title, subtitle = _title(parts), " | ".join(subtitles)
+    dates = sorted(min(row.started for row in part.evidence.rows)[:10] for part in parts)
+    subtitle = (
+        " | ".join(subtitles) if len(parts) <= _MOST_DESCRIBED else f"{len(parts)} runs, {dates[0]} to {dates[-1]}"
+    )
+    title = _title(parts)
     return Report(title, subtitle, numbered(sections), list(dict.fromkeys(notes)))
 
 
@@ -87,10 +94,27 @@ def _title(parts: Sequence[Part]) -> str:
     if len(names) > _MOST_NAMED:
         names[_MOST_NAMED:] = [f"{len(names) - _MOST_NAMED} more"]
     what = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-    trained = all(row.case.training_steps for part in parts for row in part.evidence.rows)
     machines = list(dict.fromkeys(part.name for part in parts))
-    where = machines[0] if len(machines) == 1 else f"{len(machines)} machines"
-    return f"{what[:1].upper()}{what[1:]}: {'trainings with ' if trained else ''}stored or reconstructed activations, {where}"
+    different = len({part.evidence.machine for part in parts})
+    where = (
+        machines[0] if len(machines) == 1 else f"{different} machine{'s' if different > 1 else ''}, {len(parts)} runs"
+    )
+    rows = [row for part in parts for row in part.evidence.rows]
+    return f"{what[:1].upper()}{what[1:]}: {_subject(rows)}, {where}"
+
+
+def _subject(rows: Sequence[Row]) -> str:
+    """Returns what a run is about: two of the same networks need not be about the same."""
+    chains = [Chain.of(row.case) for row in rows]
+    if all(row.case.training_steps for row in rows):
+        return f"trainings on {' and '.join(dict.fromkeys(row.case.data for row in rows))}"
+    if all(row.probe in _OF_DRIFT for row in rows):
+        return "drift of the gradient"
+    if all(chain is not None and chain.names_library for chain in chains):
+        return "libraries and PyTorch's own ways"
+    if all(chain is not None for chain in chains) and not any(row.probe in _OF_DRIFT for row in rows):
+        return "memory against depth"
+    return "stored or reconstructed activations"
 
 
 def _where(part: Part) -> str:

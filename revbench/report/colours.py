@@ -12,6 +12,7 @@ from revbench.case.labels import strategy_of
 INK = "#1b1f24"  # text, axes and what is drawn in black
 SOFT = "#6b7580"  # what stands behind it
 GRID = "#e3e6e9"
+ON_PALE = "#1c1f24"  # letters on a pale ground, in dark pages too
 
 
 class Look(NamedTuple):
@@ -48,11 +49,18 @@ ARITHMETICS: Mapping[str, Look] = {
 }
 
 # Kinds of memory: earth and sea.
-PARAMETERS, STATE, GRADIENTS, ACTIVATIONS = "#5b5b5b", "#a3a3a3", "#c79a2b", "#2a8c99"
+PARAMETERS, STATE, GRADIENTS, ACTIVATIONS = "#3f3f46", "#c6cad0", "#c79a2b", "#2a8c99"
 LEVEL, ON_TOP, LESS = "#2a6f7a", "#c79a2b", "#9c5a4a"
 
 RESNET = Look("#777777", "s", (0, (1, 1)))
 FOREIGN = "#808a94"  # another library's
+
+# What would be too weak on a dark page, and what stands there instead.
+ON_DARK: Mapping[str, str] = {
+    "#00639c": "#4aa3df", "#8c564b": "#c08a7d", "#7c5fa8": "#a98fd6", "#a560b0": "#c184cb", "#1b7837": "#8fd694",
+    "#762a83": "#c07fd0", "#a06fb5": "#dcb4ec", "#3f3f46": "#8b9096", "#2a6f7a": "#4fa5b3", "#9c5a4a": "#cf8a78",
+    "#777777": "#a0a6ac", "#708090": "#93a3b3",
+}  # fmt: skip
 
 
 def look_of(case: Case) -> Look:

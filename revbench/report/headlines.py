@@ -44,6 +44,7 @@ class Headline:
         case: the reconstructed one.
         peak_bytes: of a step.
         activation_peak_bytes: of that what lies above the steady state.
+        allocated_peak_bytes: on a GPU the most that PyTorch's allocator gave out.
         step_seconds: medians.
         ratio: of the times of a step.
         launch_bound: whether of one of them the host is what was timed.
@@ -57,6 +58,7 @@ class Headline:
     case: Case
     peak_bytes: Beside | None = None
     activation_peak_bytes: Beside | None = None
+    allocated_peak_bytes: Beside | None = None
     step_seconds: Beside | None = None
     ratio: Ratio | None = None
     launch_bound: bool = False
@@ -122,7 +124,8 @@ def _headline(evidence: Evidence, case: Case) -> Headline:
     verdict = verdict_of(evidence, case)
     limit, largest = _largest_batches(evidence, case)
     return Headline(
-        case, beside(MEMORY["peak_bytes"]), beside(MEMORY["activation_peak_bytes"]), beside(TIME["step_seconds"]),
+        case, beside(MEMORY["peak_bytes"]), beside(MEMORY["activation_peak_bytes"]),
+        beside(MEMORY["allocated_peak_bytes"]) if case.on_gpu else None, beside(TIME["step_seconds"]),
         evidence.time_ratio(case, twin), evidence.is_launch_bound(case) or evidence.is_launch_bound(twin), largest, limit,
         Beside(statistics.median(stored), statistics.median(angles)) if angles and stored else None, len(angles),
         verdict.partition(":")[0] if verdict is not None else None,

@@ -97,9 +97,10 @@ def with_interval(ratio: Ratio | None) -> str:
 
 
 def why_unstable(ratios: Iterable[tuple[str, Ratio | None]]) -> list[str]:
-    """Returns a note for each reason why ratios bear no sentence, with the names of those that it is of."""
+    """Returns a note, if there is one, of why ratios bear no sentence: each reason with the names of those that it is of."""
     found: dict[str, list[str]] = {}
     for name, ratio in ratios:
         if ratio is not None and ratio.unstable:
             found.setdefault(ratio.unstable, []).append(name)
-    return [f"Unstable: {', '.join(dict.fromkeys(names))}: {why}." for why, names in found.items()]
+    said = "; ".join(f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items())
+    return [f"Unstable: {said}."] if said else []

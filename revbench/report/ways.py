@@ -37,8 +37,7 @@ def ways_of(evidence: Evidence, cases: Sequence[Case]) -> list[Way]:
         evidence: what was measured.
         cases: of one pair.
     """
-    revnets = [case for case in cases if not is_resnet(case)]
-    base = (revnets or list(cases))[0].stored()
+    base = base_of(cases)
     return [
         Way(case, peak, ratio)
         for case in cases
@@ -107,10 +106,19 @@ def advice(evidence: Evidence, case: Case | None) -> str | None:
     least = min((found for case in group if (found := needed_bytes(evidence, case)) is not None), default=0.0)
     if others:
         ratios = [with_interval(evidence.time_ratio(way.case, first.case)) for way in others]
-        fitting = [f"{name(w)} ({human_bytes(w.peak_bytes)}, {ratio})" for w, ratio in zip(others, ratios, strict=True)]
+        fitting = [
+            f"{name(w)} ({human_bytes(w.peak_bytes)}, {ratio} its time)"
+            for w, ratio in zip(others, ratios, strict=True)
+        ]
         said += f"; where its {human_bytes(first.peak_bytes)} do not fit: {', then '.join(fitting)}."
     else:
         said += f"{' and needs least memory' if first.peak_bytes <= least else ''} ({human_bytes(first.peak_bytes)})."
     if left := [name(way) for way in ways if way.ratio.unstable]:
-        said += f" Left out, since their times are unstable: {', '.join(left)}."
+        said += f" Left out, since the ratio to {title_of(base_of(group).model)} stored is unstable: {', '.join(left)}."
     return said
+
+
+def base_of(cases: Sequence[Case]) -> Case:
+    """Returns the case that the times of a pair's ways are set beside: the RevNet under stored."""
+    revnets = [case for case in cases if not is_resnet(case)]
+    return (revnets or list(cases))[0].stored()

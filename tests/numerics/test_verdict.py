@@ -57,7 +57,7 @@ def test_an_error_that_stored_has_too_is_not_called_safe() -> None:
     word, words = said(**drawn([0.57, 0.58], [0.56, 0.57], [0.97, 0.96]))
     assert word == "as stored"
     assert words.startswith(
-        "as stored: no worse than stored. The whole error is 57.5 % of the gradient (stored: 56.5 %)"
+        "as stored: at most twice stored's error, and a training would see that of stored, too. The whole error is 57.5 %"
     )
 
 

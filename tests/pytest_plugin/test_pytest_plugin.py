@@ -218,7 +218,7 @@ def test_mine(revbench):
     assert found["revnet-38,batch_size=100000000000: time status"] == "oom"
     assert float(found["revnet-38,batch_size=2,image_size=8: flops step_flops"] or 0) > 1e6
     assert "1 of 2 rows have no values: 1 oom" in done.stdout
-    assert "Cases without figures" in (project / "out" / "report.html").read_text()
+    assert "What could not be measured" in (project / "out" / "report.html").read_text()
 
 
 def test_a_wrong_case_in_a_users_suite_fails_its_test_in_one_line(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_the_advice_weighs_all_strategies(tmp_path: Path) -> None:
     # Checkpoints take more time and more memory than reconstruction: nobody should choose them.
     assert advice(found, largest_of(headlines(found))) == (
         "RevNet-38 (float32, batch 16, 32×32, cpu): stored is fastest; where its 50.0 MiB do not fit: reconstructed (19.0 MiB,"
-        " 1.43 ×), then recursive (10.0 MiB, 2.86 ×)."
+        " 1.43 × its time), then recursive (10.0 MiB, 2.86 × its time)."
     )
 
 
@@ -99,7 +99,7 @@ def test_the_advice_weighs_the_resnet_of_the_pair_too(tmp_path: Path) -> None:
     )
     assert advice(found, largest_of(headlines(found))) == (
         "ResNet-32 and RevNet-38 (float32, batch 16, 32×32, cpu): ResNet-32 stored is fastest; where its 40.0 MiB do not fit:"
-        " RevNet-38 reconstructed (19.0 MiB, 1.67 ×)."
+        " RevNet-38 reconstructed (19.0 MiB, 1.67 × its time)."
     )
 
 
@@ -141,8 +141,8 @@ def test_what_is_unstable_is_named_and_its_memory_counts(tmp_path: Path) -> None
     small = make_row(case=other, probe="memory", metrics=memory(1 << 20), samples={})
     found = evidence(tmp_path, *measured(BASE, 0.1, 50 << 20), *measured(OURS, 0.09, 19 << 20), noisy, small)
     assert advice(found, largest_of(headlines(found))) == (
-        "RevNet-38 (float32, batch 16, 32×32, cpu): reconstructed is fastest (19.0 MiB). Left out, since their times are"
-        " unstable: recursive."
+        "RevNet-38 (float32, batch 16, 32×32, cpu): reconstructed is fastest (19.0 MiB). Left out, since the ratio"
+        " to RevNet-38 stored is unstable: recursive."
     )
 
 
@@ -162,7 +162,7 @@ def test_on_a_gpu_what_the_allocator_gave_out_decides_and_the_hosts_time_advises
     found = evidence(tmp_path / "gpu", *(row for one in sizes for row in on_gpu(*one)))
     said = advice(found, largest_of(headlines(found)))
     assert said is not None
-    assert "where its 60.0 MiB do not fit: reconstructed (40.0 MiB, 2.00 ×)" in said
+    assert "where its 60.0 MiB do not fit: reconstructed (40.0 MiB, 2.00 × its time)" in said
     bound = evidence(tmp_path / "bound", *(row for one in sizes for row in on_gpu(*one, launch_bound=1)))
     assert advice(bound, largest_of(headlines(bound))) is None
     *_, row, note = lines_of(headlines(bound))

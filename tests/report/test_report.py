@@ -69,7 +69,7 @@ def test_one_row_and_failed_rows_alone_are_a_report(tmp_path: Path, status: str)
     written = write_report([folder], folder)
     assert written.notes == []
     assert all(path.is_file() for path in written.paths)
-    assert ("Cases without figures" in (folder / "report.md").read_text()) == (status == "oom")
+    assert ("What could not be measured" in (folder / "report.md").read_text()) == (status == "oom")
 
 
 def test_runs_without_rows_or_environment(tmp_path: Path) -> None:

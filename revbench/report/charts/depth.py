@@ -13,6 +13,7 @@ from revbench.case.chains import Chain
 from revbench.case.labels import circumstances, strategy_of
 from revbench.probes.declared import FLOPS_OF_STEP, MEMORY
 from revbench.report.charts.canvas import Array, canvas, dots, svg_of
+from revbench.report.charts.plotting import LogLocator
 from revbench.report.colours import look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
@@ -122,6 +123,7 @@ def depth_figure(evidence: Evidence) -> Figure | None:
         ticks = next(iter(measured.values()))[0]
         axes.set(xscale="log", yscale="log", xlabel="blocks, L", ylabel="peak of activations, MiB")
         axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
         axes.legend(

@@ -66,7 +66,7 @@ def _depth_figure(evidence: Evidence) -> Figure | None:
             panel.set(title=title, xlabel="blocks", ylabel=unit, xscale="log")
             if name == "flips":
                 panel.set_yscale("symlog", linthresh=1)
-                panel.set_ylim(bottom=0)
+                panel.set_ylim(bottom=0, top=2 * panel.get_ylim()[1])
             else:
                 panel.set_yscale("log")
             ticks = sorted({blocks for points in by_arithmetic.values() for blocks in points})
@@ -144,7 +144,7 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
         return None
     said = []
     with canvas(2.7) as (figure, axes):
-        axes.axhline(_EPSILONS, color=SOFT, linewidth=1.0, linestyle="--", label="ε of float32 / ε of float64 = 2²⁹")
+        axes.axhline(_EPSILONS, color=INK, linewidth=0.9, linestyle=":", label="ε of float32 / ε of float64 = 2²⁹")
         kinds = (("whole error, flips and all", INK, "^", "-", 0.97), ("smooth error", SOFT, "o", "--", 1.03))
         for found, (label, colour, marker, dashes, shift) in zip(ratios.values(), kinds, strict=True):
             for blocks, values in found:
@@ -155,8 +155,9 @@ def _ratio_figure(evidence: Evidence) -> Figure | None:
                 with_tip(drawn, f"{label}, {blocks} blocks: {middle} over {len(values)} draws")
             medians = [statistics.median(values) for _, values in found]
             axes.plot(
-                [b * shift for b, _ in found], medians, dashes, color=colour, linewidth=1.4, label=f"{label} (line: median)"
+                [b * shift for b, _ in found], medians, dashes, color=colour, linewidth=1.4
             )  # fmt: skip
+            axes.plot([], [], marker, linestyle=dashes, color=colour, markersize=4, label=f"{label} (line: median)")
             said.append(
                 f"{label}: {', '.join(f'{b} blocks {m:.1e}' for (b, _), m in zip(found, medians, strict=True))}"
             )

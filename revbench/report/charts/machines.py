@@ -12,7 +12,7 @@ from revbench.case.labels import strategy_of
 from revbench.probes.declared import MEMORY, TIME
 from revbench.report.charts.canvas import canvas, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator, sns
-from revbench.report.colours import SOFT, look_of
+from revbench.report.colours import ON_PALE, SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.parts import Part
 
@@ -89,9 +89,9 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
                 cells[name, part.name] = ratio.value
     if not cells:
         return None
-    known = {*cells, *unstable}
-    columns = [name for name in groups if any((name, part.name) in known for part in parts)]
-    rows = [part.name for part in parts if any((name, part.name) in known for name in columns)]
+    there = {*cells, *unstable}
+    columns = [name for name in groups if any((name, part.name) in there for part in parts)]
+    rows = [part.name for part in parts if any((name, part.name) in there for name in columns)]
     values = np.array([[cells.get((column, row), np.nan) for column in columns] for row in rows])
     words = [
         ["unstable" if (column, row) in unstable else f"{cells[column, row]:.2f} ×" if (column, row) in cells else ""
@@ -100,19 +100,21 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
     with canvas(0.7 + 0.42 * len(rows)) as (figure, axis):
         top = max(2.0, float(np.nanmax(values)))
         sns.heatmap(
-            values, ax=axis, cmap=sns.color_palette("dark:#2f7a8c_r", as_cmap=True), vmin=1.0, vmax=top, linewidths=1, cbar=False,
+            values, ax=axis, cmap=sns.color_palette("light:#2f7a8c", as_cmap=True), vmin=1.0, vmax=top, linewidths=1, cbar=False,
             xticklabels=[column.replace(", ", "\n") for column in columns],
             yticklabels=[row.replace(" (", "\n(") for row in rows],
         )  # fmt: skip
         for i, row in enumerate(words):
             for j, word in enumerate(row):
-                dark = not np.isnan(values[i, j])
-                axis.text(
-                    j + 0.5, i + 0.5, word, ha="center", va="center", color="white" if dark else SOFT, fontsize=8.5
-                )
+                known, dark = not np.isnan(values[i, j]), values[i, j] > 1 + 0.6 * (top - 1)
+                colour = "white" if dark else ON_PALE if known else SOFT
+                axis.text(j + 0.5, i + 0.5, word, ha="center", va="center", color=colour, fontsize=8.5)
         axis.tick_params(axis="both", rotation=0)
         axis.grid(visible=False)
         svg = svg_of(figure)
     said = "; ".join(f"{row} on {column} {value:.2f}" for (row, column), value in cells.items())
-    note = "How many times as long a step takes with reconstructed activations as with stored ones. 4/3 is theory."
+    note = (
+        "How many times as long a step takes with reconstructed activations as with stored ones. 4/3 is theory. Empty: not"
+        " measured."
+    )
     return Figure("What reconstruction costs in time", "machines-cost", svg, f"{said}.", (note,))

@@ -111,8 +111,9 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
     several = len({panel.case.model for panel in panels}) > 1
     for axis, panel, found in zip(all_axes, panels, layers, strict=False):
         total: Array = np.sum(list(found.values()), axis=0)
-        shown = _highest(total, _MOST_POINTS)
+        shown = np.append(_highest(total, _MOST_POINTS), len(total) - 1)
         x, total = _positions(panel.columns)[shown], total[shown]
+        x[-1] = sum(PHASE_WIDTHS.values())  # what is left at the end is there until the next step
         found = {name: values[shown] for name, values in found.items()}
         colours = [_COLOURS[name] for name in found]
         areas = axis.stackplot(x, *(y / factor for y in found.values()), colors=colours, linewidth=0, step="post")
@@ -135,7 +136,7 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
                 color=SOFT, fontsize=7.5,
             )  # fmt: skip
             edge += width
-        axis.set(xlim=(0, edge), ylim=(0, highest / factor * 1.12), xticks=[])
+        axis.set(xlim=(0, edge), ylim=(0, highest / factor * 1.2), xticks=[])
         name = strategy_of(panel.case).replace(", ", ",\n")
         model = title_of(panel.case.model)
         axis.set_title(f"{model}\n{name}" if several else name, pad=13)

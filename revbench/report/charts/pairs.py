@@ -13,7 +13,8 @@ from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
 from revbench.report.colours import INK, SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
-from revbench.report.ways import Way, front_of, groups_of, ways_of
+from revbench.report.table import why_unstable
+from revbench.report.ways import Way, base_of, front_of, groups_of, ways_of
 
 MOST_PANELS = 4
 _THEORY = 4 / 3  # of the operations (Gomez et al. 2017, section 3.2)
@@ -39,12 +40,13 @@ def pairs_plane(evidence: Evidence) -> Figure | None:
     said = "; ".join(point.words for points in panels for point in points)
     notes = [
         f"{'; '.join(dict.fromkeys(circumstances(points[0].case) for points in panels))}. Time of a step, over that of the RevNet"
-        " under stored; bars: intervals of 95 %. Memory: the peak of a step, of live tensors, on a GPU of what the allocator gave"
-        " out. Grey line: the ways that none beats in both. Dashed: 4/3, the operations of reconstruction in theory; shaded: 1.5"
-        " to 2, the time of the authors' own implementation (Gomez et al. 2017, section 3.2)."
+        " under stored; bars: intervals of 95 %. Memory: on a CPU the peak of live tensors, on a GPU the most that the allocator"
+        " gave out. Grey line: the ways that none beats in both. Dashed: 4/3, the operations of reconstruction in theory; shaded:"
+        " 1.5 to 2, the time of the authors' own implementation (Gomez et al. 2017, section 3.2)."
     ]
     if any(point.ratio.unstable for points in panels for point in points):
-        notes.append("Pale: unstable; the table of times says why.")
+        unstable = [(f"{title_of(p.case.model)} {strategy_of(p.case)}", p.ratio) for ways in panels for p in ways]
+        notes += [f"Pale: u{why[1:]}" for why in why_unstable(unstable)]
     return Figure("Time against memory of all strategies", "time-against-memory", svg, f"{said}.", notes)
 
 
@@ -70,10 +72,11 @@ def _draw(axis: Any, points: list[Way]) -> None:
         )  # fmt: skip
         with_tip(drawn.lines[0], point.words)
     names = list(dict.fromkeys(title_of(point.case.model) for point in points))
-    base = next((p.case for p in points if not is_resnet(p.case)), points[0].case)
+    base = base_of([point.case for point in points])
     axis.set(
-        title=" and ".join(names), xscale="log", xlabel="peak memory of a step, MiB",
-        ylabel=f"time of a step, of {title_of(base.model)} stored",
+        title=" and ".join(names), xscale="log",
+        xlabel=f"{'allocated memory' if base.on_gpu else 'peak memory'} of a step, MiB",
+        ylabel=f"time of a step, over {title_of(base.model)} stored",
     )  # fmt: skip
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -12,6 +12,7 @@ from revbench.compare.ratios import Ratio
 from revbench.probes.declared import MEMORY
 from revbench.report.chain_groups import chain_groups, kind_of
 from revbench.report.charts.canvas import canvas, svg_of, with_tip
+from revbench.report.charts.plotting import LogLocator
 from revbench.report.colours import FOREIGN, look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
@@ -39,12 +40,12 @@ def chain_plane(evidence: Evidence) -> Figure | None:
         for axes, (stored, points) in zip([found] if len(panels) == 1 else found, panels, strict=True):
             for point in points:
                 said.append(_draw(axes, point))
-            axes.set(title=kind_of(stored), xlabel="memory, of stored", xscale="log")
-            ticks = [0.1, 0.2, 0.5, 1.0]
-            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.set(title=kind_of(stored), xlabel="memory, over stored", xscale="log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
-            axes.set_xlim(0.06, 1.3)
-        figure.axes[0].set_ylabel("time of a step, of stored")
+            axes.set_xlim(0.85 * min(memory for _, memory, _ in points), 1.3)
+        figure.axes[0].set_ylabel("time of a step, over stored")
         handles: dict[str, Any] = {}
         for axes in figure.axes:
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -53,7 +54,7 @@ def chain_plane(evidence: Evidence) -> Figure | None:
     note = (
         "Allocated memory above the steady state, and time of a step, each over that of stored in the same launch; bars:"
         " intervals of 95 %. Down and to the left is better. Filled: revbench; open: PyTorch's own and other"
-        " libraries, and what is compiled."
+        " libraries, and what is compiled. Pale: unstable."
     )
     return Figure(
         "Memory against time of libraries", "libraries", svg, f"Memory and time of stored: {'; '.join(said)}.", (note,)
@@ -73,5 +74,6 @@ def _draw(axes: Any, point: _Point) -> str:
         markersize=7, markerfacecolor="none" if chain.is_foreign or of_torch or case.compile else None, linewidth=1.2,
         label=way_of(case),
     )  # fmt: skip
+    drawn.lines[0].set_alpha(0.35 if time.unstable else 1.0)
     with_tip(drawn.lines[0], f"{way_of(case)}: memory {memory:.2f} ×, time {time}")
     return f"{kind_of(case)} {way_of(case)} {memory:.2f}, {time.value:.2f}"

@@ -44,8 +44,8 @@ def time_figure(evidence: Evidence) -> Figure | None:
         return None
     shared = "; ".join(dict.fromkeys(circumstances(bars[0].case) for bars in panels))
     note = (
-        f"{shared}. Pale: forward; full: backward; in between: optimizer. Behind each bar: its time over that of stored;"
-        " brackets: an interval of 95 %."
+        f"{shared}. The median of a step, shared by its phases as their own medians are. To the right of each bar: its time over"
+        " that of stored; brackets: an interval of 95 %."
     )
     svg = _bars(panels, "ms a step", 1e3)
     said = "; ".join(bar.words for bars in panels for bar in bars)
@@ -59,7 +59,9 @@ def _of_step(evidence: Evidence, case: Case) -> Bar | None:
     if step is None or len(parts) < len(PHASES):
         return None
     words = f"{title_of(case.model)} {strategy_of(case)}: {human_seconds(step.median)}"
-    return Bar(case, parts, evidence.time_ratio(case, case.stored()), words)
+    together = sum(parts.values())
+    shares = {phase: step.median * value / together for phase, value in parts.items()} if together else parts
+    return Bar(case, shares, evidence.time_ratio(case, case.stored()), words)
 
 
 def speed_figure(panels: Sequence[Sequence[Bar]], titles: Sequence[str], note: str) -> Figure | None:
@@ -80,7 +82,7 @@ def speed_figure(panels: Sequence[Sequence[Bar]], titles: Sequence[str], note: s
 
 def _bars(panels: Sequence[Sequence[Bar]], unit: str, factor: float, *, titles: Sequence[str] = ()) -> str:
     """Draws horizontal bars, a panel below the other."""
-    with canvas(0.55 * len(panels) + 0.16 * sum(map(len, panels)), rows=len(panels)) as (figure, found):
+    with canvas(0.4 + 0.5 * len(panels) + 0.18 * sum(map(len, panels)), rows=len(panels)) as (figure, found):
         for i, (axis, bars) in enumerate(zip(np.ravel(found), panels, strict=True)):
             _draw(axis, bars, factor)
             axis.set_xlabel(unit)

@@ -11,6 +11,7 @@ from revbench.case import Case
 from revbench.case.labels import circumstances, title_of
 from revbench.case.pairs import is_resnet, paired
 from revbench.report.charts.canvas import Array, canvas, dots, svg_of, with_tip
+from revbench.report.charts.plotting import Line2D
 from revbench.report.colours import RESNET, STRATEGIES, Look, look_of
 from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
@@ -86,7 +87,11 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
             _shade(right, spread, "validation_error", 100.0, 1)
         left.set(title="Training cross-entropy", xlabel="step", ylabel="nats", ylim=(0, 1.04 * left.get_ylim()[1]))
         right.set(title="Error (dotted: training)", xlabel="step", ylabel="%", ylim=(0, 100))
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        handles, labels = left.get_legend_handles_labels()
+        if len(spread) > 1:
+            handles.append(Line2D([], [], color=STRATEGIES["stored"].colour, alpha=0.25, linewidth=7))
+            labels.append("spread of the nulls")
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
         svg = svg_of(figure)
     first = members[0][0]
     names = " and ".join(dict.fromkeys(title_of(case.model) for case, _ in members))
@@ -106,7 +111,8 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         twins = f"{len(nulls)} null run{'s' if len(nulls) > 1 else ''}"
         notes.append(
             f"Shaded: the spread of the stored RevNet and {twins} that differ{'' if len(nulls) > 1 else 's'} from it by one unit"
-            " in the last place of one weight; a difference within it is none of the strategy."
+            " in the last place of one weight; a difference within it is none of the strategy, and one beyond so few runs shows"
+            " nothing yet."
         )
     alternative = "; ".join(
         f"{title_of(case.model)} {case.strategy} ends at validation error {error.median:.1%}"
@@ -127,7 +133,7 @@ def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
         values = _column(columns, "angle_degrees")
         at = ~np.isnan(values) & (values > 0)
         steps, look = _column(columns, "step")[at], _look(case)
-        axes.plot(steps, values[at], color=look.colour, linewidth=1.2)
+        axes.plot(steps, values[at], color=look.colour, linestyle=look.dashes, linewidth=1.2)
         words = [
             f"{title_of(case.model)} {case.strategy}, step {step:.0f}: {human_degrees(angle)}"
             for step, angle in zip(steps, values[at], strict=True)

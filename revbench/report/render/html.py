@@ -14,9 +14,10 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from revbench.report.colours import GRID, INK, SOFT
+from revbench.report.colours import GRID, INK, ON_DARK, SOFT
 from revbench.report.document import Cards, Figure, Paragraph, Report, Table
 
+_BREAK = "\u200b"
 _ORDER = (".svg", ".pdf", ".csv", ".tex")
 _KINDS = {Paragraph: "paragraph", Table: "table", Figure: "figure", Cards: "cards"}
 
@@ -42,7 +43,7 @@ def render_html(report: Report, files: AbstractSet[str] = frozenset()) -> str:
             kind_of=lambda block: next(name for kind, name in _KINDS.items() if isinstance(block, kind)),
             number=lambda section: next(i for i, one in enumerate(report.sections, 1) if one is section),
             picture=_inlined,
-            style=Markup(_template("report.css")),
+            style=Markup(f"{_palettes()}\n{_template('report.css')}"),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
             beside=beside,
@@ -56,14 +57,29 @@ def render_tables(tables: Sequence[Table]) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("revbench.report.render"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
+    found.filters["breakable"] = _breakable
+    return found
+
+
+def _breakable(cell: str) -> Markup:
+    """Returns a cell whose longest words, ids and names of tensors above all, may go on in the next line after a mark."""
+    found = re.sub(r"\S{16,}", lambda word: re.sub(r"([,:=(/_.])", rf"\1{_BREAK}", word[0]), cell)
+    return Markup("<wbr>").join(found.split(_BREAK))
 
 
 def _template(name: str) -> str:
     return (resources.files("revbench.report.render") / "templates" / name).read_text(encoding="utf-8").strip()
+
+
+def _palettes() -> str:
+    """Returns the colours of pictures, for a light page and for a dark one."""
+    light = " ".join(f"--{colour[1:]}: {colour};" for colour in ON_DARK)
+    dark = " ".join(f"--{colour[1:]}: {instead};" for colour, instead in ON_DARK.items())
+    return f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
 
 
 def _inlined(figure: Figure) -> Markup:
@@ -72,6 +88,8 @@ def _inlined(figure: Figure) -> Markup:
     svg = figure.svg
     for colour, of_page in ((INK, "currentColor"), (SOFT, "var(--soft)"), (GRID, "var(--grid)")):
         svg = svg.replace(colour, of_page)
+    for colour in ON_DARK:
+        svg = svg.replace(colour, f"var(--{colour[1:]})")
     prefix = figure.name
     svg = re.sub(r' id="([^"]+)"', rf' id="{prefix}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)

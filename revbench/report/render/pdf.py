@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
 from revbench.report.document import Block, Card, Cards, Fact, Figure, Report, Table
+from revbench.report.render.paging import MARK, compiled
 
 _PREAMBLE = """
 #set document(title: {title}, date: none)
-#set page(paper: "a4", margin: (x: 1.5cm, y: 1.6cm),
+#let sides = (x: 1.5cm, y: 1.6cm)
+#set page(paper: "a4", margin: sides,
   footer: context align(right, text(8pt, fill: luma(110))[revbench #h(1em) #counter(page).display("1 / 1", both: true)]))
 #set text(font: "Libertinus Serif", size: 10pt)
 #set par(leading: 0.55em)
@@ -47,28 +51,33 @@ def render_pdf(report: Report) -> tuple[bytes | None, str]:
         import typst
     except ImportError:
         return None, "the package typst is not installed (pip install typst)"
-    source = [_PREAMBLE.replace("{title}", _text(report.title))]
+    with tempfile.TemporaryDirectory() as scratch:
+        for block in (block for section in report.sections for block in section.blocks):
+            if isinstance(block, Figure):
+                (Path(scratch) / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
+        try:
+            return compiled(lambda floating: _source(report, floating), Path(scratch)), ""
+        except typst.TypstError as error:
+            return None, f"typst: {' '.join(str(error).split())[:300]}"
+
+
+def _source(report: Report, floating: AbstractSet[int]) -> str:
+    """Returns the document as typst's text; the blocks of these numbers, which are pictures, float."""
+    labels, numbers = report.labels, itertools.count()
+    source = [f"{_PREAMBLE.replace('{title}', _text(report.title))}{MARK}"]
     source.append(
         f'#text(20pt, weight: "bold")[#{_text(report.title)}]\\\n#text(9pt, fill: luma(90))[#{_text(report.subtitle)}]\n'
     )
-    labels = report.labels
-    contents = len(report.sections) >= _WITH_CONTENTS
-    with tempfile.TemporaryDirectory() as scratch:
-        for i, (part, sections) in enumerate(report.parts):
-            if part:
-                source.append(f"#pagebreak(weak: true)\n= #{_text(part)}\n")
-            for j, section in enumerate(sections):
-                source.append(f"{'==' if part else '='} #{_text(section.title)}\n")
-                source += [_block(block, Path(scratch), labels) for block in section.blocks]
-                if contents and i == j == 0:
-                    source.append('#outline(title: "Contents", depth: 2)\n')
-        main = Path(scratch) / "report.typ"
-        main.write_text("\n".join(source), encoding="utf-8")
-        try:
-            pdf: bytes = typst.compile(str(main), root=scratch)
-        except typst.TypstError as error:
-            return None, f"typst: {' '.join(str(error).split())[:300]}"
-    return pdf, ""
+    for i, (part, sections) in enumerate(report.parts):
+        if part:
+            source.append(f"#pagebreak(weak: true)\n= #{_text(part)}\n")
+        for j, section in enumerate(sections):
+            source.append(f"{'==' if part else '='} #{_text(section.title)}\n")
+            for block, number in zip(section.blocks, numbers, strict=False):
+                source.append(_block(block, labels, number, floats=number in floating))
+            if len(report.sections) >= _WITH_CONTENTS and i == j == 0:
+                source.append('#outline(title: "Contents", depth: 2)\n')
+    return "\n".join(source)
 
 
 def figure_pdfs(figures: Iterable[Figure]) -> dict[str, bytes]:
@@ -92,20 +101,24 @@ def figure_pdfs(figures: Iterable[Figure]) -> dict[str, bytes]:
     return found
 
 
-def _block(block: Block, folder: Path, labels: Mapping[str, str]) -> str:
+def _block(block: Block, labels: Mapping[str, str], number: int, *, floats: bool) -> str:
     if isinstance(block, Table):
         return _table(block, labels)
     if isinstance(block, Figure):
-        (folder / f"{block.name}.svg").write_text(block.svg, encoding="utf-8")
         notes = "".join(f" #note[#{_text(note)}]\\\n" for note in block.notes)
         picture = f'align(center, picture("{block.name}.svg", {_text(block.alternative)}))'
         caption = f"#caption[#{_text(_caption(block))}]{_anchor(block)}"
-        return f"#place(auto, float: true, block(width: 100%)[#set align(left)\n{caption}\n#{picture}\n{notes}])\n"
-    if isinstance(block, Cards):
+        whole = f"[#mark({number})#set align(left)\n{caption}\n#{picture}\n{notes}#mark({number})]"
         return (
-            f"#grid(columns: (1fr,) * {min(len(block.cards), 2)}, gutter: 8pt,\n{''.join(map(_card, block.cards))})\n"
+            f"#place(auto, float: true, block(width: 100%){whole})\n"
+            if floats
+            else f"#block(breakable: false){whole}\n"
         )
-    return f"#{_text(block.text)}\n\n"
+    if isinstance(block, Cards):
+        columns = min(len(block.cards), 2)
+        cards = "".join(map(_card, block.cards))
+        return f"#block(width: 100%)[#grid(columns: (1fr,) * {columns}, gutter: 8pt,\n{cards})\n#mark(-1)]\n"
+    return f"#{_text(block.text)}#mark(-1)\n\n"
 
 
 def _caption(block: Table | Figure) -> str:
@@ -157,7 +170,7 @@ def _table(table: Table, labels: Mapping[str, str]) -> str:
         f"#{'text(8pt, ' if wordy else 'fitted('}table(columns: ({widths}), align: ({align}), stroke: none, inset: (x: 0.42em,"
         f" y: 0.38em),\ntable.hline(stroke: 0.8pt), table.header({head}), table.hline(stroke: 0.4pt),\n"
         f"{body}\ntable.hline(stroke: 0.8pt)))\n"
-        f"{notes}]{_anchor(table)}\n"
+        f"{notes}#mark(-1)]{_anchor(table)}\n"
     )
 
 
@@ -178,7 +191,7 @@ def _widths(table: Table) -> list[str]:
     count = len(table.columns)
     if count > 2 and table.numeric_from < count:
         return ["auto"] * count
-    longest = [max((len(row[i]) for row in table.rows), default=0) for i in range(count)]
+    longest = [max(map(len, (table.columns[i], *(row[i] for row in table.rows)))) for i in range(count)]
     widths = [f"{min(length, _LONGEST)}fr" if length > _LONG else "auto" for length in longest]
     return widths if any(width != "auto" for width in widths) else [*widths[:-1], "1fr"]
 

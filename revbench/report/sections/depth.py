@@ -54,8 +54,8 @@ def depth_table(evidence: Evidence) -> Table | None:
         "Peak of live tensors above the steady state, without the parameters' gradients. Paper: Table 1 of"
         f" {GOMEZ_2017}. Fitted: a constant and one of ⌈log2 L⌉ (a chain is halved so often), √L and L,"
         f" whichever leaves least; constant alone if the peak changes by less than {FLAT:.0%} over all depths. Reconstruction"
-        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that. Operations: of the"
-        " shallowest and of the deepest chain.",
+        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that."
+        f"{' Operations: of the shallowest and of the deepest chain.' if operations else ''}",
     ]
     return lay_out(
         "Peak memory against depth (the paper's Table 1)", columns, [list(measured)], notes, name=names.DEPTH

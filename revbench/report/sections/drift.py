@@ -11,7 +11,7 @@ from revbench.probes import Metric
 from revbench.probes.declared import DRIFT
 from revbench.report.charts.drift import drift_depth_figures, going_back_figures
 from revbench.report.document import MISSING, Section, Table, leading
-from revbench.report.draws import draws_column, interval_of_draws, median_of_draws, spread_of_draws
+from revbench.report.draws import draws_column, interval_of_draws, spread_of_draws
 from revbench.report.drift_cases import DriftCases
 from revbench.report.evidence import Evidence
 from revbench.report.sections.drift_causes import determinism_table, stability_table
@@ -112,7 +112,8 @@ def _draws(evidence: Evidence, cases: list[Case]) -> str:
 
 
 def _flips(evidence: Evidence, case: Case) -> str:
-    found = median_of_draws(evidence, case, DRIFT["flips"])
+    flips = evidence.samples(case, DRIFT["flips"])
+    found = human_count(statistics.fmean(flips)) if flips else MISSING
     expected = evidence.samples(case, DRIFT["expected_flips"])
     return found + (f" ({human_count(statistics.fmean(expected))} expected)" if expected and found != MISSING else "")
 

@@ -20,7 +20,8 @@ def verdict_table(evidence: Evidence) -> Table | None:
     verdicts = dict(judged)
     columns = [
         *names.heads(),
-        words("Verdict", lambda case: verdicts[case]),
+        words("Verdict", lambda case: verdicts[case].partition(": ")[0]),
+        words("Why", lambda case: verdicts[case].partition(": ")[2]),
         words("Worst tensor", lambda case: _worst_tensor(evidence, case)),
     ]
     notes = [

@@ -1,4 +1,4 @@
-"""Cases without figures: the rows that are not ok, and why."""
+"""What could not be measured: the rows that are not ok, and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from revbench.report.table import Column, lay_out, words
 
 def section(evidence: Evidence) -> Section | None:
     """Returns a table, if there are any."""
-    return Section.of("Cases without figures", [failure_table(evidence)])
+    return Section.of("What could not be measured", [failure_table(evidence)])
 
 
 def failure_table(evidence: Evidence) -> Table | None:
@@ -26,4 +26,4 @@ def failure_table(evidence: Evidence) -> Table | None:
         words("Status", lambda key: key[2]),
         words("Why", lambda key: key[3]),
     ]
-    return lay_out("Cases without figures", columns, [list(launches)], name="failures")
+    return lay_out("Each probe and case without a value, and why", columns, [list(launches)], name="failures")

@@ -13,6 +13,7 @@ from revbench.probes.declared import DRIFT, ENERGY, MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
 from revbench.report.charts.machines import cost_of_reconstruction, time_against_memory
 from revbench.report.document import MISSING, Section, Table
+from revbench.report.draws import median_of_draws
 from revbench.report.parts import Part
 from revbench.report.table import Column, lay_out, times, value_cell, with_something, words
 from revbench.results.machines import unlike
@@ -76,30 +77,40 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
     alike = [part for part in parts.values() if part is relative_to or not unlike(part.traits, relative_to.traits)]
     alike.sort(key=lambda part: part is not relative_to)
 
+    def mark(line: Line) -> str:
+        return " *" if line[0].evidence.is_launch_bound(line[1]) else ""
+
     def beside(line: Line) -> str:
         case = _anywhere(line[1])
         same = ((part, c) for part in alike for c in part.evidence.cases(TIME) if _anywhere(c) == case)
         there = next(same, None)
         ours, theirs = speed(line), speed(there) if there is not None else None
-        return times(ours / theirs) if ours and theirs else MISSING
+        return f"{times(ours / theirs)}{mark(line)}" if ours and theirs else MISSING
 
     def cost(line: Line) -> str:
         ratio = line[0].evidence.time_ratio(line[1], line[1].stored())
-        return MISSING if ratio is None else f"{ratio}{' †' if ratio.unstable else ''}"
+        return MISSING if ratio is None else f"{ratio}{' †' if ratio.unstable else ''}{mark(line)}"
+
+    others = [line for lines in groups.values() for line in lines if line[0] is not relative_to]
+    has_others = any(beside(line) != MISSING for line in others)
 
     columns = [
         Column("Batch", lambda line: f"{line[1].batch_size:,}"),
         Column("Step", lambda line: value_cell(line[0].evidence, line[1], _STEP)),
         Column("Items a second", lambda line: f"{found:,.0f}" if (found := speed(line)) else MISSING),
-        Column("to reference", beside),
+        *([Column("to reference", beside)] if has_others else []),
         Column("Time to stored", cost),
         Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),
     ]
     notes = [
-        f"Reference: {relative_to.name}; items a second of the same case, with the same batch, also in another run on a like"
-        " machine; a dash where there is none."
-        " Time to stored: with an interval of 95 %; † unstable, see the machine's own part.",
+        "Time to stored: with an interval of 95 %; † unstable, see the machine's own part; * launch-bound: on that GPU the host"
+        " is what is timed, so that this compares hosts.",
     ]
+    if has_others:
+        notes.append(
+            f"Reference: {relative_to.name}; items a second of the same case, with the same batch, also in another run on a like"
+            " machine; a dash where there is none."
+        )
     return _table("Time of machines and strategies", groups, columns, notes, needs=(TIME, ENERGY))
 
 
@@ -115,7 +126,7 @@ def memory_table(groups: Mapping[str, Sequence[Line]]) -> Table | None:
         Column("Peak", lambda line: value_cell(line[0].evidence, line[1], MEMORY["peak_bytes"])),
         Column("Activations to stored", to_stored),
         Column("Largest batch", _largest_batch),
-        Column("Angle", lambda line: value_cell(line[0].evidence, line[1], DRIFT["angle_degrees"])),
+        Column("Angle", lambda line: median_of_draws(line[0].evidence, line[1], DRIFT["angle_degrees"])),
     ]
     notes = [
         "Activations to stored: memory of a step above the steady state, this strategy's over stored's. Largest batch: by"

@@ -37,6 +37,7 @@ def memory_table(evidence: Evidence) -> Table | None:
         "Peak of live tensors in each phase of a step. Steady: parameters, buffers, optimizer state and batch. Above steady:"
         " the highest peak less the steady state, so activations, gradients and temporaries. To stored: this over"
         " stored's, both above the steady state.",
-        "RSS (on a GPU: NVML's figure for the process) is the high-water mark of a fresh worker, with interpreter and libraries.",
+        f"{'NVML process: what NVML says of' if on_gpu else 'RSS: the high-water mark of'} a fresh worker, with interpreter and"
+        " libraries.",
     ]
     return strategy_table("Peak memory of a training step", names.MEMORY, evidence, [MEMORY], columns, notes)

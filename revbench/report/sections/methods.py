@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from revbench import choices
+from revbench.case.labels import way_of
 from revbench.paper.published import GOMEZ_2017
 from revbench.probes.declared import DRIFT, MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
@@ -64,15 +66,30 @@ _TERMS: Sequence[tuple[str, str]] = (
     ("checkpointed", "√L activations are kept, and each segment between them is run again"),
     ("recursive", "a chain is halved again and again, so that about log L activations are kept"),
     ("certified", "reconstructed, and the error of each activation is bounded by a second way round"),
+    ("last N kept", "reconstructed, but the last N half blocks keep their activations and are not run again"),
+    (
+        "no tripwire",
+        "without the check that a function gives in backward what it gave in forward, whose cost this shows",
+    ),
+    ("torch_checkpoint", "PyTorch's own torch.utils.checkpoint, about √L segments"),
+    ("torch_selective", "PyTorch's selective checkpoint: convolutions and products are kept, the rest is run again"),
+    ("torch_budget", "the units compiled as one graph, whose compiler chooses what to keep for half of the memory"),
+    ("torch_offload", "activations wait in the host's memory"),
     ("launch", "a fresh process that measures; what is compared over launches has an interval over launches"),
     ("steady", "the memory that is there between steps: parameters, buffers, optimizer state, batch"),
     ("× to stored", "how many times as much as stored: below 1 is less, above 1 is more, in every table"),
-    ("unstable", "the samples bear no sentence; the note below the table says why"),
+    ("unstable", "the samples scatter too much for a claim; the note below the table says why"),
     ("smooth error", "what rounding alone does to a gradient"),
     ("flips", "ReLU units and pooling windows that go another way than in the reference"),
     ("noise of a batch", "how far the gradient of one batch is from that of another, at the same weights"),
     ("ε", "the distance from 1 to the next number of an arithmetic"),
 )
+
+# Those of them that are ways to train, which not every run has, and what such a way has in its name.
+_OF_WAYS = {
+    name: name
+    for name in ("rest recomputed", "checkpointed", "recursive", "certified", "no tripwire", *choices.TORCH_STRATEGIES)
+} | {"last N kept": "kept"}
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -85,12 +102,14 @@ def section(evidence: Evidence) -> Section | None:
         Table("How each number was measured", ("Quantity", "Method"), rows, 2, name="methods"),
         _noise(evidence),
     ]
-    if evidence.cases(TIME, MEMORY, DRIFT, TRAINING):
-        blocks.append(Table("What the words mean", ("Term", "Meaning"), _TERMS, 2, name="terms"))
     version = evidence.environment["packages"].get("revbench") or "of a working tree"
     blocks.append(
         Paragraph(f"To cite: {GOMEZ_2017}; and revbench {version}, with the machine and the date of this report.")
     )
+    if evidence.cases(TIME, MEMORY, DRIFT, TRAINING):
+        ways = " ".join({way_of(case) for case in evidence.cases(TIME, MEMORY, DRIFT, TRAINING)})
+        terms = [(term, what) for term, what in _TERMS if (term not in _OF_WAYS or _OF_WAYS[term] in ways)]
+        blocks.append(Table("What the words mean", ("Term", "Meaning"), terms, 2, name="terms"))
     return Section.of("Methods and terms", blocks, folded=True)
 
 

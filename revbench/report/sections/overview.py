@@ -53,7 +53,9 @@ def _memory(headline: Headline) -> Fact | None:
         return None
     of_it = ""
     if activations is not None:
-        of_it = f"activations and temporaries: {' → '.join(map(human_bytes, activations))}{_times(activations, ', ')}"
+        of_it = f"of live tensors; above the steady state {' → '.join(map(human_bytes, activations))}{_times(activations, ', ')}"
+    if (allocated := headline.allocated_peak_bytes) is not None:
+        of_it += f"; allocated, with workspace of kernels, {' → '.join(map(human_bytes, allocated))}{_times(allocated, ', ')}"
     change, better = _change(found, less_is_better=True)
     return Fact("Peak memory of a step", human_bytes(found.stored), human_bytes(found.ours), change, better, of_it)
 

@@ -14,6 +14,7 @@ from revbench.report.sections import names
 from revbench.report.sections.operations import operations_cell, operations_ratio, uncounted_note
 from revbench.report.sections.step_tables import strategy_table
 from revbench.report.table import Column, lay_out, times, value_cell, value_column, why_unstable, with_interval, words
+from revbench.units import human_seconds
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -52,12 +53,16 @@ def _notes(evidence: Evidence) -> list[str]:
     ]
     faults = [s.median for case in timed if (s := evidence.value(case, TIME["minor_faults_per_step"]))]
     if faults and not timed[0].on_gpu:
-        notes.append(f"Allocator: malloc {timed[0].allocator}; at most {max(faults):,.0f} minor page faults a step.")
+        notes.append(
+            f"Allocator: malloc {timed[0].allocator}; minor page faults a step, median over launches: at most"
+            f" {max(faults):,.0f}."
+        )
     bound = [case for case in timed if evidence.is_launch_bound(case)]
     if bound:
-        names = ", ".join(f"{title_of(case.model)} {strategy_of(case)}" for case in bound)
+        which = "; ".join(f"{title_of(case.model)} {strategy_of(case)}" for case in bound)
         notes.append(
-            f"Launch-bound (a kernel ran in less than 80 % of the step, so the host is what is timed): {names}."
+            "Launch-bound (some kernel ran in less than 80 % of the step, so the host is what is timed, also in each phase):"
+            f" {'all' if len(bound) == len(timed) else which}."
         )
     return notes + uncounted_note(evidence, [c for c in evidence.cases(FLOPS_OF_STEP) if not has_its_own_table(c)])
 
@@ -75,7 +80,7 @@ def _launches(evidence: Evidence, timed: list[Case]) -> str:
     turns = (
         "The strategies of a pair took turns in one process" if not alone else "Not all cases took turns in one process"
     )
-    return f"{of} {turns}."
+    return f"{of} {turns}; a ratio is that of turns side by side, so that it need not be the quotient of the medians shown."
 
 
 def _unstable(evidence: Evidence, timed: list[Case]) -> list[str]:
@@ -93,15 +98,22 @@ def energy_table(evidence: Evidence) -> Table | None:
         found = value_cell(evidence, case, joules)
         return found if found != MISSING else evidence.failure(case, ENERGY) or MISSING
 
+    def meanwhile(case: Case) -> str:
+        found, watts = evidence.value(case, joules), evidence.value(case, ENERGY["watts"])
+        return human_seconds(found.median / watts.median) if found and watts and watts.median else MISSING
+
     columns = [
         words("Network", lambda case: title_of(case.model)),
         words("Strategy", strategy_of),
         Column(joules.title, energy),
         Column("to stored", lambda case: times(evidence.ratio(case, case.stored(), joules))),
         value_column(evidence, ENERGY["watts"]),
+        Column("Step meanwhile", meanwhile),
     ]
     where = circumstances(cases[0]) if cases else ""
     notes = [
         f"{where}. NVML's counter of the whole GPU's energy, over windows of seconds; a dash where the GPU has no such counter."
+        " Step meanwhile: energy over power, what a step took then; where it is longer than the step that was timed, the GPU"
+        " waited for the host, and its idle power is in the energy."
     ]
     return lay_out("Energy of a training step", columns, [cases], notes, name="energy")

@@ -89,7 +89,8 @@ def _notes(evidence: Evidence, cases: Sequence[Case], *, on_gpu: bool) -> list[s
     return [
         f"Training figures are means over the last tenth of the steps. Memory: {memory}. Waiting: the share of the time that went"
         " into getting batches. A null is the stored RevNet with one weight moved by one unit in the last place: what lies within"
-        " its spread is not a difference of strategy.",
+        " its spread is not a difference of strategy. Step: of trainings one after the other, with whatever else the machine did;"
+        " times of cases that took turns stand in the table of time.",
         *dict.fromkeys(words for case in cases if (words := _images(evidence, case))),
         *dict.fromkeys(_CROPS[case.schedule.recipe.crop] for case in cases),
     ]
@@ -171,7 +172,7 @@ def training_sentences(evidence: Evidence) -> Iterator[Paragraph]:
         if case.training_steps < LEAST_STEPS:
             yield Paragraph(
                 f"{title_of(case.model)} was trained for {case.training_steps:,} steps on {case.data}, too few to compare where"
-                f" the strategies end: that takes {LEAST_STEPS} steps."
+                f" the strategies end: that takes {LEAST_STEPS} steps and {ENOUGH_SEEDS} seeds."
             )
             continue
         reconstructed, stored = (statistics.fmean(e[name] for e in seeds) for name in ("reconstructed", "stored"))
@@ -184,9 +185,9 @@ def training_sentences(evidence: Evidence) -> Iterator[Paragraph]:
             said += f" (means over {len(seeds)} seeds)"
         elif nulls:
             apart = f"{min(nulls):.1%} to {max(nulls):.1%}" if len(nulls) > 1 else f"{nulls[0]:.1%}"
-            said += f"; stored, but for one unit in the last place of one weight, at {apart}"
+            said += f"; the null, which differs from stored by one unit in the last place of one weight, at {apart}"
         if len(seeds) < ENOUGH_SEEDS:
-            said += f"; a claim that the two are the same takes {ENOUGH_SEEDS} seeds"
+            said += f"; a claim that both strategies end at the same error takes {ENOUGH_SEEDS} seeds"
         elif (verdict := equivalence(differences(seeds)).verdict) == SAME:
             said += f"; the two are the same within {100 * MARGIN:.0f} point"
         elif verdict == DIFFERENT:

@@ -10,7 +10,7 @@ import pytest
 
 from revbench.choices import ALL_STRATEGIES
 from revbench.report.charts.canvas import canvas, power_of_ten, svg_of, with_tip
-from revbench.report.colours import ARITHMETICS, STRATEGIES, Look
+from revbench.report.colours import ARITHMETICS, ON_DARK, STRATEGIES, Look
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,16 @@ def test_words_stand_in_the_picture_and_ids_only_where_something_refers_to_them(
         assert svg_of(figure) == svg, "the same bytes again"
 
 
-def lightness(colour: str) -> float:
-    """CIE L*, of which print in grey leaves nothing else."""
+def luminance(colour: str) -> float:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-    return 116 * luminance ** (1 / 3) - 16 if luminance > 0.008856 else 903.3 * luminance
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def lightness(colour: str) -> float:
+    """CIE L*, of which print in grey leaves nothing else."""
+    y = luminance(colour)
+    return 116 * float(y ** (1 / 3)) - 16 if y > 0.008856 else 903.3 * y
 
 
 @pytest.mark.parametrize("palette", [STRATEGIES, ARITHMETICS])
@@ -50,11 +54,20 @@ def test_things_are_told_apart_in_grey(palette: Mapping[str, Look]) -> None:
         assert apart or abs(lightness(a.colour) - lightness(b.colour)) > 10, (one, other)
 
 
+def contrast(one: str, other: str) -> float:
+    """By WCAG 2, of two colours."""
+    darker, lighter = sorted(luminance(colour) + 0.05 for colour in (one, other))
+    return lighter / darker
+
+
 @pytest.mark.parametrize("palette", [STRATEGIES, ARITHMETICS])
 def test_every_colour_can_be_seen_on_white_and_on_the_dark_page(palette: Mapping[str, Look]) -> None:
-    """Three to one, as WCAG 2 asks of graphics (1.4.11), within a little."""
+    """Three to one, as WCAG 2 asks of graphics (1.4.11), within a little on white."""
     for name, look in palette.items():
-        assert 25 < lightness(look.colour) < 68, name
+        assert contrast(look.colour, "#ffffff") > 2.6, name
+        assert contrast(ON_DARK.get(look.colour, look.colour), "#14171a") > 3.5, name
+    assert len(set(ON_DARK.values())) == len(ON_DARK)
+    assert not set(ON_DARK.values()) & {look.colour for look in palette.values()}
 
 
 def test_a_colour_means_one_thing() -> None:

@@ -124,7 +124,7 @@ def test_numbers_are_sorted_by_what_they_are_worth(tmp_path: Path, opened: Open)
 
 def test_a_hint_stands_only_where_a_box_scrolls(folder: Path, opened: Open) -> None:
     wrong = """[...document.querySelectorAll(".scroll")]
-        .filter(box => (box.scrollWidth > box.clientWidth + 1) === box.nextElementSibling.hidden).length"""
+        .filter(box => (box.scrollWidth > box.clientWidth + 1) === box.previousElementSibling.hidden).length"""
     for width, some in ((1440, False), (390, True)):
         with opened(folder, width) as page:
             page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")

@@ -158,6 +158,7 @@ def test_energy_and_the_process(tmp_path: Path) -> None:
         "5.00 J",
         "1.25 ×",
         "300 W",
+        "16.7 ms",
     ]
     (row,) = tables(report)["The process through NVML"].rows
     assert row == ["RevNet-38", "stored", "5.0 MiB", "1.0 MiB", "6.0 MiB", "+0.40%"]

@@ -23,7 +23,8 @@ def test_a_training_of_few_steps_is_no_headline(run: Path) -> None:
     (training,) = [s for s in report.sections if s.title == "Training on real images"]
     said = next(b.text for b in training.blocks if isinstance(b, Paragraph))
     assert said == (
-        "RevNet-38 was trained for 4 steps on digits, too few to compare where the strategies end: that takes 100 steps."
+        "RevNet-38 was trained for 4 steps on digits, too few to compare where the strategies end: that takes 100 steps"
+        " and 5 seeds."
     )
 
 
@@ -60,5 +61,5 @@ def test_an_angle_that_is_not_a_number_is_not_shown_as_a_good_one(tmp_path: Path
 
 def test_a_failure_of_every_launch_is_one_line(tmp_path: Path) -> None:
     rows = [make_row(repeat=i, status="crashed", metrics={}, samples={}, message="boom") for i in (1, 2, 3)]
-    (row,) = tables(report_of(tmp_path / "run", *rows))["Cases without figures"].rows
+    (row,) = tables(report_of(tmp_path / "run", *rows))["Each probe and case without a value, and why"].rows
     assert row == ["time", rows[0].case.id, "1, 2, 3", "crashed", "boom"]

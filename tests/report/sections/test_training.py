@@ -113,8 +113,8 @@ def test_a_sentence_says_where_a_pair_ended(tmp_path: Path) -> None:
     errors = dict(zip(members(), (0.25, 0.30, 0.31, 0.32), strict=True)) | {BASE.replace(ulp=2): 0.29}
     assert sentences(trained(tmp_path / "one", errors)) == [
         "RevNet-38, trained for 600 steps on CIFAR-10 (JPEG), ends at a validation error of 31.0% reconstructed and 30.0% stored;"
-        " stored, but for one unit in the last place of one weight, at 29.0% to 32.0%; a claim that the two are the same takes"
-        " 5 seeds."
+        " the null, which differs from stored by one unit in the last place of one weight, at 29.0% to 32.0%; a claim that both"
+        " strategies end at the same error takes 5 seeds."
     ]
     for name, apart, verdict in (("same", 0.001, "the two are the same within"), ("far", 0.1, "is not shown")):
         cases = {case: 0.3 + apart * (case.strategy != "stored") for seed in range(5) for case in members(seed)}

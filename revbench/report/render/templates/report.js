@@ -45,7 +45,7 @@ for (const box of document.querySelectorAll(".scroll")) {
   const hint = document.createElement("p");
   hint.className = "note hint";
   hint.textContent = "Wider than its box: scroll sideways";
-  box.after(hint);
+  box.before(hint);
   new ResizeObserver(() => {
     hint.hidden = box.scrollWidth <= box.clientWidth + 1;
   }).observe(box);
