@@ -118,7 +118,7 @@ def _block(block: Block, labels: Mapping[str, str], number: int, *, floats: bool
         columns = min(len(block.cards), 2)
         cards = "".join(map(_card, block.cards))
         return f"#block(width: 100%)[#grid(columns: (1fr,) * {columns}, gutter: 8pt,\n{cards})\n#mark(-1)]\n"
-    return f"#{_text(block.text)}#mark(-1)\n\n"
+    return f"#block[#{_text(block.text)}#mark(-1)]\n"
 
 
 def _caption(block: Table | Figure) -> str:
