@@ -36,7 +36,7 @@ def test_text_flows_past_a_picture_that_does_not_fit(tmp_path: Path) -> None:
     """The table behind it stands on the first page, where there is room for it, and the picture on the second."""
     typst = pytest.importorskip("typst")
     (tmp_path / "b.svg").write_text(TALL)
-    rows = Table("T", ("a", "b"), [["x", "1"]] * 30)
+    rows = Table("T", ("a", "b"), [["x", "1"]] * 10)
     blocks = [*(Paragraph("word " * 300) for _ in range(2)), Figure("B", "b", TALL, ""), rows]
     report = Report("R", "", [Section("S", blocks)])
     asked: list[set[int]] = []
