@@ -11,6 +11,7 @@ from revbench.case.chains import Chain, chain_model
 from revbench.case.pairs import pair_cases
 from revbench.choices import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
 from revbench.paper.catalogue import CATALOGUE
+from revbench.paper.residual import ResidualArchitecture
 from revbench.training.sources import DIGITS, TRAINING_IMAGES
 
 
@@ -72,7 +73,8 @@ _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
 TIERS: Mapping[str, Tier] = {
     # About 5 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
-        pairs=("resnet-32", "resnet-164"), batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100)},
+        pairs=("resnet-32", "resnet-164", "gpt-1m"),
+        batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100), "gpt-1m": (4, 64)},
         training_pairs=("resnet-32",), training_steps=40, training_batch_size=16,
         training_images=10_000, validation_images=1_000, nulls=1, max_seconds=1.5,
         draws=6, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
@@ -184,7 +186,7 @@ def catalogue_cases(plan: Plan) -> list[Case]:
     for name, architecture in CATALOGUE.items():
         case = Case(model=name, batch_size=1)
         cases.append(case)
-        if architecture.stem == "cifar":
+        if isinstance(architecture, ResidualArchitecture) and architecture.stem == "cifar":
             cases.append(case.replace(num_classes=100))
     return cases
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +24,11 @@ from revbench.backprop import StrategyModule, compile_pieces
 from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, Factory
 from revbench.choices import STRATEGIES
 from revbench.errors import UserError
+from revbench.models.networks import Loss, MakeBatch, batches_of, network_of, normal_images
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.observing.nested import map_tensors
+from revbench.paper.catalogue import architecture
 from revbench.paper.recipes import RECIPES
-
-MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
-Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,9 @@ def build_workload(case: Case) -> Workload:
     if case.factory is not None:
         model, make_batch, loss = _from_factory(case, case.factory)
     else:
-        from revbench.models import build_model
-
-        overrides = {k: getattr(case, k) for k in ("image_size", "num_classes") if getattr(case, k) is not None}
-        network = build_model(case.model, **overrides)
-        model, loss = network, cross_entropy
-        make_batch = normal_images(network.architecture.image_size, network.architecture.num_classes)
+        found = architecture(case.model, **case.overrides)
+        model = network_of(found, found.default_strategy)
+        make_batch, loss = batches_of(found)
     if case.sync_batch_norm:
         model = synchronise_batch_norm(model, case.device)
     _move(model, case)
@@ -178,16 +173,6 @@ def _move(model: nn.Module, case: Case) -> None:
                     new = old.detach().to(case.device, wanted, memory_format=shape)
                     moved[old] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
                 slots[key] = moved[old]  # type: ignore[assignment]
-
-
-def normal_images(size: int, classes: int) -> MakeBatch:
-    """Draws standard normal images ``(N, 3, size, size)`` and uniform labels ``(N,)``."""
-
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images = torch.randn(count, 3, size, size, generator=generator)
-        return images, torch.randint(classes, (count,), generator=generator)
-
-    return make_batch
 
 
 def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch, Loss]:

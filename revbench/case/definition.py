@@ -12,7 +12,8 @@ from revbench.case.bounds import Bound, Flag, Integer, Number, OneOf, Text
 from revbench.case.factories import Factory
 from revbench.case.views import Arithmetic, Backpropagation, Schedule
 from revbench.errors import UserError, unknown
-from revbench.paper.catalogue import CATALOGUE, Architecture, architecture
+from revbench.paper.architectures import Architecture
+from revbench.paper.catalogue import CATALOGUE, architecture
 from revbench.paper.recipes import RECIPES
 
 # Of the images and labels that a factory's network gets, where a case does not say.
@@ -59,9 +60,12 @@ class Case:
         Integer(1, optional=True), "height and width in pixels; the model's own if not given", None
     )
     num_classes: int | None = _field(Integer(1, optional=True), "outputs; the model's own if not given", None)
+    sequence_length: int | None = _field(
+        Integer(1, optional=True), "tokens of an item of a language model; the model's own if not given", None
+    )
     data: str = _field(
         Text(_MOST_LETTERS),
-        "where batches come from: normal (standard normal images, uniform labels) or the label of a data set",
+        "where batches come from: normal (standard normal images, uniform labels or tokens) or the label of a data set",
         "normal",
     )
     device: str = _field(
@@ -101,7 +105,7 @@ class Case:
         0,
     )
     training_steps: int = _field(Integer(0), "steps of a training case", 0)
-    recipe: str = _field(OneOf(tuple(RECIPES)), f"how it is trained: {' or '.join(RECIPES)}", "cifar")
+    recipe: str = _field(OneOf(tuple(RECIPES)), f"how it is trained: one of {', '.join(RECIPES)}", "cifar")
     data_images: int = _field(Integer(0), "training images that are used, drawn with a fixed seed; 0 is all", 0)
     world_size: int = _field(Integer(1), "processes among which a training batch is split evenly", 1)
     sync_batch_norm: bool = _field(
@@ -144,6 +148,25 @@ class Case:
     def architecture(self) -> Architecture | None:
         """The network of the catalogue that the model names, as it stands there; None of any other."""
         return CATALOGUE.get(self.model)
+
+    @property
+    def overrides(self) -> dict[str, int]:
+        """What of that network is another than in the catalogue."""
+        fields = ("image_size", "num_classes", "sequence_length")
+        return {name: value for name in fields if (value := getattr(self, name)) is not None}
+
+    @property
+    def item(self) -> str:
+        """What the work of a step is counted in: ``image``, ``token``, or ``item`` of a network that is not of the catalogue."""
+        return "item" if self.architecture is None else self.architecture.item
+
+    @property
+    def items(self) -> int:
+        """How many of them a step has."""
+        known = self.architecture
+        if known is None or known.item != "token":
+            return self.batch_size
+        return self.batch_size * (self.sequence_length or known.items)
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -231,13 +254,16 @@ class Case:
         if self.compile and strategy == "torch_budget":
             raise UserError("strategy=torch_budget compiles all units as one graph; omit compile")
         if self.factory is None:
-            overrides = {k: getattr(self, k) for k in ("image_size", "num_classes") if getattr(self, k) is not None}
-            found = architecture(self.model, **overrides)
+            found = architecture(self.model, **self.overrides)
             if strategy in choices.STRATEGIES and strategy not in found.strategies:
                 raise UserError(
                     f"{self.model} has no reversible block, so strategy {strategy} is not possible;"
                     f" its pair {found.pair} has them"
                 )
+        elif self.sequence_length is not None:
+            raise UserError(
+                f"sequence_length={self.sequence_length} is of the catalogue's language models; give {self.model!r} an argument"
+            )
         return self
 
     def _check_processes(self) -> None:

@@ -14,8 +14,9 @@ _BY_VALUE = "revbench.by_value:load(name="  # of a network that was in a noteboo
 
 # Fields of a case that `trained_label` names only where cases differ in them.
 _UNNAMED = (
-    "num_classes", "recipe", "image_size", "device", "memory_format", "compile", "accumulate", "clip_norm", "world_size",
-    "sync_batch_norm", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic", "threads", "allocator",
+    "num_classes", "recipe", "image_size", "sequence_length", "device", "memory_format", "compile", "accumulate", "clip_norm",
+    "world_size", "sync_batch_norm", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic", "threads",
+    "allocator",
 )  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def title_of(model: str) -> str:
     """Returns a model's name as the paper writes it: ``RevNet-38``; our chains in words; a factory as it is, cut if it is very
     long."""
     if model in CATALOGUE:
-        return model.replace("resnet", "ResNet").replace("revnet", "RevNet")
+        return CATALOGUE[model].title
     if model.startswith(_BY_VALUE):
         return model.removeprefix(_BY_VALUE).partition(",")[0]
     chain = Chain.of(Case(model=model))
@@ -64,8 +65,9 @@ def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
     words = [case.dtype] if dtype else []
     if batch:
         words.append(f"batch {case.batch_size}")
-    size = case.image_size or (case.architecture.image_size if case.architecture is not None else None)
-    if size:
+    if case.item == "token":
+        words.append(f"{case.items // case.batch_size} tokens")
+    elif size := case.image_size or getattr(case.architecture, "image_size", None):
         words.append(f"{size}×{size}")
     words.append(case.device)
     if case.autocast != "none":

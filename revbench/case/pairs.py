@@ -7,23 +7,26 @@ from collections.abc import Iterable, Sequence
 from revbench.case.chains import Chain
 from revbench.case.definition import Case, check_field
 from revbench.errors import UserError
+from revbench.paper.architectures import Architecture
 from revbench.paper.catalogue import CATALOGUE
+from revbench.paper.recipes import RECIPES
+from revbench.paper.residual import ResidualArchitecture
 
 
 def pair_of(number: str) -> tuple[str, str]:
-    """Returns ResNet and RevNet of a pair by the number of either: ``38`` and ``32`` are ResNet-32 / RevNet-38.
+    """Returns the ordinary and the reversible network of a pair: by the number of either of a ResNet and its RevNet (``38`` and
+    ``32`` are ResNet-32 / RevNet-38), or by the name of either.
 
     Raises:
-        UserError: no network has this number.
+        UserError: there is no such pair.
     """
-    for name, architecture in CATALOGUE.items():
-        if architecture.reversible and number in (
-            name.rpartition("-")[2],
-            architecture.pair.rpartition("-")[2],
-        ):
-            return architecture.pair, name
-    known = ", ".join(name.rpartition("-")[2] for name, a in CATALOGUE.items() if a.reversible)
-    raise UserError(f"no pair {number!r}; there are {known}, by the number of the RevNet or of its ResNet")
+    pairs = [(a.pair, name) for name, a in CATALOGUE.items() if a.reversible]
+    for pair in pairs:
+        numbers = [name.rpartition("-")[2] for name in pair if CATALOGUE[name].kind.endswith("Net")]
+        if number in (*pair, *numbers):
+            return pair
+    known = ", ".join(name.removeprefix("revnet-") for _, name in pairs)
+    raise UserError(f"no pair {number!r}; there are {known}, by the number of a RevNet or its ResNet, or by a name")
 
 
 def recipe_of(models: Sequence[str]) -> str:
@@ -33,10 +36,18 @@ def recipe_of(models: Sequence[str]) -> str:
     Raises:
         UserError: by more than one.
     """
-    stems = [CATALOGUE[model].stem if model in CATALOGUE else "cifar" for model in models]
-    if len(set(stems)) > 1:
-        raise UserError("these networks are trained by different recipes; give --recipe cifar or --recipe imagenet")
-    return stems[0]
+    found = [_recipe_of(CATALOGUE.get(model)) for model in models]
+    if len(set(found)) > 1:
+        raise UserError(
+            f"these networks are trained by different recipes; give --recipe {' or --recipe '.join(RECIPES)}"
+        )
+    return found[0]
+
+
+def _recipe_of(known: Architecture | None) -> str:
+    if known is not None and known.item == "token":
+        return "text"
+    return "imagenet" if isinstance(known, ResidualArchitecture) and known.stem == "imagenet" else "cifar"
 
 
 def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence[int]) -> list[Case]:

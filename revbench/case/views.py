@@ -109,7 +109,7 @@ class Schedule:
         stay where they are."""
         if self.learning_rate or not self.steps:
             return self.learning_rate
-        return _ADAMW_LEARNING_RATE if self.optimizer == "adamw" else self.recipe.learning_rate
+        return self.recipe.learning_rate if self.optimizer == self.recipe.optimizer else _ADAMW_LEARNING_RATE
 
     def learning_rate_at(self, step: int) -> float:
         """Returns the learning rate of a step, counted from 0."""

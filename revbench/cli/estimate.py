@@ -21,6 +21,7 @@ from revbench.cli.options import (
     Nonreversible,
     NumClasses,
     Optimizer,
+    SequenceLength,
     Strategies,
 )
 from revbench.errors import UserError
@@ -34,6 +35,7 @@ def estimate(
     strategy: Strategies = None,
     batch_size: BatchSize = DEFAULT_BATCH_SIZE,
     image_size: ImageSize = None,
+    sequence_length: SequenceLength = None,
     num_classes: NumClasses = None,
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
@@ -62,7 +64,8 @@ def estimate(
     if plot is not None and not plot.parent.is_dir():
         raise UserError(f"can't write {plot}: there is no folder {plot.parent}")
     common: dict[str, Any] = {
-        "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
+        "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length,
+        "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip
     with factories_of(models), redirect_stdout(sys.stderr):  # what a factory prints is no part of the answer

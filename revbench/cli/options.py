@@ -26,6 +26,7 @@ Strategies = Annotated[
 BatchSize = Annotated[int, field_option("batch_size")]
 ImageSize = Annotated[int | None, field_option("image_size")]
 NumClasses = Annotated[int | None, field_option("num_classes")]
+SequenceLength = Annotated[int | None, field_option("sequence_length")]
 Dtype = Annotated[str, field_option("dtype")]
 Autocast = Annotated[str, field_option("autocast")]
 Optimizer = Annotated[str, field_option("optimizer")]

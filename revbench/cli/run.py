@@ -25,6 +25,7 @@ from revbench.cli.options import (
     NumClasses,
     Optimizer,
     Output,
+    SequenceLength,
     Strategies,
     field_option,
 )
@@ -54,6 +55,7 @@ def run(
     ] = None,
     batch_size: BatchSize = DEFAULT_BATCH_SIZE,
     image_size: ImageSize = None,
+    sequence_length: SequenceLength = None,
     num_classes: NumClasses = None,
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
@@ -91,7 +93,8 @@ def run(
     from revbench.launch.measuring import Measuring, measure_all
 
     fields: dict[str, Any] = {
-        "batch_size": batch_size, "image_size": image_size, "num_classes": num_classes, "dtype": dtype,
+        "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length,
+        "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
         "optimizer": optimizer, "learning_rate": learning_rate,
     }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from revbench.cli.app import app
-from revbench.cli.options import Autocast, Compile, Device, Dtype, Json, LearningRate, Optimizer, Output, field_option
+from revbench.cli.options import Autocast, Compile, Device, Dtype, Json, LearningRate, Output, field_option
 from revbench.terminal import say_json
 
 
@@ -30,8 +30,12 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Instead of --steps.")] = None,
     batch_size: Annotated[int | None, field_option("batch_size", more="Default: the recipe's 100 or 256.")] = None,
     data: Annotated[
-        str, typer.Option(help="digits, cifar10, cifar100, imagenet, or a folder of images as PATH or LABEL=PATH.")
-    ] = "digits",
+        str | None,
+        typer.Option(
+            help="digits, cifar10, cifar100, imagenet, or a folder of images as PATH or LABEL=PATH; of a language model"
+            " python-docs, or a text as PATH or LABEL=PATH. Default: digits, or python-docs."
+        ),
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Train on so many of them. Default: all.")] = None,
     validation_images: Annotated[int, typer.Option(help="Evaluate on so many; 0: all.")] = 0,
     loaders: Annotated[
@@ -42,7 +46,6 @@ def train(
     autocast: Autocast = "none",
     compile_pieces: Compile = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="This memory format.")] = False,
-    optimizer: Optimizer = "sgd",
     learning_rate: LearningRate = 0.0,
     accumulate: Annotated[int, field_option("accumulate")] = 1,
     clip: Annotated[float, field_option("clip_norm")] = 0.0,
@@ -58,7 +61,7 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model, or a pair with its null, on real images by the paper's schedule, and write a report.
+    """Train a model, or a pair with its null, on real images by the paper's schedule or on text, and write a report.
 
     On several GPUs or machines: torchrun --nproc-per-node=N -m revbench train ...
     """
@@ -72,7 +75,7 @@ def train(
         fields={
             "dtype": dtype, "autocast": autocast, "compile": compile_pieces, "clip_norm": clip,
             "memory_format": "channels_last" if channels_last else "contiguous", "accumulate": accumulate,
-            "sync_batch_norm": sync_batch_norm, "optimizer": optimizer, "learning_rate": learning_rate,
+            "sync_batch_norm": sync_batch_norm, "learning_rate": learning_rate,
         },
         options={
             "validation_images": validation_images, "loaders": loaders, "evaluations": evaluations, "drift_every": drift_every,

@@ -13,7 +13,7 @@ from revbench.case.pairs import model_cases, pair_cases, pair_of, recipe_of
 from revbench.errors import UserError
 from revbench.paper.catalogue import CATALOGUE
 from revbench.paper.recipes import RECIPES, Recipe
-from revbench.training.sources import DIGITS, count_classes, count_training_images, split_data_option
+from revbench.training.sources import DIGITS, TEXT, count_classes, count_training_images, is_text, split_data_option
 
 MOST_STEPS = 2_000_000  # a line of the series has about 120 bytes
 
@@ -28,8 +28,8 @@ class Request:
         seed, seeds: the first, and how many: one training of each for each of them.
         recipe: a key of `revbench.paper.recipes.RECIPES`; the paper's for these networks if None.
         steps, epochs, batch_size: the recipe's if None; the batch is that of all processes together.
-        data, images: what is trained on, as for `revbench.training.sources.split_data_option`, and how many images of it; all if
-            None.
+        data, images: what is trained on, as for `revbench.training.sources.split_data_option` (the digits or Python's
+            documentation if None), and how many images of it; all if None.
         fields: more fields of every case.
         options: of `revbench.training.loop.measure_training`.
     """
@@ -44,7 +44,7 @@ class Request:
     steps: int | None
     epochs: float | None
     batch_size: int | None
-    data: str
+    data: str | None
     images: int | None
     fields: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -56,14 +56,16 @@ class Request:
             UserError: settings that can't be.
         """
         self._check(world_size)
-        name = self.recipe or recipe_of([pair_of(self.pair)[1]] if self.pair is not None else self.models)
+        name = self._recipe()
         recipe = RECIPES[name]
-        label, source = split_data_option(self.data)
+        label, source = split_data_option(self._data(name))
         if recipe.crop == "resized" and source == DIGITS:
             raise UserError(
                 f"recipe {name} crops image files, and the digits are none; give --data PATH or --recipe cifar"
             )
-        available = count_training_images(source)
+        if is_text(source) and (self.images is not None or self.epochs is not None):
+            raise UserError("--images and --epochs are of images; of a text give --steps")
+        available = 0 if is_text(source) else count_training_images(source)
         count = min(self.images or available, available)
         batch_size = recipe.batch_size if self.batch_size is None else self.batch_size
         steps = count_steps(recipe, self.steps, self.epochs, count, batch_size)
@@ -73,26 +75,34 @@ class Request:
             )
         base = Case(
             model="", data=label, recipe=name, batch_size=batch_size, data_images=count if count < available else 0,
-            training_steps=steps, world_size=world_size,
-            **self.fields,
+            training_steps=steps, world_size=world_size, optimizer=recipe.optimizer, **self.fields,
         )  # fmt: skip
         seeds = range(self.seed, self.seed + self.seeds)
         if self.pair is not None:
             cases = pair_cases(pair_of(self.pair), base, nulls=self.nulls, seeds=seeds)
         else:
             cases = model_cases(self.models, self.strategies, base, seeds=seeds)
+        if is_text(source):
+            return [case.check() for case in cases]
         classes = count_classes(source)
         return [
             (case.replace(num_classes=classes) if classes != _classes_of(case.model) else case).check()
             for case in cases
         ]
 
+    def _data(self, recipe: str) -> str:
+        """Returns what is trained on: what is given, else what is always there."""
+        return self.data or (TEXT if recipe == "text" else DIGITS)
+
+    def _recipe(self) -> str:
+        return self.recipe or recipe_of([pair_of(self.pair)[1]] if self.pair is not None else self.models)
+
     def worker_options(self) -> dict[str, Any]:
         """Returns the options as a worker takes them, with where the images are."""
         loaders = self.options["loaders"]
         return {
             **self.options, "loaders": _free_cores() if loaders is None else loaders,
-            "data_path": split_data_option(self.data)[1],
+            "data_path": split_data_option(self._data(self._recipe()))[1],
         }  # fmt: skip
 
     def _check(self, world_size: int) -> None:
@@ -128,7 +138,7 @@ def count_steps(recipe: Recipe, steps: int | None, epochs: float | None, images:
 
 
 def _classes_of(model: str) -> int:
-    return CATALOGUE[model].num_classes if model in CATALOGUE else DEFAULT_CLASSES
+    return getattr(CATALOGUE.get(model), "num_classes", DEFAULT_CLASSES)
 
 
 def _free_cores() -> int:

@@ -1,145 +1,25 @@
-"""ResNet and RevNet (Gomez et al. 2017, section 3), built from one residual function.
-
-Both are stem, trunk (a sequence of units), head. A ResNet's unit maps one tensor to one; a RevNet's maps
-two halves to two. The trunk is what a strategy back-propagates; stem and head follow ``nonreversible``.
-"""
+"""Networks of the catalogue by their names, and what they are fed with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, plain_container, propagate, segment
 from revbench.choices import Nonreversible, Strategy
-from revbench.models.residual import ResidualFunction, batch_norm, convolution, initialise, shortcut
-from revbench.paper.catalogue import Architecture, architecture
+from revbench.models.network import Network
+from revbench.models.residual_networks import ResidualNetwork
+from revbench.models.transformers import TransformerNetwork
+from revbench.paper.architectures import Architecture
+from revbench.paper.catalogue import architecture
+from revbench.paper.residual import ResidualArchitecture
+from revbench.paper.transformers import LanguageArchitecture, TransformerArchitecture, VisionArchitecture
 
-
-@plain_container
-class ResidualUnit(nn.Module):
-    """``y = S(x) + F(x)``: the unit of a ResNet. ``(N, in, H, W)`` to ``(N, out, H / stride, W / stride)``."""
-
-    def __init__(self, f: ResidualFunction, s: nn.Module) -> None:
-        super().__init__()
-        self.f = f
-        self.s = s
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns ``S(x) + F(x)``."""
-        out: Tensor = self.s(x) + self.f(x)
-        return out
-
-
-@plain_container
-class NonreversibleUnit(nn.Module):
-    """``y1 = S1(x1) + F(x2)``, ``y2 = S2(x2) + G(y1)``: the unit of a RevNet that changes the shape.
-
-    F takes the stride; each half has its own shortcut, so the halves can't be had back.
-    """
-
-    def __init__(self, f: ResidualFunction, g: ResidualFunction, s1: nn.Module, s2: nn.Module) -> None:
-        super().__init__()
-        self.f, self.g, self.s1, self.s2 = f, g, s1, s2
-
-    def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns ``(y1, y2)``, in the new shape."""
-        y1 = self.s1(x1) + self.f(x2)
-        return y1, self.s2(x2) + self.g(y1)
-
-
-def _stem(a: Architecture) -> nn.Sequential:
-    imagenet = a.stem == "imagenet"
-    layers: list[nn.Module] = [
-        convolution(3, a.stem_channels, 7 if imagenet else 3, stride=2 if imagenet else 1),
-        batch_norm(a.stem_channels),
-        nn.ReLU(inplace=True),
-    ]
-    if imagenet:
-        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
-    return nn.Sequential(*layers)
-
-
-def _head(a: Architecture) -> nn.Sequential:
-    width = a.widths[-1]
-    return nn.Sequential(
-        batch_norm(width), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, a.num_classes)
-    )
-
-
-def _unit(a: Architecture, inputs: int, outputs: int, *, stride: int, first: bool) -> nn.Module:
-    """Builds one unit; `inputs` and `outputs` count the channels of all streams."""
-    inputs, outputs = inputs // a.streams, outputs // a.streams
-    f = ResidualFunction(inputs, outputs, stride=stride, bottleneck=a.bottleneck, preactivate=not first)
-
-    def skip() -> nn.Module:
-        return shortcut(inputs, outputs, stride=stride, bottleneck=a.bottleneck)
-
-    if not a.reversible:
-        return ResidualUnit(f, skip())
-    g = ResidualFunction(outputs, outputs, bottleneck=a.bottleneck)
-    if stride == 1 and inputs == outputs:
-        # The first unit of a basic RevNet changes no shape, so it is reversible and treated as such.
-        return ReversibleBlock(f, g)
-    return NonreversibleUnit(f, g, skip(), skip())
-
-
-def _trunk(a: Architecture) -> nn.ModuleList:
-    units = nn.ModuleList()
-    channels = a.stem_channels
-    for group, (count, width) in enumerate(zip(a.units, a.widths, strict=True)):
-        for i in range(count):
-            stride = 2 if group > 0 and i == 0 else 1
-            units.append(_unit(a, channels, width, stride=stride, first=group == 0 and i == 0))
-            channels = width
-    return units
-
-
-class ResidualNetwork(StrategyModule):
-    """A ResNet or a RevNet with settable strategy.
-
-    Shape: images ``(N, 3, H, W)`` to logits ``(N, num_classes)``.
-
-    Args:
-        architecture: what to build.
-        strategy: of the backward pass; ``reconstructed`` needs reversible blocks, so a RevNet.
-        nonreversible: whether stem, head and the units that change the shape keep their activations or
-            are recomputed. Under ``checkpointed`` and ``recursive`` the trunk is recomputed anyway.
-
-    Raises:
-        UserError: a strategy that the network does not support.
-    """
-
-    def __init__(self, architecture: Architecture, strategy: Strategy, nonreversible: Nonreversible = "kept") -> None:
-        self.name = architecture.name
-        super().__init__(architecture.strategies, strategy, nonreversible)
-        self.architecture = architecture
-        self.stem = _stem(architecture)
-        self.trunk = _trunk(architecture)
-        self.head = _head(architecture)
-        initialise(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits ``(N, num_classes)`` of images ``(N, 3, H, W)``."""
-        x = self._recomputed_or_kept(self.stem, images)
-        state = x.chunk(2, 1) if self.architecture.reversible else (x,)
-        state = propagate(
-            list(self.trunk), state, owner=self, way=self.backpropagation, witness=self._next_witness(),
-            tripwire=self.tripwire,
-        )  # fmt: skip
-        return self._recomputed_or_kept(self.head, torch.cat(state, 1) if len(state) > 1 else state[0])
-
-    def pieces(self) -> list[nn.Module]:
-        """Stem, F and G of each reversible block, the other units, head."""
-        return pieces_of([self.stem, *self.trunk, self.head])
-
-    def _recomputed_or_kept(self, module: nn.Module, x: Tensor) -> Tensor:
-        if self.nonreversible == "recomputed":
-            (out,) = segment([module], (x,), tripwire=self.tripwire)
-            return out
-        kept: Tensor = module(x)
-        return kept
+MakeBatch = Callable[[int, torch.Generator], tuple[Any, Any]]
+Loss = Callable[[Any, Any], Tensor]
 
 
 def build_model(
@@ -149,18 +29,19 @@ def build_model(
     strategy: Strategy | None = None,
     nonreversible: Nonreversible = "kept",
     **overrides: Any,
-) -> ResidualNetwork:
+) -> Network[Any]:
     """Build a network of the catalogue, with weights from torch's global generator.
 
     Args:
-        name: a key of `CATALOGUE`, e.g. ``revnet-38``.
+        name: a key of `CATALOGUE`, e.g. ``revnet-38`` or ``revgpt-1m``.
         num_classes: outputs; the catalogue's own (10, ImageNet 1000) if not given.
-        strategy: by default ``reconstructed`` for a RevNet and ``stored`` for a ResNet.
-        nonreversible: ``kept`` or ``recomputed``; see `ResidualNetwork`.
-        overrides: ``units``, ``channels``, ``stem_channels``, ``bottleneck``, ``image_size``.
+        strategy: by default ``reconstructed`` for a reversible network, else ``stored``.
+        nonreversible: ``kept`` or ``recomputed``; see `Network`.
+        overrides: see `revbench.paper.catalogue.architecture`.
 
     Returns:
-        A module from images ``(N, 3, H, W)`` to logits ``(N, num_classes)``, float32, in training mode.
+        A module from images ``(N, 3, H, W)`` to logits ``(N, num_classes)``, or from tokens ``(N, T)`` to logits
+        ``(N, T, vocabulary)``, float32, in training mode.
 
     Raises:
         UserError: an unknown name, a value that no network can have, a strategy that is not supported.
@@ -168,4 +49,46 @@ def build_model(
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     found = architecture(name, **overrides)
-    return ResidualNetwork(found, strategy or found.default_strategy, nonreversible)
+    return network_of(found, strategy or found.default_strategy, nonreversible)
+
+
+def network_of(found: Architecture, strategy: Strategy, nonreversible: Nonreversible = "kept") -> Network[Any]:
+    """Returns a network of an architecture."""
+    if isinstance(found, ResidualArchitecture):
+        return ResidualNetwork(found, strategy, nonreversible)
+    assert isinstance(found, TransformerArchitecture)
+    return TransformerNetwork(found, strategy, nonreversible)
+
+
+def batches_of(found: Architecture) -> tuple[MakeBatch, Loss]:
+    """Returns what draws a batch for a network of an architecture, and its loss: the mean cross-entropy of a class, or of each
+    next token."""
+    if isinstance(found, LanguageArchitecture):
+        return uniform_tokens(found.sequence_length, found.vocabulary), token_cross_entropy
+    assert isinstance(found, (ResidualArchitecture, VisionArchitecture))
+    return normal_images(found.image_size, found.num_classes), cross_entropy
+
+
+def normal_images(size: int, classes: int) -> MakeBatch:
+    """Draws standard normal images ``(N, 3, size, size)`` and uniform labels ``(N,)``."""
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = torch.randn(count, 3, size, size, generator=generator)
+        return images, torch.randint(classes, (count,), generator=generator)
+
+    return make_batch
+
+
+def uniform_tokens(length: int, vocabulary: int) -> MakeBatch:
+    """Draws uniform tokens ``(N, length)`` and, as targets, those that follow each."""
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        tokens = torch.randint(vocabulary, (count, length + 1), generator=generator)
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    return make_batch
+
+
+def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean cross-entropy in nats of logits ``(N, T, vocabulary)`` to targets ``(N, T)``."""
+    return cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -195,8 +195,10 @@ class _Timed:
         metrics: dict[str, Value] = {name: statistics.median(values) for name, values in samples.items()}
         metrics |= {
             "rounds": self.steps, "turns": self.turns, "steps_per_turn": self.steps_per_turn,
-            "minor_faults_per_step": self._faults / self.steps,
+            "minor_faults_per_step": self._faults / self.steps, "item": self._workload.case.item,
         }  # fmt: skip
+        if metrics["step_seconds"]:
+            metrics["items_per_second"] = self._workload.case.items / statistics.median(samples["step_seconds"])
         if self._workload.case.on_gpu:
             from revbench.probes.gpu_load import gpu_load
 

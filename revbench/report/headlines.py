@@ -70,10 +70,10 @@ class Headline:
 
     @property
     def items_per_second(self) -> Beside | None:
-        """A batch over the time of a step."""
+        """Images or tokens of a step, over its time."""
         if self.step_seconds is None or not all(self.step_seconds):
             return None
-        return Beside(*(self.case.batch_size / seconds for seconds in self.step_seconds))
+        return Beside(*(self.case.items / seconds for seconds in self.step_seconds))
 
     @property
     def has_few_draws(self) -> bool:
@@ -89,6 +89,7 @@ class Headline:
             peak = f"{without_same_unit(before, now)} → {now}"
         if self.items_per_second is not None:
             items = " → ".join(f"{value:,.0f}" for value in self.items_per_second)
+            items += " tokens" if self.case.item == "token" else ""
         if self.angle_degrees is not None:
             off, now = (human_degrees(value) for value in self.angle_degrees)
             angle = "too few draws" if self.has_few_draws else f"{off.removesuffix('°')} → {now}"

@@ -84,6 +84,11 @@ def value_column(evidence: Evidence, metric: Metric, head: str | None = None) ->
     return Column(metric.title if head is None else head, lambda case: value_cell(evidence, case, metric))
 
 
+def tokens(case: Case) -> str:
+    """Returns what stands behind a number of items that are no images."""
+    return " tokens" if case.item == "token" else ""
+
+
 def times(ratio: float | None) -> str:
     """Returns a ratio as a person reads it."""
     return MISSING if ratio is None else f"{ratio:.2f} ×"

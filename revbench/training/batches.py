@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 from revbench.case import Case
 from revbench.errors import UserError
 from revbench.paper.recipes import RECIPES
-from revbench.training.data import Images, ImageSet, image_sets, load_images
+from revbench.training.data import Images, ImageSet
 from revbench.training.loaders import batches_of, check_shared_memory
 from revbench.training.order import ALONE, Batches, Order, Share
-from revbench.training.sources import DIGITS
 
 VALIDATION_BATCH = 200
 # Of ImageNet's training images, each channel between 0 and 1 (torchvision's reference training).
@@ -30,17 +29,19 @@ class Facts:
     """What there is to train on.
 
     Attributes:
-        train_images, validation_images: how many are used.
+        item: ``image`` or ``token``.
+        train_items, validation_items: how many are used.
         train_available: how many the whole training set holds.
-        mean, deviation: of each channel between 0 and 1, by which images are normalised.
-        sha256: a digest of the training images: of their pixels and labels, or of the files' names and labels.
-        validation_sha256: the same of the images to validate.
-        device_bytes: what the images take in the device's memory.
+        mean, deviation: of each channel between 0 and 1, by which images are normalised; none of tokens.
+        sha256: a digest of what is trained on: of pixels and labels, of the files' names and labels, or of the text.
+        validation_sha256: the same of what is validated on.
+        device_bytes: what it takes in the device's memory.
     """
 
-    train_images: int
+    item: str
+    train_items: int
     train_available: int
-    validation_images: int
+    validation_items: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     sha256: str
@@ -54,7 +55,8 @@ class Facts:
 
 
 class Supply(Protocol):
-    """Batches of bytes: uint8 images ``(B, 3, S, S)`` and int64 labels ``(B,)``, on the device."""
+    """Batches of bytes, on the device: uint8 images ``(B, 3, S, S)`` and int64 labels ``(B,)``, or int64 tokens ``(B, T)`` and
+    those that follow them."""
 
     facts: Facts
 
@@ -63,32 +65,6 @@ class Supply(Protocol):
 
     def validation(self) -> Iterator[Batch]:
         """Returns this process's share of the validation images, as they are."""
-
-
-def open_supply(
-    case: Case, source: str, *, image_size: int, validation_limit: int, loaders: int, share: Share
-) -> Supply:
-    """Returns the images of a case: read ahead by processes if its recipe crops files, else all in the device's memory.
-
-    Args:
-        case: its recipe, batch size, seed, device and number of images.
-        source: see `revbench.training.data.load_images`.
-        image_size: height and width in pixels.
-        validation_limit: at most so many images to validate, drawn with a fixed seed; all if 0.
-        loaders: processes that read files ahead; none of them if 0. They change no batch.
-        share: of each batch.
-
-    Raises:
-        UserError: data that can't be used.
-    """
-    if RECIPES[case.recipe].crop == "resized":
-        if source == DIGITS:
-            raise UserError(f"recipe {case.recipe} crops image files, and the digits are none; use --recipe cifar")
-        return FileSupply(
-            case, image_sets(source), image_size=image_size, validation_limit=validation_limit, loaders=loaders, share=share
-        )  # fmt: skip
-    images = load_images(source, image_size=image_size, train_limit=case.data_images, validation_limit=validation_limit)
-    return MemorySupply(case, images, share)
 
 
 class MemorySupply:
@@ -109,9 +85,10 @@ class MemorySupply:
         self._validation = [t[own].to(case.device) for t in (images.validation_images, images.validation_labels)]
         mean, deviation = _moments(images.train_images)
         self.facts = Facts(
-            train_images=len(images.train_labels),
+            item="image",
+            train_items=len(images.train_labels),
             train_available=images.train_available,
-            validation_images=len(images.validation_labels),
+            validation_items=len(images.validation_labels),
             mean=mean,
             deviation=deviation,
             sha256=images.sha256(),
@@ -177,7 +154,7 @@ class FileSupply:
         middle = v2.Compose([v2.Resize(image_size * 8 // 7), v2.CenterCrop(image_size), v2.PILToTensor()])
         self._train, self._validation = _Cropped(train, crop), _Cropped(validation, middle)
         self.facts = Facts(
-            train_images=len(train), train_available=len(sets[0]), validation_images=len(validation),
+            item="image", train_items=len(train), train_available=len(sets[0]), validation_items=len(validation),
             mean=IMAGENET_MEAN, deviation=IMAGENET_DEVIATION, sha256=train.sha256(),
             validation_sha256=validation.sha256(),
             device_bytes=0,

@@ -146,7 +146,7 @@ def restore(
         )
     if not isinstance(state.get("data"), str) or state["data"] != data:
         raise UserError(
-            f"the checkpoint of {case_id} was made on other images; give the data that it began with, or another folder"
+            f"the checkpoint of {case_id} was made on other data; give the data that it began with, or another folder"
         )
     if not _same(state.get("options"), options):
         raise UserError(

@@ -15,7 +15,7 @@ from revbench.case import DEFAULT_IMAGE_SIZE
 from revbench.errors import UserError
 from revbench.numerics.monitor import DriftMonitor
 from revbench.probes.measurement import Measurement, Progress, Value, finite_or_null
-from revbench.training.batches import Batch, Facts, open_supply
+from revbench.training.batches import Batch, Facts
 from revbench.training.checkpoint import weights_sha256
 from revbench.training.declared import TRAINING
 from revbench.training.loaders import named_failures
@@ -25,6 +25,7 @@ from revbench.training.record import TrainingRecord
 from revbench.training.series_file import SeriesFile
 from revbench.training.sources import DIGITS
 from revbench.training.steps import Training
+from revbench.training.supplies import open_supply
 from revbench.workload import Workload
 
 Line = dict[str, Value]
@@ -48,7 +49,7 @@ def measure_training(
     stem: str = "training",
     rendezvous: Mapping[str, Any] | None = None,
 ) -> Measurement:
-    """Train a workload's model on real images for the case's ``training_steps``, by its recipe.
+    """Train a workload's model on real images or text for the case's ``training_steps``, by its recipe.
 
     Batches depend on the case's seed and the step alone, so that a pair sees the same ones, and a resumed run goes on bit
     for bit where it was (on the CPU).
@@ -57,7 +58,7 @@ def measure_training(
         workload: what to train; its own batches are not used.
         progress: told of each step: ``done``, ``of`` and `SHOWN`.
         alive: told in between that this goes on, with the seconds that it may be silent for now, or 0.
-        data_path, validation_images, loaders: see `revbench.training.batches.open_supply`.
+        data_path, validation_images (or windows of a text), loaders: see `revbench.training.supplies.open_supply`.
         evaluations: times that the whole validation set is evaluated, evenly spread, the last after the end.
         drift_every: measure the gradient's drift every so many steps, on copies; never if 0.
         drift_items: of the batch, for that.
@@ -72,7 +73,8 @@ def measure_training(
         ``validation_error`` (fractions, at the end), ``step_seconds`` (median), ``peak_bytes`` (largest),
         ``nvml_process_peak_bytes``, ``data_bytes`` (images in the device's memory); of this process, since it began or
         went on: ``training_seconds``, ``waiting_share`` (of the time, spent on getting batches) and
-        ``series_share`` (on writing the series); ``train_images``, ``train_images_available``, ``validation_images``,
+        ``series_share`` (on writing the series); ``train_images``, ``train_images_available``, ``validation_images`` (of a text
+        ``…_tokens…``),
         ``data_sha256``, ``weights_sha256``, ``resumed_at_step``, ``resume_note``, and ``drift_problem`` if a measurement
         failed; of several processes also
         ``rank_step_seconds`` and ``rank_peak_bytes``, each ``_min``, ``_median`` and ``_max``, with samples by rank.
@@ -83,8 +85,9 @@ def measure_training(
             recipe has, another number of processes than the case says.
     """
     case = workload.case
-    if case.optimizer != "sgd":
-        raise UserError(f"optimizer={case.optimizer}: the recipes are the paper's, which trains with sgd")
+    recipe = case.schedule.recipe
+    if case.optimizer != recipe.optimizer:
+        raise UserError(f"optimizer={case.optimizer}: recipe {case.recipe} trains with {recipe.optimizer}")
     with joined(rendezvous, case.device) as ranks:
         if case.world_size != ranks.share.world_size:
             raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
@@ -189,8 +192,7 @@ class _Loop:
         self._meter.begin()
         totals = self._training.step(done - 1, inputs, targets)
         line: Line = {"step": done, "learning_rate": self._training.learning_rate_at(done - 1)}
-        batch_size = self._training.workload.case.batch_size
-        self._under_way.append(_reader(line, totals, batch_size, self._meter.end()))
+        self._under_way.append(_reader(line, totals, self._meter.end()))
         if moment is not None and moment.drift is not None:
             whole = moment.drift.whole
             line |= {"angle_degrees": whole.angle_degrees, "smooth_relative_error": whole.smooth_relative_error}
@@ -219,21 +221,20 @@ def _ends(columns: Mapping[str, Sequence[Any]], steps: int) -> Line:
 
 
 def _of_data(facts: Facts) -> Line:
+    items = f"{facts.item}s"
     return {
-        "train_images": facts.train_images, "train_images_available": facts.train_available,
-        "validation_images": facts.validation_images, "data_bytes": facts.device_bytes, "data_sha256": facts.sha256,
+        f"train_{items}": facts.train_items, f"train_{items}_available": facts.train_available,
+        f"validation_{items}": facts.validation_items, "data_bytes": facts.device_bytes, "data_sha256": facts.sha256,
     }  # fmt: skip
 
 
-def _reader(
-    line: Line, totals: Tensor, batch_size: int, measured: Callable[[], dict[str, Value]]
-) -> Callable[[], Line]:
+def _reader(line: Line, totals: Tensor, measured: Callable[[], dict[str, Value]]) -> Callable[[], Line]:
     """Gives the line with all its metrics; it waits for the device to end the step, and not for what it was given after it."""
     values = values_later(totals)
 
     def read() -> Line:
-        loss, wrong = values()
-        line.update(loss=loss, error=wrong / batch_size, **measured())
+        loss, wrong, answers = values()
+        line.update(loss=loss, error=wrong / answers, **measured())
         return line
 
     return read
@@ -243,7 +244,7 @@ def _check_same_images(ranks: Ranks, facts: Facts) -> None:
     digests = ranks.of_all(facts.identity)
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
-            raise UserError(f"process {rank} finds other images than process 0; give every machine the same data")
+            raise UserError(f"process {rank} finds other data than process 0; give every machine the same")
 
 
 def mean(values: Sequence[Any]) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from revbench.errors import UserError
 
 DIGITS = "digits"
+TEXT = "python-docs"  # the text that comes with every Python
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
 CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 TRAINING_IMAGES = {DIGITS: 1_438, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
@@ -16,9 +17,14 @@ TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "val
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 
 
+def is_text(source: str) -> bool:
+    """Tells whether what `split_data_option` returned as a source is a text, and no images."""
+    return source == TEXT or Path(source).is_file()
+
+
 def split_data_option(option: str) -> tuple[str, str]:
-    """Returns the label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``PATH`` or
-    ``LABEL=PATH``.
+    """Returns the label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``python-docs``, ``PATH``
+    (of a folder of images, or of a text) or ``LABEL=PATH``.
 
     Returns:
         What figures call the data, and what `load_images` takes. The label of a path is its last part.
@@ -29,19 +35,20 @@ def split_data_option(option: str) -> tuple[str, str]:
     label, equals, source = option.rpartition("=")
     if not option.isprintable():
         raise UserError(f"data: {option!r} holds unprintable characters; give the folder a label: LABEL=PATH")
-    if option in CLASSES:
+    if option in (*CLASSES, TEXT):
         return option, option
     if not equals or Path(option).exists():
         label, source = "", option
     path = Path(os.path.expanduser(source))  # which leaves a home folder that is not known as it is
-    if not path.is_dir():
+    if not path.is_dir() and not path.is_file():
         raise UserError(
-            f"data: {source!r} is not a folder; give a folder of images, one subfolder a class,"
-            f" or one of {', '.join((DIGITS, *TORCHVISION))}"
+            f"data: {source!r} is neither a folder nor a file; give a folder of images, one subfolder a class, a text,"
+            f" or one of {', '.join((DIGITS, *TORCHVISION, TEXT))}"
         )
-    check_images(path)
+    if path.is_dir():
+        check_images(path)
     label = label or path.resolve().name
-    if label in (*CLASSES, "normal"):
+    if label in (*CLASSES, TEXT, "normal"):
         raise UserError(f"data: the label {label!r} means something else; give another: LABEL={source}")
     return label, str(path.resolve())
 

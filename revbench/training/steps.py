@@ -14,11 +14,11 @@ from revbench.workload import Workload
 
 
 class Training:
-    """One network and the images that it is trained on, alone or together with other processes.
+    """One network and the images or the text that it is trained on, alone or together with other processes.
 
     Args:
         workload: what to train; its own batches are not used.
-        supply: this process's share of the images.
+        supply: this process's share of the data.
         ranks: the processes that train together.
     """
 
@@ -29,12 +29,15 @@ class Training:
         self._model = ranks.wrap(workload.model, case.device)
         dtype = torch.float64 if case.dtype == "float64" else torch.float32
         self._mean, self._deviation = (
-            torch.tensor(values, dtype=dtype, device=case.device).view(1, 3, 1, 1)
+            torch.tensor(values, dtype=dtype, device=case.device).view(1, -1, 1, 1)
             for values in (supply.facts.mean, supply.facts.deviation)
         )
 
     def normalise(self, raw: Tensor) -> Any:
-        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set."""
+        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set; tokens as they
+        are."""
+        if self.supply.facts.item == "token":
+            return raw
         return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
 
     def learning_rate_at(self, step: int) -> float:
@@ -48,13 +51,13 @@ class Training:
         batch norm sees each part by itself.
 
         Returns:
-            float64 ``(2,)`` on the device, not waited for: loss and number of wrong answers of the whole batch.
+            float64 ``(3,)`` on the device, not waited for: loss, number of wrong answers and of answers of the whole batch.
         """
         case, optimizer = self.workload.case, self.workload.optimizer
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step)
         optimizer.zero_grad(set_to_none=True)
-        found = torch.zeros(2, dtype=torch.float64, device=inputs.device)
+        found = torch.zeros(3, dtype=torch.float64, device=inputs.device)
         parts = list(zip(inputs.tensor_split(case.accumulate), targets.tensor_split(case.accumulate), strict=True))
         for i, (part, labels) in enumerate(parts):
             with self.ranks.local(self._model, last=i == len(parts) - 1):
@@ -62,7 +65,7 @@ class Training:
                     outputs = self._model(part)
                     loss = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
                 self.scaler.scale(loss).backward()
-            found += torch.stack([loss.detach().double(), (outputs.detach().argmax(1) != labels).sum().double()])
+            found += torch.stack([loss.detach().double(), *_answers(outputs.detach(), labels)])
         if case.clip_norm:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.workload.model.parameters(), case.clip_norm)
@@ -73,8 +76,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, alive: Callable[[], None] = lambda: None) -> tuple[float, float]:
-        """Returns the mean loss and the error (fraction wrong) on the validation images, in ``eval()``; the mode is put back
-        after.
+        """Returns the mean loss and the error (fraction wrong) on what is held out, in ``eval()``; the mode is put back after.
 
         Args:
             alive: called at each batch.
@@ -87,9 +89,16 @@ class Training:
             alive()
             with self.workload.autocast():
                 outputs = model(self.normalise(raw))
-                loss = self.workload.loss(outputs, targets).double() * len(targets)
-            wrong = (outputs.argmax(1) != targets).sum().double()
-            found += torch.stack([loss, wrong, torch.full_like(wrong, len(targets))])
+                loss = self.workload.loss(outputs, targets).double() * targets.numel()
+            found += torch.stack([loss, *_answers(outputs, targets)])
         model.train()
         loss_sum, wrong_count, count = self.ranks.sum(found).tolist()
         return loss_sum / count, wrong_count / count
+
+
+def _answers(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns how many answers are wrong, and how many there are: classes are the last dimension of the outputs ``(..., C)`` of
+    targets ``(...)``, or the second of those ``(B, C, ...)`` of targets ``(B, ...)``."""
+    best = outputs.argmax(-1 if outputs.shape[:-1] == targets.shape else 1)
+    wrong = (best != targets).sum().double()
+    return wrong, torch.full_like(wrong, targets.numel())

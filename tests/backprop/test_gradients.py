@@ -17,10 +17,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from revbench import build_model, reversible
 from revbench.choices import STRATEGIES
-from revbench.models import CATALOGUE
+from revbench.paper.residual import RESIDUAL
 from tests.backprop.chains import basic_chain, gradients, relative_difference
 
-REVNETS = [name for name, a in CATALOGUE.items() if a.family == "revnet"]
+REVNETS = [name for name, a in RESIDUAL.items() if a.family == "revnet"]
 CHOICES = [(s, n) for s in STRATEGIES for n in ("kept", "recomputed") if (s, n) != ("stored", "recomputed")]
 
 
@@ -28,7 +28,7 @@ CHOICES = [(s, n) for s in STRATEGIES for n in ("kept", "recomputed") if (s, n) 
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "revnet-104" else []) for n in REVNETS]
 )
 def test_every_catalogue_revnet(name: str) -> None:
-    imagenet = CATALOGUE[name].stem == "imagenet"
+    imagenet = RESIDUAL[name].stem == "imagenet"
     size, batch = (32, 16) if imagenet else (8, 4)  # 16 values a channel in the last batch norm
     model = build_model(name, image_size=size, strategy="stored").double()
     x, y = torch.randn(batch, 3, size, size, dtype=torch.float64), torch.randint(10, (batch,))
@@ -49,7 +49,7 @@ def test_every_catalogue_revnet(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet-32", "resnet-164"])
 def test_resnets(name: str) -> None:
-    size = CATALOGUE[name].smallest_image
+    size = RESIDUAL[name].smallest_image
     model = build_model(name, image_size=size).double()
     x, weight = torch.randn(16, 3, size, size).double(), torch.randn(16, model.architecture.num_classes).double()
     reference = gradients(model, x, weight)

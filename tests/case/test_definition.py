@@ -140,3 +140,27 @@ def test_every_field_says_what_it_is_and_what_it_may_be() -> None:
         assert f"{field.name}: {field.metadata['about']}" in (Case.__doc__ or "")
         if field.default is not dataclasses.MISSING:
             field.metadata["bound"].check(field.name, field.default)
+
+
+def test_the_work_of_a_step_is_counted_in_images_or_tokens() -> None:
+    assert (Case(model="revnet-38", batch_size=3).item, Case(model="revnet-38", batch_size=3).items) == ("image", 3)
+    assert (Case(model="vit-1m", batch_size=3).item, Case(model="vit-1m", batch_size=3).items) == ("image", 3)
+    assert (Case(model="gpt-1m", batch_size=3).item, Case(model="gpt-1m", batch_size=3).items) == ("token", 384)
+    short = Case(model="gpt-1m", batch_size=3, sequence_length=10)
+    assert short.items == 30
+    assert short.id == "gpt-1m,batch_size=3,sequence_length=10"
+    other = Case(model="package.module:make", batch_size=3)
+    assert (other.item, other.items) == ("item", 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": "revnet-38", "sequence_length": 8}, "override of revnet-38 'sequence_length'"),
+        ({"model": "gpt-1m", "image_size": 8}, "override of gpt-1m 'image_size'"),
+        ({"model": "package.module:make", "sequence_length": 8}, "of the catalogue's language models"),
+    ],
+)
+def test_a_length_is_of_texts_and_a_size_of_images(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Case(**fields).check()  # type: ignore[arg-type]

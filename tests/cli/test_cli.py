@@ -17,8 +17,9 @@ from tests.conftest import Cli
 def test_models(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli("models", "--json")
     assert code == 0
-    found = {(m["model"], m["num_classes"]): m for m in json.loads(out)}
-    assert len(found) == 17
+    found = {(m["model"], m.get("num_classes")): m for m in json.loads(out)}
+    assert len(found) == 27
+    assert found["revgpt-124m", None]["parameters"] == 124_439_808
     assert found["revnet-38", 100]["parameters"] == 475_060
     assert found["revnet-38", 100]["published_millions"] == "0.48"
     assert found["resnet-50", 1000]["published_millions"] is None
@@ -26,6 +27,7 @@ def test_models(cli: Cli, tmp_path: Path) -> None:
     assert code == 0
     assert "45,428,072" in out
     assert "45.2" in out
+    assert "12 blocks of 768" in out
 
 
 def test_run_then_report(cli: Cli, tmp_path: Path) -> None:

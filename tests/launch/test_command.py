@@ -56,7 +56,7 @@ def test_a_run_and_its_digest(tmp_path: Path) -> None:
         (("--pair", "38", "--clip", "-1"), "clip_norm=-1.0 must be a number of at least 0"),
         (("--pair", "38", "--clip", "nan"), "clip_norm=nan must be a number of at least 0"),
         (("--pair", "38", "--accumulate", "0"), "accumulate=0 must be an integer of at least 1"),
-        (("revnet-38", "--data", "nowhere"), "'nowhere' is not a folder"),
+        (("revnet-38", "--data", "nowhere"), "'nowhere' is neither a folder nor a file"),
         (("resnet-32", "--strategy", "reconstructed"), "resnet-32 has no reversible block"),
         (("revnet-38", "--output", "a", "--resume", "b"), "omit --output"),
         (("revnet-38", "--resume", "b"), "holds no rows.jsonl to resume"),

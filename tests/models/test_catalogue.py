@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revbench import UserError, build_model
-from revbench.models import CATALOGUE, architecture
+from revbench.models import architecture
 from revbench.models.residual import BATCH_NORM_EPSILON, PaddedPool
 from revbench.paper.published import TABLE_2, TableTwoRow
+from revbench.paper.residual import RESIDUAL
 from revbench.workload import move_by_one_ulp
 
 EXACT = {  # counted by hand from the rules of the paper and of the authors' code, not by this package
@@ -29,12 +30,12 @@ def test_parameter_counts_are_exact(name: str, classes: int) -> None:
 
 
 def test_every_network_is_counted() -> None:
-    assert {name for name, _ in EXACT} == set(CATALOGUE)
+    assert {name for name, _ in EXACT} == set(RESIDUAL)
 
 
 @pytest.mark.parametrize("row", TABLE_2, ids=lambda row: row.model)
 def test_table_2_describes_the_catalogue(row: TableTwoRow) -> None:
-    a = CATALOGUE[row.model]
+    a = RESIDUAL[row.model]
     assert "-".join(map(str, a.units)) == row.units
     assert "-".join(map(str, (a.stem_channels, *a.channels))) == row.channels
     assert a.bottleneck == row.bottleneck
@@ -48,8 +49,8 @@ def test_table_2_describes_the_catalogue(row: TableTwoRow) -> None:
 
 
 def test_pairs_are_of_unlike_families() -> None:
-    for name, a in CATALOGUE.items():
-        pair = CATALOGUE[a.pair]
+    for name, a in RESIDUAL.items():
+        pair = RESIDUAL[a.pair]
         assert pair.family != a.family
         assert pair.bottleneck == a.bottleneck
         if name != "resnet-152":  # it shares revnet-104 with resnet-101
@@ -58,10 +59,10 @@ def test_pairs_are_of_unlike_families() -> None:
 
 @pytest.mark.parametrize("name", ["resnet-32", "revnet-38", "resnet-50", "revnet-56"])
 def test_output_shape_and_depth(name: str) -> None:
-    size = CATALOGUE[name].smallest_image * 2
+    size = RESIDUAL[name].smallest_image * 2
     model = build_model(name, image_size=size, num_classes=7, strategy="stored")
     assert model(torch.randn(2, 3, size, size)).shape == (2, 7)
-    assert len(model.trunk) == sum(CATALOGUE[name].units)
+    assert len(model.trunk) == sum(RESIDUAL[name].units)
 
 
 def test_shapes_through_the_groups() -> None:

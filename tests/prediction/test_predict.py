@@ -19,6 +19,7 @@ from revbench.case import Case
 from revbench.choices import STRATEGIES
 from revbench.errors import UserError
 from revbench.paper.catalogue import CATALOGUE
+from revbench.paper.residual import RESIDUAL
 from revbench.prediction import predict
 from revbench.prediction.gpu import block_bytes
 from revbench.prediction.kernels import workspace_bytes
@@ -44,18 +45,18 @@ def cases(model: str) -> list[Case]:
     """Every way to run a network."""
     found = []
     for strategy in STRATEGIES:
-        if strategy == "reconstructed" and CATALOGUE[model].family == "resnet":
+        if strategy == "reconstructed" and not CATALOGUE[model].reversible:
             continue
         case = Case(model=model, strategy=strategy, batch_size=16)
         found += [case] if strategy == "stored" else [case, case.replace(nonreversible="recomputed")]
     return found
 
 
-CIFAR = [name for name, a in CATALOGUE.items() if a.stem == "cifar"]
-QUICK = ("resnet-32", "revnet-38")
+SMALL = [*(name for name, a in RESIDUAL.items() if a.stem == "cifar"), "gpt-1m", "revgpt-1m", "revvit-1m"]
+QUICK = ("resnet-32", "revnet-38", "revgpt-1m")
 
 
-@pytest.mark.parametrize("model", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in CIFAR])
+@pytest.mark.parametrize("model", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in SMALL])
 def test_equals_what_is_measured(model: str) -> None:
     predictor = Predictor()
     for case in cases(model):

@@ -263,7 +263,7 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
     finally:
         process.kill()
     before = read_run(out)
-    assert 3 <= len(before.rows) < 17
+    assert 3 <= len(before.rows) < 27
     if how == signal.SIGINT:
         assert process.returncode == 2, said
         assert (out / "report.html").is_file()
@@ -273,7 +273,7 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
     after = read_run(out)
     assert after.rows[: len(before.rows)] == before.rows
     keys = [row.key for row in after.rows]
-    assert len(keys) == len(set(keys)) == 17
+    assert len(keys) == len(set(keys)) == 27
     assert done.stdout.count("measured before") == len(before.rows)
 
 
@@ -326,7 +326,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path, delay: float) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     after = read_run(out).rows
     assert after[: len(before)] == before
-    assert len({row.key for row in after}) == len(after) == 17
+    assert len({row.key for row in after}) == len(after) == 27
 
 
 def test_a_bare_working_tree_without_an_installation(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.training.batches import VALIDATION_BATCH, FileSupply, MemorySupply, Supply, open_supply
+from revbench.training.batches import VALIDATION_BATCH, FileSupply, MemorySupply, Supply
 from revbench.training.data import Images, ImageSet, image_sets, load_images
 from revbench.training.order import ALONE, Share
+from revbench.training.supplies import open_supply
 
 CASE = Case(model="revnet-104", recipe="imagenet", batch_size=4, data="photographs", training_steps=5)
 
@@ -133,7 +134,7 @@ def test_facts_of_images_in_memory() -> None:
     pixels = images().train_images.double() / 255
     assert found.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), rel=1e-12)
     assert found.deviation == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist(), rel=1e-12)
-    assert (found.train_images, found.validation_images) == (50, 7)
+    assert (found.item, found.train_items, found.validation_items) == ("image", 50, 7)
 
 
 def test_a_digest_tells_images_apart(folder: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_checkpoint_of_something_else() -> None:
     ):
         with pytest.raises(UserError, match=said):
             put_back({**good, **changed}, workload)
-    with pytest.raises(UserError, match="was made on other images; give the data that it began with"):
+    with pytest.raises(UserError, match="was made on other data; give the data that it began with"):
         put_back(good, workload, data="abd")
     with pytest.raises(UserError, match=r"began with a=1, not a=2; give the same again"):
         put_back(good, workload, options={"a": 2})

@@ -130,7 +130,7 @@ def test_a_batch_goes_through_in_as_many_parts_as_are_asked_for(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"optimizer": "adamw"}, "optimizer=adamw: the recipes are the paper's, which trains with sgd"),
+        ({"optimizer": "adamw"}, "optimizer=adamw: recipe cifar trains with sgd"),
         ({"world_size": 2}, "world_size=2, but 1 trains here; use torchrun"),
     ],
 )

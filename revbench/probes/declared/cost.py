@@ -36,6 +36,8 @@ TIME = Probe(
     private_options=("baton",),
     metrics=(
         *_seconds(),
+        Metric("items_per_second", COUNT, "of a step, over its median", head="Items a second"),
+        word("item", "what they are: images, tokens, or whatever a factory's batch has"),
         Metric("rounds", COUNT, "steps that were timed; every sample is kept"),
         Metric("turns", COUNT, "of so many steps each, see `steps_per_turn`"),
         Metric("steps_per_turn", COUNT, "that follow each other; the samples stand turn after turn"),
@@ -56,7 +58,11 @@ TIME = Probe(
         Metric("throttle_reasons", COUNT, "on a GPU, NVML's bit mask of all reasons then"),
         Metric("other_processes", COUNT, "that compute on the same GPU"),
     ),
-    lines=("{step_seconds} a step (forward {forward_seconds}, backward {backward_seconds}; {rounds} steps)",),
+    lines=(
+        "{step_seconds} a step (forward {forward_seconds}, backward {backward_seconds}; {rounds} steps),"
+        " {items_per_second} {item}s a second",
+        "{step_seconds} a step (forward {forward_seconds}, backward {backward_seconds}; {rounds} steps)",
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from revbench.report.evidence import Evidence
 from revbench.report.table import (
     Column,
     lay_out,
+    tokens,
     value_cell,
     value_column,
     why_unstable,
@@ -42,7 +43,8 @@ def limit_figure(evidence: Evidence) -> Figure | None:
         for case in cases:
             speed, ratio = _items_per_second(evidence, case), _speed_ratio(evidence, case, case.stored())
             if speed:
-                words = f"{title_of(case.model)} {strategy_of(case)}, batch {_batch(evidence, case)}: {speed:,.0f} items a second"
+                name = f"{title_of(case.model)} {strategy_of(case)}, batch {_batch(evidence, case)}"
+                words = f"{name}: {speed:,.0f} {case.item}s a second"
                 bars.append(Bar(case, {"": speed}, ratio, words))
         if bars:
             panels.append(bars)
@@ -68,7 +70,7 @@ def limit_table(evidence: Evidence) -> Table | None:
 
     def speed(case: Case) -> str:
         found = _items_per_second(evidence, case)
-        return f"{found:,.0f}" if found else MISSING
+        return f"{found:,.0f}{tokens(case)}" if found else MISSING
 
     def to_stored(case: Case) -> str:
         return with_interval(_speed_ratio(evidence, case, case.stored()))
@@ -113,7 +115,7 @@ def fastest_within(evidence: Evidence) -> Iterator[str]:
             batch = _batch(evidence, best)
             yield (
                 f"Within {human_bytes(limit)} {title_of(best.model)} {strategy_of(best)} is fastest"
-                f" ({speeds[best]:,.0f} items a second, batch {batch})."
+                f" ({speeds[best]:,.0f} {best.item}s a second, batch {batch})."
             )
 
 
@@ -180,4 +182,4 @@ def _speed_ratio(evidence: Evidence, case: Case, base: Case) -> Ratio | None:
 def _items_per_second(evidence: Evidence, case: Case) -> float | None:
     timed = _timed(evidence, case)
     step = evidence.value(timed, _STEP) if timed is not None else None
-    return timed.batch_size / step.median if timed is not None and step and step.median else None
+    return timed.items / step.median if timed is not None and step and step.median else None

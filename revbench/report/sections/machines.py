@@ -15,7 +15,7 @@ from revbench.report.charts.machines import cost_of_reconstruction, time_against
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.draws import median_of_draws
 from revbench.report.parts import Part
-from revbench.report.table import Column, lay_out, times, value_cell, with_something, words
+from revbench.report.table import Column, lay_out, times, tokens, value_cell, with_something, words
 from revbench.results.machines import unlike
 from revbench.units import human_bytes
 
@@ -71,7 +71,7 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
     def speed(line: Line) -> float | None:
         part, case = line
         step = part.evidence.value(case, _STEP)
-        return case.batch_size / step.median if step is not None and step.median else None
+        return case.items / step.median if step is not None and step.median else None
 
     parts = {id(part): part for lines in groups.values() for part, _ in lines}
     alike = [part for part in parts.values() if part is relative_to or not unlike(part.traits, relative_to.traits)]
@@ -97,7 +97,7 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
     columns = [
         Column("Batch", lambda line: f"{line[1].batch_size:,}"),
         Column("Step", lambda line: value_cell(line[0].evidence, line[1], _STEP)),
-        Column("Items a second", lambda line: f"{found:,.0f}" if (found := speed(line)) else MISSING),
+        Column("Items a second", lambda line: f"{found:,.0f}{tokens(line[1])}" if (found := speed(line)) else MISSING),
         *([Column("to reference", beside)] if has_others else []),
         Column("Time to stored", cost),
         Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),

@@ -76,7 +76,14 @@ def _speed(headline: Headline) -> Fact | None:
         return None
     change, better, note = _change_of_time(ratio.inverse(), less_is_better=False)
     better = None if headline.launch_bound else better
-    return Fact("Items a second", f"{found.stored:,.0f}", f"{found.ours:,.0f}", change, better, note)
+    return Fact(
+        f"{headline.case.item.capitalize()}s a second",
+        f"{found.stored:,.0f}",
+        f"{found.ours:,.0f}",
+        change,
+        better,
+        note,
+    )
 
 
 def _batch(headline: Headline) -> Fact | None:

@@ -1,4 +1,4 @@
-"""Training on real images: where trainings ended, beside the paper, on how many processes, and what may be claimed of that."""
+"""Training on real data: where trainings ended, beside the paper, on how many processes, and what may be claimed of that."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from revbench.report.table import Column, lay_out, value_cell, value_column, wor
 from revbench.training.declared import TRAINING
 
 LEAST_STEPS = 100  # of a training whose end is compared in a sentence
-# How a recipe's images are cropped, in words.
+# How a recipe's images or texts are cropped, in words.
 _CROPS = {
     "padded": "Images are cropped at random out of themselves with 4 pixels of zeros around, and mirrored half of the time"
     " where a mirrored image has the same label.",
     "resized": "Images are cropped by torchvision's standard crop for ImageNet (RandomResizedCrop, flip; to validate, the"
     " middle of the image scaled to 8/7 of the size).",
+    "window": "Windows of the text begin anywhere, and a token is a byte; to validate they follow each other.",
 }
 
 
 def section(evidence: Evidence) -> Section | None:
     """Returns the curves, then where they ended, and what may be claimed of that."""
     return Section.of(
-        "Training on real images",
+        "Training on real data",
         [
             *training_sentences(evidence), *leading(training_figures(evidence)), training_table(evidence),
             processes_table(evidence), equivalence_table(evidence), errors_table(evidence),
@@ -81,10 +82,10 @@ def training_table(evidence: Evidence) -> Table | None:
 
 def _notes(evidence: Evidence, cases: Sequence[Case], *, on_gpu: bool) -> list[str]:
     memory = (
-        "the most that PyTorch allocated in a step, images included, and NVML's high-water mark of the process, evaluation and"
+        "the most that PyTorch allocated in a step, the data included, and NVML's high-water mark of the process, evaluation and"
         " drift included"
         if on_gpu
-        else "the process's resident set, with libraries, images, evaluation and drift"
+        else "the process's resident set, with libraries, data, evaluation and drift"
     )
     return [
         f"Training figures are means over the last tenth of the steps. Memory: {memory}. Waiting: the share of the time that went"
@@ -119,13 +120,14 @@ def processes_table(evidence: Evidence) -> Table | None:
 
 
 def _images(evidence: Evidence, case: Case) -> str:
-    """Returns how many training images of how many, and how many for validation."""
-    names = ("train_images", "train_images_available", "validation_images")
+    """Returns how many training images or tokens of how many, and how many for validation."""
+    items = "tokens" if case.item == "token" else "images"
+    names = (f"train_{items}", f"train_{items}_available", f"validation_{items}")
     used, there, held_out = (evidence.value(case, TRAINING[name]) for name in names)
     if used is None or there is None or held_out is None:
         return ""
     of = f" of {there.median:,.0f}" if there.median != used.median else ""
-    return f"{case.data}: {used.median:,.0f}{of} images to train on, {held_out.median:,.0f} to validate."
+    return f"{case.data}: {used.median:,.0f}{of} {items} to train on, {held_out.median:,.0f} to validate."
 
 
 def errors_table(evidence: Evidence) -> Table | None:
@@ -162,7 +164,7 @@ def errors_table(evidence: Evidence) -> Table | None:
 def _way(case: Case) -> Case:
     """Returns on what and how a network was trained: what makes two errors comparable, and a mean over seeds one of something."""
     known = case.architecture
-    classes = case.num_classes or (known.num_classes if known is not None else None)
+    classes = case.num_classes or getattr(known, "num_classes", None)
     return case.replace(model="", seed=0, num_classes=classes)
 
 

@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_of_few_steps_is_no_headline(run: Path) -> None:
     report = build_report([run])
     assert not any("trained" in b.text for b in report.sections[0].blocks if isinstance(b, Paragraph))
-    (training,) = [s for s in report.sections if s.title == "Training on real images"]
+    (training,) = [s for s in report.sections if s.title == "Training on real data"]
     said = next(b.text for b in training.blocks if isinstance(b, Paragraph))
     assert said == (
         "RevNet-38 was trained for 4 steps on digits, too few to compare where the strategies end: that takes 100 steps"

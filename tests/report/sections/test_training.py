@@ -105,7 +105,7 @@ def test_seeds_and_processes_are_told_apart(tmp_path: Path) -> None:
 
 
 def sentences(report: Report) -> list[str]:
-    of_trainings = (s for s in report.sections if s.title == "Training on real images")
+    of_trainings = (s for s in report.sections if s.title == "Training on real data")
     return [b.text for s in of_trainings for b in s.blocks if isinstance(b, Paragraph)]
 
 
