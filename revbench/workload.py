@@ -27,7 +27,6 @@ from revbench.errors import UserError
 from revbench.models.networks import Loss, MakeBatch, batches_of, network_of, normal_images
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.observing.nested import map_tensors
-from revbench.paper.catalogue import architecture
 from revbench.paper.recipes import RECIPES
 
 
@@ -108,7 +107,8 @@ def build_workload(case: Case) -> Workload:
     if case.factory is not None:
         model, make_batch, loss = _from_factory(case, case.factory)
     else:
-        found = architecture(case.model, **case.overrides)
+        found = case.network
+        assert found is not None
         model = network_of(found, found.default_strategy)
         make_batch, loss = batches_of(found)
     if case.sync_batch_norm:

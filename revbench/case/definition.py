@@ -63,6 +63,11 @@ class Case:
     sequence_length: int | None = _field(
         Integer(1, optional=True), "tokens of an item of a language model; the model's own if not given", None
     )
+    depth: int | None = _field(
+        Integer(1, optional=True),
+        "units in each group of a residual network (ImageNet: in its third), blocks of a transformer; the model's own if not given",
+        None,
+    )
     data: str = _field(
         Text(_MOST_LETTERS),
         "where batches come from: normal (standard normal images, uniform labels or tokens) or the label of a data set",
@@ -150,10 +155,21 @@ class Case:
         return CATALOGUE.get(self.model)
 
     @property
-    def overrides(self) -> dict[str, int]:
-        """What of that network is another than in the catalogue."""
+    def network(self) -> Architecture | None:
+        """The same with whatever the case says of it: its depth, its size of images, its classes, its length of sequences.
+
+        Raises:
+            UserError: no such network can be.
+        """
+        if self.architecture is None:
+            return None
         fields = ("image_size", "num_classes", "sequence_length")
-        return {name: value for name in fields if (value := getattr(self, name)) is not None}
+        found = architecture(self.model, **{n: value for n in fields if (value := getattr(self, n)) is not None})
+        if self.depth is None:
+            return found
+        deep = found.deepened(found.grown(self.depth))
+        deep.check()
+        return deep
 
     @property
     def item(self) -> str:
@@ -254,16 +270,20 @@ class Case:
         if self.compile and strategy == "torch_budget":
             raise UserError("strategy=torch_budget compiles all units as one graph; omit compile")
         if self.factory is None:
-            found = architecture(self.model, **self.overrides)
+            architecture(self.model)  # which says that it is unknown
+            found = self.network
+            assert found is not None
             if strategy in choices.STRATEGIES and strategy not in found.strategies:
                 raise UserError(
                     f"{self.model} has no reversible block, so strategy {strategy} is not possible;"
                     f" its pair {found.pair} has them"
                 )
-        elif self.sequence_length is not None:
-            raise UserError(
-                f"sequence_length={self.sequence_length} is of the catalogue's language models; give {self.model!r} an argument"
-            )
+            return self
+        for name, whose in (("sequence_length", "language models"), ("depth", "networks")):
+            if getattr(self, name) is not None:
+                raise UserError(
+                    f"{name}={getattr(self, name)} is of the catalogue's {whose}; give {self.model!r} an argument"
+                )
         return self
 
     def _check_processes(self) -> None:

@@ -14,9 +14,9 @@ _BY_VALUE = "revbench.by_value:load(name="  # of a network that was in a noteboo
 
 # Fields of a case that `trained_label` names only where cases differ in them.
 _UNNAMED = (
-    "num_classes", "recipe", "image_size", "sequence_length", "device", "memory_format", "compile", "accumulate", "clip_norm",
-    "world_size", "sync_batch_norm", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic", "threads",
-    "allocator",
+    "num_classes", "recipe", "image_size", "sequence_length", "depth", "device", "memory_format", "compile", "accumulate",
+    "clip_norm", "world_size", "sync_batch_norm", "tf32_matmul", "tf32_convolution", "cudnn_benchmark", "deterministic",
+    "threads", "allocator",
 )  # fmt: skip
 
 
@@ -65,6 +65,8 @@ def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
     words = [case.dtype] if dtype else []
     if batch:
         words.append(f"batch {case.batch_size}")
+    if (deep := deep_as(case)) is not None:
+        words.append(deep)
     if case.item == "token":
         words.append(f"{case.items // case.batch_size} tokens")
     elif size := case.image_size or getattr(case.architecture, "image_size", None):
@@ -77,6 +79,12 @@ def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
     if case.world_size > 1:
         words.append(f"{case.world_size} processes")
     return ", ".join(words)
+
+
+def deep_as(case: Case) -> str | None:
+    """Returns how deep a network is that is not as deep as in the catalogue, in words; None of any other."""
+    known = case.architecture
+    return None if known is None or case.depth is None else known.deepened(known.grown(case.depth)).layers
 
 
 def full_title(case: Case) -> str:

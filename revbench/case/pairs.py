@@ -94,9 +94,13 @@ def paired(cases: Iterable[Case]) -> list[list[Case]]:
 
 
 def resnet_of(case: Case) -> str:
-    """Returns the model itself; of a RevNet of the catalogue the ResNet that it is paired with."""
+    """Returns the model itself; of a reversible network of the catalogue the one that it is paired with, unless it is deeper than
+    there: a ResNet of as many units is not its pair, a transformer of as many blocks is."""
     known = case.architecture
-    return known.pair if known is not None and known.reversible else case.model
+    has_pair = (
+        known is not None and known.reversible and (case.depth is None or not isinstance(known, ResidualArchitecture))
+    )
+    return known.pair if known is not None and has_pair else case.model
 
 
 def is_resnet(case: Case) -> bool:

@@ -14,6 +14,7 @@ from revbench.cli.options import (
     DEFAULT_BATCH_SIZE,
     Autocast,
     BatchSize,
+    Depth,
     Dtype,
     ImageSize,
     Json,
@@ -36,6 +37,7 @@ def estimate(
     batch_size: BatchSize = DEFAULT_BATCH_SIZE,
     image_size: ImageSize = None,
     sequence_length: SequenceLength = None,
+    depth: Depth = None,
     num_classes: NumClasses = None,
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
@@ -64,7 +66,7 @@ def estimate(
     if plot is not None and not plot.parent.is_dir():
         raise UserError(f"can't write {plot}: there is no folder {plot.parent}")
     common: dict[str, Any] = {
-        "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length,
+        "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length, "depth": depth,
         "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip

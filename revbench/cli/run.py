@@ -15,6 +15,7 @@ from revbench.cli.options import (
     Autocast,
     BatchSize,
     Compile,
+    Depth,
     Device,
     Dtype,
     ImageSize,
@@ -56,6 +57,7 @@ def run(
     batch_size: BatchSize = DEFAULT_BATCH_SIZE,
     image_size: ImageSize = None,
     sequence_length: SequenceLength = None,
+    depth: Depth = None,
     num_classes: NumClasses = None,
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
@@ -93,7 +95,7 @@ def run(
     from revbench.launch.measuring import Measuring, measure_all
 
     fields: dict[str, Any] = {
-        "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length,
+        "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length, "depth": depth,
         "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
         "optimizer": optimizer, "learning_rate": learning_rate,

@@ -22,8 +22,6 @@ from revbench.errors import UserError
 from revbench.observing.nested import map_tensors
 from revbench.workload import Workload, build_workload, make_optimizer
 
-_DEEPENED = "revbench.prediction.depth:"  # networks of the catalogue, as deep as is tried
-
 
 def build_fake(case: Case, mode: FakeTensorMode) -> Workload:
     """Build what a case names, of fake tensors.
@@ -35,7 +33,7 @@ def build_fake(case: Case, mode: FakeTensorMode) -> Workload:
     Raises:
         UserError: as `build_workload`.
     """
-    if case.factory is None or case.model.startswith(_DEEPENED):
+    if case.factory is None:
         with mode:
             return build_workload(case)
     workload = build_workload(case)

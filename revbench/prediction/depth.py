@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.models.networks import Loss, MakeBatch, batches_of, network_of
-from revbench.paper.catalogue import architecture
 from revbench.prediction.fit import MARGIN, Fit, largest
 
 DEPTHS = ("blocks", "depth", "layers")  # arguments of a factory that are taken to be its depth
 _LONGEST = 40  # units, or what a factory counts, above which a prediction would take long and is extrapolated
-
-
-def deepened(name: str, units: str | int, **overrides: int) -> tuple[nn.Module, MakeBatch, Loss]:
-    """Returns a network of the catalogue with other numbers of units, as a workload.
-
-    A case names it ``revbench.prediction.depth:deepened(name=revnet-104,units=2-2-40-2)``.
-
-    Args:
-        name: of the catalogue.
-        units: of each group, joined by hyphens; of a transformer its blocks.
-        overrides: ``image_size``, ``num_classes``, ``sequence_length``, the network's own if not given.
-
-    Raises:
-        UserError: an unknown network, or units that no network can have.
-    """
-    counts = str(units).split("-")
-    if not all(count.isdigit() for count in counts):
-        raise UserError(f"units={units} must be integers joined by hyphens, one a group")
-    found = architecture(name, **overrides).deepened([int(count) for count in counts])
-    found.check()
-    return network_of(found, found.default_strategy), *batches_of(found)
 
 
 def deepest(case: Case, limit_bytes: int) -> Fit:
@@ -60,17 +35,12 @@ def deeper(case: Case, value: int) -> Case:
                 " package.module:factory(blocks=9)"
             )
         return case.replace(model=str(factory.with_arguments(**{named[0]: value})))
-    units = "-".join(map(str, architecture(case.model).grown(value)))
-    named_fields = "".join(f",{name}={number}" for name, number in case.overrides.items())
-    model = f"{__name__}:deepened(name={case.model},units={units}{named_fields})"
-    return case.replace(model=model, **dict.fromkeys(case.overrides))
+    return case.replace(depth=value)
 
 
 def depth_of(case: Case) -> str:
     """Returns how deep the network of such a case is, in words."""
-    factory = case.factory
-    arguments = factory.arguments if factory is not None else {}
-    if factory is not None and (factory.module, factory.attribute) == (__name__, deepened.__name__):
-        units = [int(count) for count in str(arguments["units"]).split("-")]
-        return architecture(str(arguments["name"])).deepened(units).layers
+    if case.network is not None:
+        return case.network.layers
+    arguments = case.factory.arguments if case.factory is not None else {}
     return ", ".join(f"{name} {arguments[name]}" for name in DEPTHS if name in arguments)

@@ -212,8 +212,8 @@ def test_reconstruction_takes_the_same_memory_at_any_depth() -> None:
     peaks = {}
     for strategy in ("stored", "reconstructed"):
         for blocks in (4, 8, 16):
-            name = f"revbench.prediction.depth:deepened(name=revgpt-1m,units={blocks},sequence_length=32)"
-            workload = build_workload(Case(model=name, batch_size=2, strategy=strategy))
+            case = Case(model="revgpt-1m", depth=blocks, sequence_length=32, batch_size=2, strategy=strategy)
+            workload = build_workload(case)
             found = measure_memory(workload, progress=lambda _: None, timeline=False).metrics
             peaks[strategy, blocks] = found["activation_peak_without_gradients_bytes"]
     assert peaks["reconstructed", 4] == peaks["reconstructed", 8] == peaks["reconstructed", 16]

@@ -84,9 +84,10 @@ def test_depths_beyond_prediction_are_extrapolated() -> None:
 
 def test_networks_of_the_catalogue_grow_as_their_families_do() -> None:
     cifar, imagenet = deeper(Case(model="revnet-38"), 4), deeper(Case(model="resnet-101", image_size=64), 36)
-    assert cifar.model == "revbench.prediction.depth:deepened(name=revnet-38,units=4-4-4)"
+    assert cifar == Case(model="revnet-38", depth=4)
     assert depth_of(cifar) == "50 layers, units 4-4-4"
-    assert imagenet.model == "revbench.prediction.depth:deepened(name=resnet-101,units=3-4-36-3,image_size=64)"
+    assert depth_of(imagenet) == "140 layers, units 3-4-36-3"
+    assert depth_of(deeper(Case(model="revgpt-1m"), 31)) == "31 blocks"
     assert depth_of(deeper(Case(model="revnet-104"), 11)) == "104 layers, units 2-2-11-2"
     assert depth_of(deeper(Case(model="resnet-101"), 23)) == "101 layers, units 3-4-23-3"
     same = [predict(Case(model="revnet-38", batch_size=4)), predict(deeper(Case(model="revnet-38", batch_size=4), 3))]
