@@ -39,6 +39,10 @@ class Tier:
         limits_bytes: these limits, on the CPU and on a GPU.
         depths: blocks of the chains by which memory is drawn against depth.
         depth_batch_size: images a step of these.
+        deep_models: language models, on the CPU and on a GPU, whose speed is drawn against depth within the same memory.
+        deep_blocks: how deep.
+        deep_sequence_length: of them, on the CPU and on a GPU.
+        deep_limits_bytes: this memory, on the CPU and on a GPU.
         chain_compiled: whether the compiled ways are among them; compilation takes a minute or more each.
     """
 
@@ -64,10 +68,15 @@ class Tier:
     limits_bytes: tuple[tuple[int, ...], tuple[int, ...]]
     depths: tuple[int, ...]
     depth_batch_size: int
+    deep_blocks: tuple[int, ...]
+    deep_limits_bytes: tuple[int, int]
+    deep_models: tuple[str, str] = ("gpt-1m", "gpt-20m")
+    deep_sequence_length: tuple[int, int] = (64, 256)
 
 
 _MIB, _GIB = 2**20, 2**30
 _LIMITS = ((64 * _MIB, 256 * _MIB, 1024 * _MIB), tuple(n * _GIB for n in (8, 16, 24, 40, 80)))
+_DEEP = (16, 32, 64, 96)
 _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
 
 TIERS: Mapping[str, Tier] = {
@@ -80,7 +89,7 @@ TIERS: Mapping[str, Tier] = {
         draws=6, drift_dtypes=("float32", "float64"), drift_autocasts=(), drift_blocks=(3, 9, 18), lipschitz_blocks=9,
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
-        depths=(4, 8, 16, 32), depth_batch_size=1,
+        depths=(4, 8, 16, 32), depth_batch_size=1, deep_blocks=(4, 8), deep_limits_bytes=(24 * _MIB, 4 * _GIB),
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
@@ -91,7 +100,7 @@ TIERS: Mapping[str, Tier] = {
         lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
         limit_pairs=("resnet-32", "resnet-164"), limits_bytes=_LIMITS,
-        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4,
+        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4, deep_blocks=_DEEP, deep_limits_bytes=(160 * _MIB, 12 * _GIB),
     ),
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
@@ -102,7 +111,7 @@ TIERS: Mapping[str, Tier] = {
         lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
         limit_pairs=("resnet-164", "resnet-101"), limits_bytes=_LIMITS,
-        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4,
+        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4, deep_blocks=_DEEP, deep_limits_bytes=(160 * _MIB, 12 * _GIB),
     ),
 }  # fmt: skip
 
@@ -268,6 +277,25 @@ def limit_cases(lead: Case) -> list[Case]:
             cases += [reconstructed, reconstructed.replace(nonreversible="recomputed")]
             cases += [case.replace(strategy=strategy) for strategy in ("checkpointed", "recursive")]
     return cases
+
+
+def deep_leads(plan: Plan) -> list[Case]:
+    """Returns a language model of each depth under a memory limit: what a group of `deep_cases` is named by."""
+    size, at = plan.size, plan.on_gpu
+    return [
+        Case(
+            model=size.deep_models[at], batch_size=1, device=plan.device, memory_limit_bytes=size.deep_limits_bytes[at],
+            sequence_length=size.deep_sequence_length[at], depth=blocks,
+        )
+        for blocks in size.deep_blocks
+    ]  # fmt: skip
+
+
+def deep_cases(lead: Case) -> list[Case]:
+    """Returns a language model and its reversible pair, stored and checkpointed, and that reconstructed."""
+    other = lead.replace(model=CATALOGUE[lead.model].pair)
+    both = [case.replace(strategy=strategy) for case in (lead, other) for strategy in ("stored", "checkpointed")]
+    return [*both, other.replace(strategy="reconstructed")]
 
 
 def depth_cases(plan: Plan) -> list[Case]:

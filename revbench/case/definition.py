@@ -65,7 +65,7 @@ class Case:
     )
     depth: int | None = _field(
         Integer(1, optional=True),
-        "units in each group of a residual network (ImageNet: in its third), blocks of a transformer; the model's own if not given",
+        "units a group of a residual network (ImageNet: of its third), blocks of a transformer; the model's own if not given",
         None,
     )
     data: str = _field(

@@ -15,6 +15,7 @@ from revbench.report.evidence import Evidence
 from revbench.report.sections import (
     claims,
     depth,
+    depth_speed,
     drift,
     failures,
     iso_memory,
@@ -36,7 +37,8 @@ MakeSection = Callable[[Evidence], Section | None]
 
 _BEFORE_OTHERS: Sequence[MakeSection] = (
     overview.section, claims.section, memory.section, system_memory.section, depth.section, time.section, iso_memory.section,
-    libraries.section, drift.section, drift.causes_section, training.section, networks.section, other_probes.section,
+    depth_speed.section, libraries.section, drift.section, drift.causes_section, training.section, networks.section,
+    other_probes.section,
 )  # fmt: skip
 _AFTER_OTHERS: Sequence[MakeSection] = (failures.section, machine.section, methods.section)
 

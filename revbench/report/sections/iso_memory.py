@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import resnet_of
-from revbench.compare.ratios import Ratio
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import MEMORY, TIME
@@ -25,6 +24,7 @@ from revbench.report.table import (
     with_something,
     words,
 )
+from revbench.report.within_limit import batch_of, items_per_second, speed_ratio, timed_within
 from revbench.units import human_bytes
 
 _STEP = TIME["step_seconds"]
@@ -41,9 +41,9 @@ def limit_figure(evidence: Evidence) -> Figure | None:
     for (limit, _), cases in _by_limit(evidence).items():
         bars = []
         for case in cases:
-            speed, ratio = _items_per_second(evidence, case), _speed_ratio(evidence, case, case.stored())
+            speed, ratio = items_per_second(evidence, case), speed_ratio(evidence, case, case.stored())
             if speed:
-                name = f"{title_of(case.model)} {strategy_of(case)}, batch {_batch(evidence, case)}"
+                name = f"{title_of(case.model)} {strategy_of(case)}, batch {batch_of(evidence, case)}"
                 words = f"{name}: {speed:,.0f} {case.item}s a second"
                 bars.append(Bar(case, {"": speed}, ratio, words))
         if bars:
@@ -61,25 +61,25 @@ def limit_table(evidence: Evidence) -> Table | None:
         return None
 
     def step(case: Case) -> str:
-        timed = _timed(evidence, case)
+        timed = timed_within(evidence, case)
         return value_cell(evidence, timed, _STEP) if timed is not None else MISSING
 
     def measured_peak(case: Case) -> str:
-        timed = _timed(evidence, case)
+        timed = timed_within(evidence, case)
         return value_cell(evidence, timed, MEMORY["peak_bytes"]) if timed is not None else MISSING
 
     def speed(case: Case) -> str:
-        found = _items_per_second(evidence, case)
+        found = items_per_second(evidence, case)
         return f"{found:,.0f}{tokens(case)}" if found else MISSING
 
     def to_stored(case: Case) -> str:
-        return with_interval(_speed_ratio(evidence, case, case.stored()))
+        return with_interval(speed_ratio(evidence, case, case.stored()))
 
     columns = [
         words("Limit", lambda case: human_bytes(case.memory_limit_bytes)),
         words("Network", lambda case: title_of(case.model)),
         words("Strategy", strategy_of),
-        Column("Batch", lambda case: _batch(evidence, case)),
+        Column("Batch", lambda case: batch_of(evidence, case)),
         value_column(evidence, FIT["predicted_peak_bytes"]),
         *with_something([Column("Measured peak", measured_peak)], cases),  # runs of before November 2026 have none
         Column("Step", step),
@@ -87,7 +87,7 @@ def limit_table(evidence: Evidence) -> Table | None:
         Column("to stored", to_stored),
     ]
     unstable = why_unstable(
-        (f"{title_of(case.model)} {strategy_of(case)}", _speed_ratio(evidence, case, case.stored())) for case in cases
+        (f"{title_of(case.model)} {strategy_of(case)}", speed_ratio(evidence, case, case.stored())) for case in cases
     )
     notes = [_note(evidence, cases), *unstable]
     return lay_out(
@@ -99,7 +99,7 @@ def _by_limit(evidence: Evidence) -> dict[tuple[int, str], list[Case]]:
     """Returns the cases of each limit and pair."""
     groups: dict[tuple[int, str], list[Case]] = {}
     for case in evidence.cases(FIT):
-        if case.memory_limit_bytes:
+        if case.memory_limit_bytes and case.depth is None:
             groups.setdefault((case.memory_limit_bytes, resnet_of(case)), []).append(case)
     return groups
 
@@ -107,12 +107,12 @@ def _by_limit(evidence: Evidence) -> dict[tuple[int, str], list[Case]]:
 def fastest_within(evidence: Evidence) -> Iterator[str]:
     """Returns for each limit a sentence that names the fastest, if it is surely faster than all others in it."""
     for (limit, _), cases in _by_limit(evidence).items():
-        speeds = {case: speed for case in cases if (speed := _items_per_second(evidence, case))}
+        speeds = {case: speed for case in cases if (speed := items_per_second(evidence, case))}
         if len(speeds) < 2:
             continue
         best = max(speeds, key=speeds.__getitem__)
         if all(_is_surely_faster(evidence, best, other) for other in speeds if other != best):
-            batch = _batch(evidence, best)
+            batch = batch_of(evidence, best)
             yield (
                 f"Within {human_bytes(limit)} {title_of(best.model)} {strategy_of(best)} is fastest"
                 f" ({speeds[best]:,.0f} {best.item}s a second, batch {batch})."
@@ -120,7 +120,7 @@ def fastest_within(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_surely_faster(evidence: Evidence, case: Case, other: Case) -> bool:
-    found = _speed_ratio(evidence, case, other)
+    found = speed_ratio(evidence, case, other)
     return found is not None and found.low is not None and found.low > 1
 
 
@@ -148,38 +148,3 @@ def _less(evidence: Evidence, cases: list[Case]) -> str:
         f" Of {human_bytes(limit)} the GPU had {human_bytes(int(had))}." for limit, had in usable.items() if had < limit
     ]
     return "".join(less)
-
-
-def _batch(evidence: Evidence, case: Case) -> str:
-    """Returns the batch that was timed, or why none was."""
-    timed = _timed(evidence, case)
-    if timed is not None:
-        return f"{timed.batch_size:,}"
-    size = evidence.value(case, FIT["largest_batch_size"])
-    if size is None:
-        return evidence.failure(case, FIT) or MISSING
-    failures = [evidence.failure(c, TIME) for c in _tried(evidence, case)]
-    return "none fits" if size.median < 1 else next((f for f in failures if f), MISSING)
-
-
-def _timed(evidence: Evidence, case: Case) -> Case | None:
-    """Returns the case that was timed for this limit: the largest batch that did not run out of memory."""
-    ran = [c for c in _tried(evidence, case) if evidence.value(c, _STEP)]
-    return max(ran, key=lambda c: c.batch_size, default=None)
-
-
-def _tried(evidence: Evidence, case: Case) -> list[Case]:
-    return [c for c in evidence.cases(TIME) if c.replace(batch_size=case.batch_size) == case]
-
-
-def _speed_ratio(evidence: Evidence, case: Case, base: Case) -> Ratio | None:
-    """Returns how many times as many items a second a case comes to as another; each was timed in a process of its own."""
-    ours, theirs = _timed(evidence, case), _timed(evidence, base)
-    found = evidence.time_ratio(theirs, ours) if ours is not None and theirs is not None else None
-    return found.scaled(ours.batch_size / theirs.batch_size) if found and ours and theirs else None
-
-
-def _items_per_second(evidence: Evidence, case: Case) -> float | None:
-    timed = _timed(evidence, case)
-    step = evidence.value(timed, _STEP) if timed is not None else None
-    return timed.items / step.median if timed is not None and step and step.median else None
