@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that revbench measures on a GPU, on a machine where nothing can be installed and which is lent for minutes:
 #   reports/measure-on-gpu.sh FOLDER [SECONDS]
-# FOLDER takes the run of the quick tier (FOLDER-pairs, -imagenet, -memory, -drift and -libraries the others), with logs, exit
+# FOLDER takes the run of the quick tier (FOLDER-pairs, -imagenet, -depth-speed, -memory, -drift and -libraries the others), with logs, exit
 # codes and JUnit files in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder until its
 # exit code is not 75; AGAIN=1 does again what failed. Render the PDFs elsewhere with `revbench report`.
 # What is missing there is carried along as unpacked wheels on PYTHONPATH (msgspec takes 0.6 MB):
@@ -48,6 +48,7 @@ network pairs 400 "$output-pairs" revnet-38 revnet-110 --strategy stored --strat
   --probe nvml --probe energy --probe drift --probe memory_history --probe leak
 network imagenet 400 "$output-imagenet" revnet-104 --batch-size 64 --probe time --probe memory --probe nvml --probe flops
 network imagenet-compiled 500 "$output-imagenet-compiled" revnet-104 --batch-size 64 --compile --probe time --probe memory
+measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full
 measured quick 500 "$output" --revbench-repeats=5
 measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py -k "depth or iso_memory" \
   --revbench-tier=full

@@ -16,9 +16,9 @@ def chain_of(case: Case) -> Sequence[Gap]:
 
 
 def reconciled_cases(evidence: Evidence) -> list[Case]:
-    """Returns the networks of the catalogue that have these numbers, as they stand in the memory table."""
+    """Returns the networks of the catalogue that have these numbers and run under no limit, as they stand in the memory table."""
     return [
         case
         for case in evidence.cases(MEMORY)
-        if not case.names_factory and evidence.value(case, MEMORY[chain_of(case)[0].name]) is not None
+        if not case.names_factory and not case.memory_limit_bytes and evidence.value(case, MEMORY[chain_of(case)[0].name]) is not None
     ]
