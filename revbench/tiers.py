@@ -38,7 +38,8 @@ class Tier:
         limit_pairs: ResNets of the pairs that are compared under a memory limit.
         limits_bytes: these limits, on the CPU and on a GPU.
         depths: blocks of the chains by which memory is drawn against depth.
-        depth_batch_size: images a step of these.
+        depth_batch_size: items a step of these.
+        depth_networks: of the catalogue, that are drawn against depth beside them.
         deep_models: language models, on the CPU and on a GPU, whose speed is drawn against depth within the same memory.
         deep_blocks: how deep.
         deep_sequence_length: of them, on the CPU and on a GPU.
@@ -70,6 +71,7 @@ class Tier:
     depth_batch_size: int
     deep_blocks: tuple[int, ...]
     deep_limits_bytes: tuple[int, int]
+    depth_networks: tuple[str, ...] = ()
     deep_models: tuple[str, str] = ("gpt-1m", "gpt-20m")
     deep_sequence_length: tuple[int, int] = (64, 256)
 
@@ -100,7 +102,8 @@ TIERS: Mapping[str, Tier] = {
         lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
         limit_pairs=("resnet-32", "resnet-164"), limits_bytes=_LIMITS,
-        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4, deep_blocks=_DEEP, deep_limits_bytes=(160 * _MIB, 12 * _GIB),
+        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4, depth_networks=("revgpt-1m",),
+        deep_blocks=_DEEP, deep_limits_bytes=(160 * _MIB, 12 * _GIB),
     ),
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
@@ -299,15 +302,18 @@ def deep_cases(lead: Case) -> list[Case]:
 
 
 def depth_cases(plan: Plan) -> list[Case]:
-    """Returns chains of growing depth under every strategy of Table 1 of the paper."""
-    return [
-        Case(
-            model=chain_model("basic", blocks), strategy=strategy,
-            batch_size=plan.size.depth_batch_size, device=plan.device,
-        )
-        for strategy in STRATEGIES
-        for blocks in plan.size.depths
-    ]  # fmt: skip
+    """Returns chains and networks of growing depth under every strategy of Table 1 of the paper."""
+    size = plan.size
+    bases = [
+        Case(model=chain_model("basic", blocks), batch_size=size.depth_batch_size, device=plan.device)
+        for blocks in size.depths
+    ]
+    bases += [
+        Case(model=name, depth=blocks, batch_size=size.depth_batch_size, device=plan.device)
+        for name in size.depth_networks
+        for blocks in size.depths
+    ]
+    return [case.replace(strategy=strategy) for strategy in STRATEGIES for case in bases]
 
 
 def chain_case(plan: Plan, kind: str, library: str = "revbench", *, tripwire: bool = True) -> Case:

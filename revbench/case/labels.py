@@ -33,6 +33,12 @@ def title_of(model: str) -> str:
     return model if len(model) <= _LONGEST else f"{model[: _LONGEST - 1]}…"
 
 
+def network_name(case: Case) -> str:
+    """Returns what a case's network is called: with its depth, if that is not the catalogue's."""
+    deep = deep_as(case)
+    return title_of(case.model) if deep is None else f"{title_of(case.model)}, {deep}"
+
+
 def strategy_of(case: Case) -> str:
     """Returns a strategy in words, with what else is chosen about the activations."""
     words = [case.strategy]
@@ -65,8 +71,6 @@ def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
     words = [case.dtype] if dtype else []
     if batch:
         words.append(f"batch {case.batch_size}")
-    if (deep := deep_as(case)) is not None:
-        words.append(deep)
     if case.item == "token":
         words.append(f"{case.items // case.batch_size} tokens")
     elif size := case.image_size or getattr(case.architecture, "image_size", None):
@@ -89,12 +93,12 @@ def deep_as(case: Case) -> str | None:
 
 def full_title(case: Case) -> str:
     """Returns what a case is called where it stands alone: network, strategy and circumstances."""
-    return f"{title_of(case.model)} {strategy_of(case)} ({circumstances(case)})"
+    return f"{network_name(case)} {strategy_of(case)} ({circumstances(case)})"
 
 
 def member_of(case: Case) -> str:
     """Returns what a training is called beside the others of its pair: network, strategy, null, seed."""
-    words = [title_of(case.model), strategy_of(case)]
+    words = [network_name(case), strategy_of(case)]
     if case.ulp:
         words.append(f"null {case.ulp}")
     return " ".join(words) + (f", seed {case.seed}" if case.seed else "")
@@ -127,6 +131,8 @@ def describe(case: Case) -> str:
         words[-1] += "+certified"
     if case.compile:
         words[-1] += "+compiled"
+    if (deep := deep_as(case)) is not None:
+        words.append(deep)
     words += [case.arithmetic.name, f"batch {case.batch_size}"]
     if case.memory_limit_bytes:
         words.append(f"in {human_bytes(case.memory_limit_bytes)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from revbench.case import Case
-from revbench.case.labels import strategy_of, title_of
+from revbench.case.labels import network_name, strategy_of
 from revbench.case.pairs import paired
 from revbench.numerics.part_table import PartTable
 from revbench.numerics.verdict import PART_ERRORS, judge
@@ -52,7 +52,7 @@ class DriftCases:
 
     def network(self, case: Case) -> str:
         """Returns a network's name, with the batch where it was measured with several."""
-        name = title_of(case.model)
+        name = network_name(case)
         return f"{name}, batch {case.batch_size}" if case.model in self._several_batches else name
 
     def _way(self, case: Case) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from revbench.case import Case
-from revbench.case.labels import strategy_of, title_of
+from revbench.case.labels import network_name, strategy_of
 from revbench.compare.ratios import Ratio
 from revbench.numerics.statistics import INTERVAL_DRAWS
 from revbench.prediction.declared import FIT
@@ -93,7 +93,7 @@ class Headline:
         if self.angle_degrees is not None:
             off, now = (human_degrees(value) for value in self.angle_degrees)
             angle = "too few draws" if self.has_few_draws else f"{off.removesuffix('°')} → {now}"
-        return title_of(self.case.model), peak, self._step, items, angle
+        return network_name(self.case), peak, self._step, items, angle
 
     @property
     def _step(self) -> str:

@@ -20,5 +20,7 @@ def reconciled_cases(evidence: Evidence) -> list[Case]:
     return [
         case
         for case in evidence.cases(MEMORY)
-        if not case.names_factory and not case.memory_limit_bytes and evidence.value(case, MEMORY[chain_of(case)[0].name]) is not None
+        if not case.names_factory
+        and not case.memory_limit_bytes
+        and evidence.value(case, MEMORY[chain_of(case)[0].name]) is not None
     ]

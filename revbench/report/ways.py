@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of, title_of
 from revbench.case.pairs import group_of, is_resnet
 from revbench.compare.ratios import Ratio
 from revbench.probes.declared import MEMORY, TIME
@@ -27,7 +27,7 @@ class Way(NamedTuple):
     @property
     def words(self) -> str:
         """All of it, in words."""
-        return f"{title_of(self.case.model)} {strategy_of(self.case)}: {human_bytes(self.peak_bytes)}, {self.ratio}"
+        return f"{network_name(self.case)} {strategy_of(self.case)}: {human_bytes(self.peak_bytes)}, {self.ratio}"
 
 
 def ways_of(evidence: Evidence, cases: Sequence[Case]) -> list[Way]:
@@ -88,10 +88,10 @@ def advice(evidence: Evidence, case: Case | None) -> str | None:
     known = case in [way.case for way in stable]
     if not known or any(evidence.is_launch_bound(way.case) for way in stable):
         return None
-    models = list(dict.fromkeys(title_of(way.case.model) for way in ways))
+    models = list(dict.fromkeys(network_name(way.case) for way in ways))
 
     def name(way: Way) -> str:
-        return f"{title_of(way.case.model)} {strategy_of(way.case)}" if len(models) > 1 else strategy_of(way.case)
+        return f"{network_name(way.case)} {strategy_of(way.case)}" if len(models) > 1 else strategy_of(way.case)
 
     quickest = min(stable, key=lambda way: way.ratio.value)
     rivals = [

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from revbench.case import Case
 from revbench.case.chains import Chain
-from revbench.case.labels import circumstances, strategy_of
+from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.probes.declared import FLOPS_OF_STEP, MEMORY
 from revbench.report.charts.canvas import Array, canvas, dots, svg_of
 from revbench.report.charts.plotting import LogLocator
 from revbench.report.colours import look_of
-from revbench.report.document import Figure
+from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.units import human_bytes
 
@@ -70,11 +70,10 @@ def peaks_by_depth(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
     """Depths and peaks above the steady state, by the case without its depth."""
     found: dict[Case, dict[int, float]] = {}
     for case in evidence.cases(MEMORY):
-        chain = Chain.of(case)
-        if chain is not None and not chain.names_library and chain.blocks is not None:
-            peak = evidence.value(case, MEMORY["activation_peak_without_gradients_bytes"])
-            if peak is not None:
-                found.setdefault(case.replace(model=chain.family()), {})[chain.blocks] = peak.median
+        family = family_and_depth(case)
+        peak = evidence.value(case, MEMORY["activation_peak_without_gradients_bytes"])
+        if family is not None and peak is not None:
+            found.setdefault(family[0], {})[family[1]] = peak.median
     columns = {}
     for case, peaks in found.items():
         if len(peaks) >= 3:
@@ -87,24 +86,38 @@ def operations_by_depth(evidence: Evidence) -> dict[Case, dict[int, float]]:
     """Operations of a step over those of stored at the same depth, by the case without its depth."""
     found: dict[Case, dict[int, float]] = {}
     for case in evidence.cases(FLOPS_OF_STEP):
-        chain = Chain.of(case)
-        if chain is not None and not chain.names_library and chain.blocks is not None:
-            ratio = evidence.ratio(case, case.stored(), FLOPS_OF_STEP["step_flops"])
-            if ratio is not None:
-                found.setdefault(case.replace(model=chain.family()), {})[chain.blocks] = ratio
+        family = family_and_depth(case)
+        ratio = evidence.ratio(case, case.stored(), FLOPS_OF_STEP["step_flops"])
+        if family is not None and ratio is not None:
+            found.setdefault(family[0], {})[family[1]] = ratio
     return found
 
 
-def _kinds(measured: Mapping[Case, object]) -> str:
-    chains = (Chain.of(case) for case in measured)
-    return " and ".join(dict.fromkeys((chain.kind if chain is not None else None) or "basic" for chain in chains))
+def family_and_depth(case: Case) -> tuple[Case, int] | None:
+    """Returns a case without its depth, and that; None of a case that does not say how deep it is, runs under a memory limit, or
+    is of those by which libraries are compared."""
+    chain = Chain.of(case)
+    if chain is not None and not chain.names_library and chain.blocks is not None:
+        return case.replace(model=chain.family()), chain.blocks
+    return None if case.depth is None or case.memory_limit_bytes else (case.replace(depth=None), case.depth)
 
 
-def depth_figure(evidence: Evidence) -> Figure | None:
-    """Peak memory against depth, one line a strategy, with the fitted growth."""
-    measured = peaks_by_depth(evidence)
-    if not measured:
-        return None
+def family_name(case: Case) -> str:
+    """Returns what such a case is of, in words."""
+    chain = Chain.of(case)
+    return title_of(case.model) if chain is None else f"{chain.kind or 'basic'} blocks"
+
+
+def depth_figures(evidence: Evidence) -> Iterator[Figure]:
+    """Draws for each family of networks peak memory against depth, one line a strategy, with the fitted growth."""
+    families: dict[str, dict[Case, tuple[Array, Array]]] = {}
+    for case, columns in peaks_by_depth(evidence).items():
+        families.setdefault(family_name(case), {})[case] = columns
+    for name, measured in families.items():
+        yield _figure(name, measured)
+
+
+def _figure(name: str, measured: Mapping[Case, tuple[Array, Array]]) -> Figure:
     said = []
     with canvas(2.9) as (figure, axes):
         for case, (depths, peaks) in measured.items():
@@ -133,8 +146,14 @@ def depth_figure(evidence: Evidence) -> Figure | None:
             alignment="left",
         )
         svg = svg_of(figure)
-    note = (
-        f"A chain of L {_kinds(measured)} blocks at 32×32, {circumstances(next(iter(measured)))}. Live tensors above the"
-        " steady state, without the parameters' gradients."
+    is_chain = Chain.of(next(iter(measured))) is not None
+    what = f"A chain of L {name} at 32×32" if is_chain else f"{name} with L blocks"
+    where = circumstances(next(iter(measured)))
+    note = f"{what}, {where}. Live tensors above the steady state, without the parameters' gradients."
+    return Figure(
+        f"Peak memory against depth: {name}",
+        "depth" if is_chain else name_of(f"depth {name}"),
+        svg,
+        f"{'; '.join(said)}.",
+        (note,),
     )
-    return Figure("Peak memory against depth", "depth", svg, f"{'; '.join(said)}.", (note,))

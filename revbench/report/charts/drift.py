@@ -11,7 +11,7 @@ import numpy as np
 
 from revbench.case import Case
 from revbench.case.chains import Chain
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.numerics.part_table import PartTable
 from revbench.numerics.statistics import QUANTILE_DRAWS, summarise_draws
 from revbench.probes.declared import DRIFT, LIPSCHITZ
@@ -234,12 +234,12 @@ def _going_back(evidence: Evidence, plain: Case, cases: Sequence[Case]) -> Figur
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
         svg = svg_of(figure)
     note = (
-        f"{title_of(plain.model)} {strategy_of(plain)}, {circumstances(plain, dtype=False)}. Reconstructed against the forward"
+        f"{network_name(plain)} {strategy_of(plain)}, {circumstances(plain, dtype=False)}. Reconstructed against the forward"
         " pass's own; shaded: smallest to largest draw. Predicted: from the growth of errors by F and G and from their rounding"
         " alone, nothing fitted. Where a line is broken, a unit that can't be inverted keeps its input and the error begins anew."
     )
-    title = f"Error of the activations on the way back: {title_of(plain.model)}"
-    return Figure(title, name_of(f"drift-on-the-way-back {title_of(plain.model)}"), svg, f"{'; '.join(said)}.", (note,))
+    title = f"Error of the activations on the way back: {network_name(plain)}"
+    return Figure(title, name_of(f"drift-on-the-way-back {network_name(plain)}"), svg, f"{'; '.join(said)}.", (note,))
 
 
 def _label(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import is_resnet, paired
 from revbench.errors import UserError
 from revbench.probes.declared import MEMORY
@@ -61,7 +61,7 @@ def memory_figures(evidence: Evidence) -> Iterator[Figure]:
                 panels.append(Panel(case, columns, *(size.median if size else 0.0 for size in sizes)))
         if panels:
             panels = panels[:_MOST_PANELS]
-            names = " and ".join(dict.fromkeys(title_of(p.case.model) for p in panels))
+            names = " and ".join(dict.fromkeys(network_name(p.case) for p in panels))
             with _canvas_for(panels) as (figure, axes):
                 peaks = _draw(figure, axes, panels)
                 svg = svg_of(figure)
@@ -120,7 +120,7 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
         for area, (name, values) in zip(areas, found.items(), strict=True):
             with_tip(area, f"{name}: at most {human_bytes(values.max())}")
         at = int(np.argmax(total))
-        peaks.append(f"{title_of(panel.case.model)} {strategy_of(panel.case)} {human_bytes(total[at])}")
+        peaks.append(f"{network_name(panel.case)} {strategy_of(panel.case)} {human_bytes(total[at])}")
         axis.plot(x[at], total[at] / factor, "o", color=INK, markersize=4, zorder=5)
         left = x[at] < 0.7 * sum(PHASE_WIDTHS.values())
         axis.annotate(
@@ -138,7 +138,7 @@ def _draw(figure: Any, axes: Any, panels: Sequence[Panel]) -> list[str]:
             edge += width
         axis.set(xlim=(0, edge), ylim=(0, highest / factor * 1.2), xticks=[])
         name = strategy_of(panel.case).replace(", ", ",\n")
-        model = title_of(panel.case.model)
+        model = network_name(panel.case)
         axis.set_title(f"{model}\n{name}" if several else name, pad=13)
         axis.grid(axis="x", visible=False)
     for axis in all_axes[::_IN_A_ROW]:

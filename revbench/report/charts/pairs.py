@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import is_resnet
 from revbench.report.charts.canvas import canvas, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
@@ -45,7 +45,7 @@ def pairs_plane(evidence: Evidence) -> Figure | None:
         " 1.5 to 2, the time of the authors' own implementation (Gomez et al. 2017, section 3.2)."
     ]
     if any(point.ratio.unstable for points in panels for point in points):
-        unstable = [(f"{title_of(p.case.model)} {strategy_of(p.case)}", p.ratio) for ways in panels for p in ways]
+        unstable = [(f"{network_name(p.case)} {strategy_of(p.case)}", p.ratio) for ways in panels for p in ways]
         notes += [f"Pale: u{why[1:]}" for why in why_unstable(unstable)]
     return Figure("Time against memory of all strategies", "time-against-memory", svg, f"{said}.", notes)
 
@@ -71,12 +71,12 @@ def _draw(axis: Any, points: list[Way]) -> None:
             markerfacecolor="none" if is_resnet(point.case) else None,
         )  # fmt: skip
         with_tip(drawn.lines[0], point.words)
-    names = list(dict.fromkeys(title_of(point.case.model) for point in points))
+    names = list(dict.fromkeys(network_name(point.case) for point in points))
     base = base_of([point.case for point in points])
     axis.set(
         title=" and ".join(names), xscale="log",
         xlabel=f"{'allocated memory' if base.on_gpu else 'peak memory'} of a step, MiB",
-        ylabel=f"time of a step, over {title_of(base.model)} stored",
+        ylabel=f"time of a step, over {network_name(base)} stored",
     )  # fmt: skip
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import paired
 from revbench.compare.ratios import Ratio
 from revbench.probes.declared import PHASES, TIME
@@ -58,7 +58,7 @@ def _of_step(evidence: Evidence, case: Case) -> Bar | None:
     parts = {phase: value.median for phase, value in found.items() if value is not None}
     if step is None or len(parts) < len(PHASES):
         return None
-    words = f"{title_of(case.model)} {strategy_of(case)}: {human_seconds(step.median)}"
+    words = f"{network_name(case)} {strategy_of(case)}: {human_seconds(step.median)}"
     together = sum(parts.values())
     shares = {phase: step.median * value / together for phase, value in parts.items()} if together else parts
     return Bar(case, shares, evidence.time_ratio(case, case.stored()), words)
@@ -109,9 +109,7 @@ def _draw(axis: Any, bars: Sequence[Bar], factor: float) -> None:
         axis.annotate(
             _said(bar.ratio), (left, at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5
         )  # fmt: skip
-    labels = [
-        f"{title_of(b.case.model)} {strategy_of(b.case)}" if len(models) > 1 else strategy_of(b.case) for b in bars
-    ]
+    labels = [f"{network_name(b.case)} {strategy_of(b.case)}" if len(models) > 1 else strategy_of(b.case) for b in bars]
     axis.set_yticks(range(len(bars)), labels)
     axis.invert_yaxis()
     axis.set_xlim(0, longest * 1.42)

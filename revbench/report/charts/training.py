@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, title_of
+from revbench.case.labels import circumstances, network_name
 from revbench.case.pairs import is_resnet, paired
 from revbench.report.charts.canvas import Array, canvas, dots, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D
@@ -63,7 +63,7 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         if angles:
             _draw_angles(axes[0], angles)
         for case, columns in members:
-            label = f"{title_of(case.model)} {case.strategy}"
+            label = f"{network_name(case)} {case.strategy}"
             steps, look = _column(columns, "step"), _look(case)
             curve = left.plot(
                 steps, running_means(_column(columns, "loss"), window), color=look.colour, linestyle=look.dashes, linewidth=1.4,
@@ -94,7 +94,7 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         svg = svg_of(figure)
     first = members[0][0]
-    names = " and ".join(dict.fromkeys(title_of(case.model) for case, _ in members))
+    names = " and ".join(dict.fromkeys(network_name(case) for case, _ in members))
     what = names if number == 3 else f"{names}, {' and '.join(dict.fromkeys(case.strategy for case, _ in members))}"
     notes = [f"{first.data}, {circumstances(first)}. As Figure {number} of the paper."]
     seeds = {case.seed for case in evidence.cases(TRAINING) if case.replace(seed=0) == first.replace(seed=0)}
@@ -115,7 +115,7 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
             " nothing yet."
         )
     alternative = "; ".join(
-        f"{title_of(case.model)} {case.strategy} ends at validation error {error.median:.1%}"
+        f"{network_name(case)} {case.strategy} ends at validation error {error.median:.1%}"
         for case, _ in members
         if (error := evidence.value(case, TRAINING["validation_error"]))
     )
@@ -135,7 +135,7 @@ def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
         steps, look = _column(columns, "step")[at], _look(case)
         axes.plot(steps, values[at], color=look.colour, linestyle=look.dashes, linewidth=1.2)
         words = [
-            f"{title_of(case.model)} {case.strategy}, step {step:.0f}: {human_degrees(angle)}"
+            f"{network_name(case)} {case.strategy}, step {step:.0f}: {human_degrees(angle)}"
             for step, angle in zip(steps, values[at], strict=True)
         ]
         dots(axes, steps, values[at], look, words, markersize=2.5)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import is_resnet, paired
 from revbench.probes.declared import MEMORY
 from revbench.probes.reconciliation import LEVELS
@@ -51,7 +51,7 @@ def _figure(falls: list[tuple[Case, list[_Bar]]]) -> Figure:
         axes[0].set_ylim(top=axes[0].get_ylim()[1] * (1.3 if crowded else 1.06))
         svg = svg_of(figure)
     first = falls[0][0]
-    name = title_of(first.model)
+    name = network_name(first)
     note = f"{circumstances(first)}. Dark: what is counted; light: what comes on top of it; both panels to one scale."
     title = f"From live tensors to what the system shows: {name}"
     return Figure(title, name_of(f"system-memory {name}"), svg, f"{name}: {'; '.join(said)}.", (note,))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from revbench.case import Case
 from revbench.case.chains import Chain
-from revbench.case.labels import strategy_of, title_of
+from revbench.case.labels import network_name, strategy_of
 from revbench.case.pairs import group_of, is_resnet
 from revbench.compare.ratios import Ratio
 from revbench.numerics.statistics import summarise_draws
@@ -155,7 +155,7 @@ def _equivalent(case: Case, found: Sequence[float]) -> Observation:
     """Says what a test of equivalence says; that nothing could be shown refutes nothing."""
     tested = equivalence(found)
     of = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
-    words = f"{title_of(case.model)} on {case.data}, {case.training_steps:,} steps: {tested.mean} points over {of}"
+    words = f"{network_name(case)} on {case.data}, {case.training_steps:,} steps: {tested.mean} points over {of}"
     return Observation(words, {SAME: True, DIFFERENT: False}.get(tested.verdict))
 
 
@@ -169,16 +169,14 @@ def angle(evidence: Evidence) -> Iterator[Observation]:
             with_noise = bool(evidence.samples(case, DRIFT["error_over_noise"]))
             holds = {"safe": True, "unsafe": False, "caution": False if with_noise else None}.get(word)
             yield Observation(
-                f"{title_of(case.model)} {human_degrees(angle.median)}, {word}", None if angle.low is None else holds
+                f"{network_name(case)} {human_degrees(angle.median)}, {word}", None if angle.low is None else holds
             )
     for case in evidence.cases(TRAINING):
         if case.strategy == "reconstructed" and not case.seed:
             series = evidence.series(case, TRAINING).get("angle_degrees", ())
             measured = [angle for angle in series if isinstance(angle, (int, float))]
             if measured:
-                words = (
-                    f"{title_of(case.model)} through a training on {case.data} at most {human_degrees(max(measured))}"
-                )
+                words = f"{network_name(case)} through a training on {case.data} at most {human_degrees(max(measured))}"
                 yield Observation(words, None)
 
 
@@ -189,7 +187,7 @@ def inverse(evidence: Evidence) -> Iterator[Observation]:
         measured = summarise_draws(evidence.samples(case, DRIFT["activation_error"]))
         if predicted and measured and predicted.median and measured.median:
             over = measured.median / predicted.median
-            words = f"{title_of(case.model)} in {case.arithmetic.name} {over:.2g} of what is predicted"
+            words = f"{network_name(case)} in {case.arithmetic.name} {over:.2g} of what is predicted"
             yield Observation(words, 1 / PREDICTED_WITHIN <= over <= PREDICTED_WITHIN)
 
 
@@ -202,7 +200,7 @@ def memcnn(evidence: Evidence) -> Iterator[Observation]:
         ratio = evidence.time_ratio(case, resnet)
         if ratio is not None:
             published = MEMCNN_TRAINING_MINUTES[case.model] / MEMCNN_TRAINING_MINUTES[resnet.model]
-            words = f"{title_of(case.model)} (published {published:.2f} ×)"
+            words = f"{network_name(case)} (published {published:.2f} ×)"
             holds = _inside(ratio, published / PUBLISHED_WITHIN, published * PUBLISHED_WITHIN)
             yield _of_time(evidence, words, (case, resnet), ratio, holds)
 
@@ -215,7 +213,7 @@ def kept(evidence: Evidence) -> Iterator[Observation]:
             ratio = evidence.ratio(case, resnet, MEMORY["kept_bytes"])
             if ratio is not None:
                 published = MEMCNN_KEPT_MEGABYTES[case.model] / MEMCNN_KEPT_MEGABYTES[resnet.model]
-                words = f"{title_of(case.model)} {ratio:.2f} × (published {published:.2f} ×)"
+                words = f"{network_name(case)} {ratio:.2f} × (published {published:.2f} ×)"
                 yield Observation(words, published / KEPT_WITHIN <= ratio <= published * KEPT_WITHIN)
 
 
@@ -233,4 +231,4 @@ def peak_of_memcnn(evidence: Evidence) -> Iterator[Observation]:
 
 def _name(case: Case) -> str:
     chain = Chain.of(case)
-    return f"{title_of(case.model) if chain is None else f'{chain.kind} chain'} {strategy_of(case)}"
+    return f"{network_name(case) if chain is None else f'{chain.kind} chain'} {strategy_of(case)}"

@@ -5,7 +5,14 @@ from __future__ import annotations
 from revbench.case import Case
 from revbench.case.labels import strategy_of
 from revbench.paper.published import GOMEZ_2017, TABLE_1_ACTIVATIONS, TABLE_1_COMPUTATION
-from revbench.report.charts.depth import FLAT, depth_figure, fit_growth, operations_by_depth, peaks_by_depth
+from revbench.report.charts.depth import (
+    FLAT,
+    depth_figures,
+    family_name,
+    fit_growth,
+    operations_by_depth,
+    peaks_by_depth,
+)
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections import names
@@ -15,7 +22,7 @@ from revbench.units import human_bytes
 
 def section(evidence: Evidence) -> Section | None:
     """Returns the picture, then the table."""
-    return Section.of("Memory against depth", [depth_figure(evidence), depth_table(evidence)])
+    return Section.of("Memory against depth", [*depth_figures(evidence), depth_table(evidence)])
 
 
 def depth_table(evidence: Evidence) -> Table | None:
@@ -34,6 +41,7 @@ def depth_table(evidence: Evidence) -> Table | None:
         return Column(f"L = {depth:.0f}", cell)
 
     columns = [
+        words("Blocks of", family_name),
         words("Strategy", strategy_of),
         words("Paper: activations", lambda case: TABLE_1_ACTIVATIONS.get(case.strategy, MISSING)),
         words("Paper: operations", lambda case: TABLE_1_COMPUTATION.get(case.strategy, MISSING)),
@@ -42,6 +50,9 @@ def depth_table(evidence: Evidence) -> Table | None:
         Column("Residual", lambda case: f"{growths[case].residual:.1%}"),
     ]
     operations = operations_by_depth(evidence)
+    groups: dict[str, list[Case]] = {}
+    for case in measured:
+        groups.setdefault(family_name(case), []).append(case)
 
     def operations_of(case: Case) -> str:
         ratios = operations.get(case, {})
@@ -58,5 +69,5 @@ def depth_table(evidence: Evidence) -> Table | None:
         f"{' Operations: of the shallowest and of the deepest chain.' if operations else ''}",
     ]
     return lay_out(
-        "Peak memory against depth (the paper's Table 1)", columns, [list(measured)], notes, name=names.DEPTH
+        "Peak memory against depth (the paper's Table 1)", columns, list(groups.values()), notes, name=names.DEPTH
     )

@@ -6,7 +6,7 @@ import statistics
 from typing import NamedTuple
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.probes.declared import DETERMINISM, DRIFT, LIPSCHITZ
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
@@ -22,7 +22,7 @@ def stability_table(evidence: Evidence) -> Table | None:
         return evidence.failure(case, LIPSCHITZ) or _with_largest(evidence, case, "lipschitz_f")
 
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Arithmetic", lambda case: case.arithmetic.name),
         Column("Lipschitz F", f),
         Column("G", lambda case: _with_largest(evidence, case, "lipschitz_g")),
@@ -116,7 +116,7 @@ def determinism_table(evidence: Evidence) -> Table | None:
         return MISSING if line.row is None else f"{metric(line, 'differing_gradients')} of {metric(line, 'gradients')}"
 
     columns = [
-        words("Network", lambda line: title_of(line.case.model)),
+        words("Network", lambda line: network_name(line.case)),
         words("Strategy", lambda line: strategy_of(line.case)),
         words("Case", lambda line: circumstances(line.case)),
         words(DETERMINISM["runs"].title, lambda line: metric(line, "runs")),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from scipy import stats
 
 from revbench.case import Case
-from revbench.case.labels import title_of
+from revbench.case.labels import network_name
 from revbench.case.pairs import group_of, is_resnet
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
@@ -73,7 +73,7 @@ def equivalence_table(evidence: Evidence) -> Table | None:
     trained = trained_both_ways(evidence)
     found = {case: equivalence(differences(seeds)) for case, seeds in trained.items()}
     columns: list[Column[Case]] = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Data", lambda case: case.data),
         Column("Seeds", lambda case: str(len(trained[case]))),
         Column("Mean difference", lambda case: found[case].mean),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import resnet_of
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
@@ -43,7 +43,7 @@ def limit_figure(evidence: Evidence) -> Figure | None:
         for case in cases:
             speed, ratio = items_per_second(evidence, case), speed_ratio(evidence, case, case.stored())
             if speed:
-                name = f"{title_of(case.model)} {strategy_of(case)}, batch {batch_of(evidence, case)}"
+                name = f"{network_name(case)} {strategy_of(case)}, batch {batch_of(evidence, case)}"
                 words = f"{name}: {speed:,.0f} {case.item}s a second"
                 bars.append(Bar(case, {"": speed}, ratio, words))
         if bars:
@@ -77,7 +77,7 @@ def limit_table(evidence: Evidence) -> Table | None:
 
     columns = [
         words("Limit", lambda case: human_bytes(case.memory_limit_bytes)),
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy_of),
         Column("Batch", lambda case: batch_of(evidence, case)),
         value_column(evidence, FIT["predicted_peak_bytes"]),
@@ -87,7 +87,7 @@ def limit_table(evidence: Evidence) -> Table | None:
         Column("to stored", to_stored),
     ]
     unstable = why_unstable(
-        (f"{title_of(case.model)} {strategy_of(case)}", speed_ratio(evidence, case, case.stored())) for case in cases
+        (f"{network_name(case)} {strategy_of(case)}", speed_ratio(evidence, case, case.stored())) for case in cases
     )
     notes = [_note(evidence, cases), *unstable]
     return lay_out(
@@ -114,7 +114,7 @@ def fastest_within(evidence: Evidence) -> Iterator[str]:
         if all(_is_surely_faster(evidence, best, other) for other in speeds if other != best):
             batch = batch_of(evidence, best)
             yield (
-                f"Within {human_bytes(limit)} {title_of(best.model)} {strategy_of(best)} is fastest"
+                f"Within {human_bytes(limit)} {network_name(best)} {strategy_of(best)} is fastest"
                 f" ({speeds[best]:,.0f} {best.item}s a second, batch {batch})."
             )
 

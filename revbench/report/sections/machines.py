@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from revbench.case import Case
-from revbench.case.labels import strategy_of, title_of
+from revbench.case.labels import network_name, strategy_of
 from revbench.choices import ALL_STRATEGIES
 from revbench.prediction.declared import FIT
 from revbench.probes import Probe
@@ -54,13 +54,13 @@ def _groups(parts: Sequence[Part]) -> dict[str, list[Line]]:
         lines.sort(
             key=lambda line: (order[line[0].name], ALL_STRATEGIES.index(line[1].strategy), line[1].nonreversible)
         )
-    names = [title_of(key.model) for key in found]
+    names = [network_name(key) for key in found]
     alone = [
         name if names.count(name) == 1 else f"{name}, {key.arithmetic.name}"
         for key, name in zip(found, names, strict=True)
     ]
     return {
-        name if alone.count(name) == 1 else f"{title_of(key.model)} ({key.id})": lines
+        name if alone.count(name) == 1 else f"{network_name(key)} ({key.id})": lines
         for name, (key, lines) in zip(alone, found.items(), strict=True)
     }
 

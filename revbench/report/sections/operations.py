@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from revbench.case import Case
-from revbench.case.labels import title_of
+from revbench.case.labels import network_name
 from revbench.probes.declared import FLOPS_OF_STEP
 from revbench.report.document import MISSING
 from revbench.report.evidence import Evidence
@@ -30,6 +30,6 @@ def operations_ratio(evidence: Evidence, case: Case, base: Case) -> float | None
 
 def uncounted_note(evidence: Evidence, cases: Iterable[Case]) -> list[str]:
     """Returns a sentence for under a table, if one of its counts is not complete."""
-    found = {title_of(case.model): words for case in cases if (words := evidence.word(case, _UNCOUNTED))}
+    found = {network_name(case): words for case in cases if (words := evidence.word(case, _UNCOUNTED))}
     named = "; ".join(f"{model}: {words}" for model, words in found.items())
     return [f"≥: operators that multiply and for which there is no formula are not counted ({named})."] if found else []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.probes import Metric, Probe
 from revbench.report.document import MISSING, Section, Table
 from revbench.report.evidence import Evidence
@@ -36,7 +36,7 @@ def _table(evidence: Evidence, name: str) -> Table | None:
 
     there = [m for m in probe.metrics if any(evidence.value(c, m) or evidence.word(c, m) for c in cases)]
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy_of),
         words("Case", circumstances),
         *(Column(metric.title, partial(cell, metric)) for metric in there),

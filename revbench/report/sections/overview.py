@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.compare.ratios import Ratio
 from revbench.probes.declared import DRIFT
 from revbench.report.charts.pairs import pairs_plane
@@ -42,7 +42,7 @@ def card_of(evidence: Evidence, headline: Headline) -> Card:
     case = headline.case
     facts = [_memory(headline), _time(headline), _speed(headline), _batch(headline), _gradient(evidence, headline)]
     return Card(
-        title_of(case.model), "stored", strategy_of(case), [fact for fact in facts if fact is not None],
+        network_name(case), "stored", strategy_of(case), [fact for fact in facts if fact is not None],
         f"{circumstances(case)}; measured on {evidence.machine}",
     )  # fmt: skip
 

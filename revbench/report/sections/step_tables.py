@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import paired
 from revbench.probes import Probe
 from revbench.report.chain_groups import has_its_own_table
@@ -32,15 +32,15 @@ def strategy_table(
     common = []
     groups: list[list[Case]] = []
     for pair in paired(cases):
-        common.append(f"{' and '.join(dict.fromkeys(title_of(c.model) for c in pair))}: {circumstances(pair[0])}")
-        groups += [list(group) for _, group in itertools.groupby(pair, key=lambda case: title_of(case.model))]
+        common.append(f"{' and '.join(dict.fromkeys(network_name(c) for c in pair))}: {circumstances(pair[0])}")
+        groups += [list(group) for _, group in itertools.groupby(pair, key=lambda case: network_name(case))]
     first, *others = columns
 
     def or_status(case: Case) -> str:
         return evidence.failure(case, probes[0]) or first.cell(case)
 
     others = with_something(others, [case for group in groups for case in group])
-    heads = [words("Network", lambda case: title_of(case.model)), words("Strategy", strategy_of)]
+    heads = [words("Network", lambda case: network_name(case)), words("Strategy", strategy_of)]
     return lay_out(
         title, [*heads, Column(first.head, or_status), *others], groups, [f"{'; '.join(common)}.", *notes], name=name
     )

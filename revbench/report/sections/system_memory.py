@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import paired
 from revbench.probes import Metric
 from revbench.probes.declared import LEAK, MEMORY, NVML
@@ -35,7 +35,7 @@ def reconciliation_table(evidence: Evidence) -> Table | None:
         numbers.append(value_column(evidence, MEMORY[gap.name], f"+ {gap.head}"))
         numbers.append(value_column(evidence, MEMORY[gap.above], LEVELS[gap.above]))
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy_of),
         *numbers,
     ]
@@ -61,7 +61,7 @@ def _leaks(evidence: Evidence) -> list[str]:
         slope, low, high, steps = (evidence.value(case, LEAK[name]) for name in names)
         if slope and low and high and steps:
             interval = f"{human_bytes(low.median)} to {human_bytes(high.median)}, 95 %, {steps.median:.0f} steps"
-            said.append(f"{title_of(case.model)} {strategy_of(case)} {human_bytes(slope.median)} ({interval})")
+            said.append(f"{network_name(case)} {strategy_of(case)} {human_bytes(slope.median)} ({interval})")
     return [f"Growth of what is alive at the end of a step, a step: {'; '.join(said)}."] if said else []
 
 
@@ -81,7 +81,7 @@ def process_table(evidence: Evidence) -> Table | None:
 
     sizes = ("nvml_process_peak_bytes", "nvml_device_before_bytes", "nvml_device_after_bytes")
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy_of),
         *(value_column(evidence, NVML[name]) for name in sizes),
         Column(NVML["sampler_slowdown"].title, slowdown),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.paper.published import RECONSTRUCTION_FLOPS_RATIO, RECONSTRUCTION_TIME_RATIO
 from revbench.probes.declared import ENERGY, FLOPS_OF_STEP, PHASES, TIME
 from revbench.report.chain_groups import has_its_own_table
@@ -59,7 +59,7 @@ def _notes(evidence: Evidence) -> list[str]:
         )
     bound = [case for case in timed if evidence.is_launch_bound(case)]
     if bound:
-        which = "; ".join(f"{title_of(case.model)} {strategy_of(case)}" for case in bound)
+        which = "; ".join(f"{network_name(case)} {strategy_of(case)}" for case in bound)
         notes.append(
             "Launch-bound (some kernel ran in less than 80 % of the step, so the host is what is timed, also in each phase):"
             f" {'all' if len(bound) == len(timed) else which}."
@@ -85,7 +85,7 @@ def _launches(evidence: Evidence, timed: list[Case]) -> str:
 
 def _unstable(evidence: Evidence, timed: list[Case]) -> list[str]:
     return why_unstable(
-        (f"{title_of(case.model)} {strategy_of(case)}", evidence.time_ratio(case, case.stored())) for case in timed
+        (f"{network_name(case)} {strategy_of(case)}", evidence.time_ratio(case, case.stored())) for case in timed
     )
 
 
@@ -103,7 +103,7 @@ def energy_table(evidence: Evidence) -> Table | None:
         return human_seconds(found.median / watts.median) if found and watts and watts.median else MISSING
 
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy_of),
         Column(joules.title, energy),
         Column("to stored", lambda case: times(evidence.ratio(case, case.stored(), joules))),

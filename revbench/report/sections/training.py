@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from revbench.case import Case
-from revbench.case.labels import strategy_of, title_of, trained_label
+from revbench.case.labels import network_name, strategy_of, title_of, trained_label
 from revbench.paper.catalogue import CATALOGUE
 from revbench.paper.published import ERRORS, GOMEZ_2017
 from revbench.report.charts.training import training_figures
@@ -62,7 +62,7 @@ def training_table(evidence: Evidence) -> Table | None:
         return evidence.failure(case, TRAINING) or value_cell(evidence, case, TRAINING["train_loss"])
 
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy),
         words("Data", lambda case: case.data),
         Column("Batch", lambda case: str(case.batch_size)),
@@ -101,7 +101,7 @@ def processes_table(evidence: Evidence) -> Table | None:
     """Lays out time and memory over the processes of each training that ran on several."""
     cases = [case for case in evidence.cases(TRAINING) if case.world_size > 1 and evidence.launches(case, TRAINING)]
     columns = [
-        words("Network", lambda case: title_of(case.model)),
+        words("Network", lambda case: network_name(case)),
         words("Strategy", strategy_of),
         Column("Processes", lambda case: str(case.world_size)),
         Column("Batch norm over", lambda case: "whole batch" if case.sync_batch_norm else "each process's share"),
@@ -173,13 +173,13 @@ def training_sentences(evidence: Evidence) -> Iterator[Paragraph]:
     for case, seeds in trained_both_ways(evidence).items():
         if case.training_steps < LEAST_STEPS:
             yield Paragraph(
-                f"{title_of(case.model)} was trained for {case.training_steps:,} steps on {case.data}, too few to compare where"
+                f"{network_name(case)} was trained for {case.training_steps:,} steps on {case.data}, too few to compare where"
                 f" the strategies end: that takes {LEAST_STEPS} steps and {ENOUGH_SEEDS} seeds."
             )
             continue
         reconstructed, stored = (statistics.fmean(e[name] for e in seeds) for name in ("reconstructed", "stored"))
         said = (
-            f"{title_of(case.model)}, trained for {case.training_steps:,} steps on {case.data}, ends at a validation error of"
+            f"{network_name(case)}, trained for {case.training_steps:,} steps on {case.data}, ends at a validation error of"
             f" {reconstructed:.1%} reconstructed and {stored:.1%} stored"
         )
         nulls = [error for name, error in seeds[0].items() if name.startswith("null")]

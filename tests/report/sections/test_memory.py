@@ -110,14 +110,17 @@ def test_growth_with_depth_is_fitted(tmp_path: Path) -> None:
     ]  # fmt: skip
     report = report_of(tmp_path / "run", *rows)
     table = tables(report)["Peak memory against depth (the paper's Table 1)"]
-    found = {row[0]: (row[1], row[-2], row[-1]) for row in table.rows}
+    found = {row[1]: (row[2], row[-2], row[-1]) for row in table.rows}
     assert found["stored"][0] == "O(L)"
     assert found["stored"][1].endswith(" 3.0 MiB · L")
     assert found["reconstructed"] == ("O(1)", "40.0 MiB", "0.0%")
     assert found["checkpointed"] == ("O(√L)", "5.0 MiB + 7.0 MiB · √L", "0.0%")
     assert found["recursive"] == ("O(log L)", "4.0 MiB + 6.0 MiB · ⌈log2 L⌉", "0.0%")
-    assert table.columns[1:3] == ("Paper: activations", "Paper: operations")
-    assert "recursive, ⌈log2 L⌉ from 16.0 MiB to 40.0 MiB" in figures(report)["Peak memory against depth"].alternative
+    assert table.columns[2:4] == ("Paper: activations", "Paper: operations")
+    assert (
+        "recursive, ⌈log2 L⌉ from 16.0 MiB to 40.0 MiB"
+        in figures(report)["Peak memory against depth: basic blocks"].alternative
+    )
 
 
 def test_operations_stand_beside_memory_against_depth(tmp_path: Path) -> None:
@@ -131,9 +134,32 @@ def test_operations_stand_beside_memory_against_depth(tmp_path: Path) -> None:
             rows.append(make_row(case=case, probe="flops", samples={}, metrics={"step_flops": factor(blocks) * blocks}))
     table = tables(report_of(tmp_path / "run", *rows))["Peak memory against depth (the paper's Table 1)"]
     assert table.columns[-1] == "Operations to stored"
-    assert [(row[0], row[2], row[-1]) for row in table.rows] == [
+    assert [(row[1], row[3], row[-1]) for row in table.rows] == [
         ("stored", "O(L)", "1.00 × → 1.00 ×"), ("recursive", "O(L log L)", "1.67 × → 3.00 ×"),
     ]  # fmt: skip
+
+
+def test_each_family_has_a_picture_of_its_own(tmp_path: Path) -> None:
+    """A network of one depth is none, and one that runs under a memory limit stands elsewhere."""
+    rows = []
+    for blocks in (4, 16, 64):
+        for case in (
+            Case(model=f"revbench.peers:chain(kind=basic,blocks={blocks})"),
+            Case(model="revgpt-1m", depth=blocks),
+            Case(model="revgpt-1m", depth=blocks, memory_limit_bytes=1 << 30),
+        ):
+            peak = {"activation_peak_without_gradients_bytes": blocks << 20}
+            rows.append(make_row(case=case, probe="memory", samples={}, metrics=peak))
+    peak = {"activation_peak_without_gradients_bytes": 1 << 20}
+    rows.append(make_row(case=Case(model="gpt-1m", depth=3), probe="memory", samples={}, metrics=peak))
+    report = report_of(tmp_path / "run", *rows)
+    (section,) = [one for one in report.sections if one.title == "Memory against depth"]
+    found = {block.title: block.name for block in section.blocks if isinstance(block, Figure)}
+    assert found == {
+        "Peak memory against depth: basic blocks": "depth", "Peak memory against depth: RevGPT-1M": "depth-revgpt-1m",
+    }  # fmt: skip
+    table = tables(report)["Peak memory against depth (the paper's Table 1)"]
+    assert [row[0] for row in table.rows] == ["basic blocks", "RevGPT-1M"]
 
 
 def test_energy_and_the_process(tmp_path: Path) -> None:
