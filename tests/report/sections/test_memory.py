@@ -10,6 +10,7 @@ import pytest
 
 from revbench.case import Case
 from revbench.probes.reconciliation import reconcile
+from revbench.report.document import Figure
 from tests.report.reports import BASE, figures, memory, report_of, tables, timed_row
 from tests.results.rows import make_row
 
