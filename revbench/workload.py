@@ -3,7 +3,8 @@
 A workload is a network of the catalogue, or what a factory ``package.module:factory`` returns, called without
 arguments or with those that the name gives (``package.module:factory(depth=9)``): a module
 (fed with images ``(N, 3, S, S)`` and cross-entropy), or ``(module, make_batch, loss)`` where
-``make_batch(batch_size, generator)`` returns ``(inputs, targets)`` on the CPU and ``loss(outputs, targets)`` a
+``make_batch(batch_size, generator)`` returns ``(inputs, targets)`` on the CPU (how the network is called with them says
+`revbench.observing.calling`) and ``loss(outputs, targets)`` a
 scalar. The strategy is set on every `revbench.reversible` inside the module.
 """
 
@@ -26,6 +27,7 @@ from revbench.choices import STRATEGIES
 from revbench.errors import UserError
 from revbench.models.networks import Loss, MakeBatch, batches_of, network_of, normal_images
 from revbench.models.synchronised import synchronise_batch_norm
+from revbench.observing.calling import call
 from revbench.observing.nested import map_tensors
 from revbench.paper.recipes import RECIPES
 
@@ -40,6 +42,7 @@ class Workload:
         make_batch: draws a batch on the CPU, in float32 or integers.
         loss: from the model's outputs and the targets to a scalar.
         optimizer: over the model's parameters.
+        draws: whether the factory brings its own `make_batch`.
     """
 
     case: Case
@@ -47,11 +50,16 @@ class Workload:
     make_batch: MakeBatch
     loss: Loss
     optimizer: torch.optim.Optimizer
+    draws: bool = False
 
     def batch(self, draw: int = 0) -> tuple[Any, Any]:
         """Returns the batch of this number: the same on every device and in every dtype."""
         generator = torch.Generator().manual_seed(self.case.seed * 1_000_003 + draw)
-        inputs, targets = self.make_batch(self.case.batch_size, generator)
+        return self.drawn(self.case.batch_size, generator)
+
+    def drawn(self, count: int, generator: torch.Generator) -> tuple[Any, Any]:
+        """Returns so many items that a generator on the CPU draws, on the case's device."""
+        inputs, targets = self.make_batch(count, generator)
         return self.place(inputs), self.place(targets)
 
     def place(self, value: Any) -> Any:
@@ -74,7 +82,7 @@ class Workload:
         """Sets the gradients to None and returns the loss, computed under the case's autocast."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            return self.loss(self.model(inputs), targets)
+            return self.loss(call(self.model, inputs), targets)
 
     def autocast(self) -> torch.autocast:
         """Returns a context of the case's autocast."""
@@ -104,8 +112,12 @@ def build_workload(case: Case) -> Workload:
     """
     case.check()
     torch.manual_seed(case.seed)
+    draws = False
     if case.factory is not None:
-        model, make_batch, loss = _from_factory(case, case.factory)
+        model, own_batch, loss = _from_factory(case, case.factory)
+        draws = own_batch is not None
+        size, classes = case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES
+        make_batch = own_batch or normal_images(size, classes)
     else:
         found = case.network
         assert found is not None
@@ -122,7 +134,7 @@ def build_workload(case: Case) -> Workload:
             chain.compile_pieces()
         if not chains:
             compile_pieces([model])
-    return Workload(case, model.train(), make_batch, loss, make_optimizer(case, model))
+    return Workload(case, model.train(), make_batch, loss, make_optimizer(case, model), draws)
 
 
 def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
@@ -175,7 +187,7 @@ def _move(model: nn.Module, case: Case) -> None:
                 slots[key] = moved[old]  # type: ignore[assignment]
 
 
-def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch, Loss]:
+def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | None, Loss]:
     try:
         factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
     except (ImportError, AttributeError, ValueError) as error:
@@ -195,8 +207,6 @@ def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch, Los
             f"model {case.model!r} returned {type(made).__name__}, not a module or (module, make_batch, loss)"
         )
     model, make_batch, loss = parts
-    if make_batch is None:
-        make_batch = normal_images(case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES)
     return model, make_batch, loss or cross_entropy
 
 

@@ -33,7 +33,7 @@ def train(
         str | None,
         typer.Option(
             help="digits, cifar10, cifar100, imagenet, or a folder of images as PATH or LABEL=PATH; of a language model"
-            " python-docs, or a text as PATH or LABEL=PATH. Default: digits, or python-docs."
+            " python-docs, or a text as PATH or LABEL=PATH; factory: what its make_batch draws. Default: digits, or python-docs."
         ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="Train on so many of them. Default: all.")] = None,

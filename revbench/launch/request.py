@@ -13,7 +13,15 @@ from revbench.case.pairs import model_cases, pair_cases, pair_of, recipe_of
 from revbench.errors import UserError
 from revbench.paper.catalogue import CATALOGUE
 from revbench.paper.recipes import RECIPES, Recipe
-from revbench.training.sources import DIGITS, TEXT, count_classes, count_training_images, is_text, split_data_option
+from revbench.training.sources import (
+    DIGITS,
+    FACTORY,
+    TEXT,
+    count_classes,
+    count_training_images,
+    is_text,
+    split_data_option,
+)
 
 MOST_STEPS = 2_000_000  # a line of the series has about 120 bytes
 
@@ -63,9 +71,11 @@ class Request:
             raise UserError(
                 f"recipe {name} crops image files, and the digits are none; give --data PATH or --recipe cifar"
             )
-        if is_text(source) and (self.images is not None or self.epochs is not None):
-            raise UserError("--images and --epochs are of images; of a text give --steps")
-        available = 0 if is_text(source) else count_training_images(source)
+        if source == FACTORY and not all(":" in model for model in self.models or ("",)):
+            raise UserError("--data factory is of networks that a factory makes: package.module:factory")
+        if (is_text(source) or source == FACTORY) and (self.images is not None or self.epochs is not None):
+            raise UserError("--images and --epochs are of images; of other data give --steps")
+        available = 0 if is_text(source) or source == FACTORY else count_training_images(source)
         count = min(self.images or available, available)
         batch_size = recipe.batch_size if self.batch_size is None else self.batch_size
         steps = count_steps(recipe, self.steps, self.epochs, count, batch_size)
@@ -82,7 +92,7 @@ class Request:
             cases = pair_cases(pair_of(self.pair), base, nulls=self.nulls, seeds=seeds)
         else:
             cases = model_cases(self.models, self.strategies, base, seeds=seeds)
-        if is_text(source):
+        if is_text(source) or source == FACTORY:
             return [case.check() for case in cases]
         classes = count_classes(source)
         return [

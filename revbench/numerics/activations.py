@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench.errors import first_line
+from revbench.observing.calling import call
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:
-        model(inputs)
+        call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from revbench.backprop import ReversibleBlock
 from revbench.case import is_gpu
 from revbench.numerics.passes import autocast_to, device_of, dropout_in_float32, random_states_kept, seed_generators
+from revbench.observing.calling import call
 
 Function = Callable[[Tensor], Tensor]
 
@@ -159,7 +160,7 @@ def block_stabilities(model: nn.Module, inputs: Any, *, autocast: str, epsilon: 
 
         handles = [block.register_forward_hook(keep) for block in names]
         with torch.no_grad(), autocast_to(autocast, device):
-            model(inputs)
+            call(model, inputs)
         for handle in handles:
             handle.remove()
         if not calls:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from revbench.case import is_gpu
 from revbench.errors import first_line
 from revbench.numerics.switches import Switches
+from revbench.observing.calling import call
 from revbench.observing.module_calls import around_module_calls, unless_entered
 from revbench.observing.nested import dense
 
@@ -121,7 +122,7 @@ class Step:
                 dropout_in_float32() if is_gpu(device) else nullcontext(),
                 autocast_to(self.autocast, device),
             ):
-                return float(self.loss(model(inputs), targets).item())
+                return float(self.loss(call(model, inputs), targets).item())
         finally:
             _put_back(model, before)
 
@@ -137,7 +138,7 @@ class Step:
             if switches is not None:
                 stack.enter_context(switches.watching())
             with autocast_to(self.autocast, device):
-                loss = self.loss(model(inputs), targets)
+                loss = self.loss(call(model, inputs), targets)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"the loss of {name} is {loss.item()}; {self._first_not_finite(model, inputs, device)}"
@@ -173,7 +174,7 @@ class Step:
 
         seed_generators(self.seed)
         with around_module_calls(after=look), torch.no_grad(), autocast_to(self.autocast, device):
-            model(inputs)
+            call(model, inputs)
         return (
             f"the first output that is not finite is that of {found[0]}" if found else "every module's output is finite"
         )

@@ -11,6 +11,7 @@ from torch import nn
 from revbench.errors import UserError
 from revbench.numerics.passes import Loss, seed_generators
 from revbench.numerics.reference import float64_by_default, wide
+from revbench.observing.calling import call
 from revbench.observing.operator_calls import EachOperator
 
 _SAME = 1e-8  # relative, within which two losses of one function are in float64: sums in another order
@@ -56,7 +57,7 @@ def _look(loss: Loss, seed: int, model: nn.Module, batch: tuple[Any, Any]) -> tu
     with float64_by_default():
         seed_generators(seed)
         with torch.enable_grad():
-            value = wide(loss)(model(inputs), targets)
+            value = wide(loss)(call(model, inputs), targets)
         with EachOperator(count):
             value.backward()
     return value.item(), calls

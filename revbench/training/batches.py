@@ -21,7 +21,7 @@ VALIDATION_BATCH = 200
 # Of ImageNet's training images, each channel between 0 and 1 (torchvision's reference training).
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ TRAINING = Probe(
         Metric("train_tokens", COUNT, "of a text, that are trained on"),
         Metric("train_tokens_available", COUNT, "that there are"),
         Metric("validation_tokens", COUNT, "that are validated on"),
+        Metric("validation_items", COUNT, "of what a factory draws, that are validated on"),
         word(
             "data_sha256",
             "of the training images and labels; under imagenet of the files' names and labels; of a text of its part",

@@ -93,7 +93,7 @@ def measure_training(
             raise UserError(f"world_size={case.world_size}, but {ranks.share.world_size} trains here; use torchrun")
         alive(UNPACKING_SECONDS)
         supply = open_supply(
-            case, data_path, image_size=_image_size(workload), validation_limit=validation_images, loaders=loaders,
+            workload, data_path, image_size=_image_size(workload), validation_limit=validation_images, loaders=loaders,
             share=ranks.share,
         )  # fmt: skip
         _check_same_images(ranks, supply.facts)
@@ -222,10 +222,11 @@ def _ends(columns: Mapping[str, Sequence[Any]], steps: int) -> Line:
 
 def _of_data(facts: Facts) -> Line:
     items = f"{facts.item}s"
-    return {
-        f"train_{items}": facts.train_items, f"train_{items}_available": facts.train_available,
-        f"validation_{items}": facts.validation_items, "data_bytes": facts.device_bytes, "data_sha256": facts.sha256,
-    }  # fmt: skip
+    found: Line = {f"validation_{items}": facts.validation_items, "data_bytes": facts.device_bytes}
+    if facts.train_items:  # of what a factory draws there is no end
+        found |= {f"train_{items}": facts.train_items, f"train_{items}_available": facts.train_available}
+        found["data_sha256"] = facts.sha256
+    return found
 
 
 def _reader(line: Line, totals: Tensor, measured: Callable[[], dict[str, Value]]) -> Callable[[], Line]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from revbench.errors import UserError
 
 DIGITS = "digits"
+FACTORY = "factory"  # what the factory's own make_batch draws
 TEXT = "python-docs"  # the text that comes with every Python
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
 CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
@@ -23,8 +24,8 @@ def is_text(source: str) -> bool:
 
 
 def split_data_option(option: str) -> tuple[str, str]:
-    """Returns the label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``python-docs``, ``PATH``
-    (of a folder of images, or of a text) or ``LABEL=PATH``.
+    """Returns the label and the source of ``--data`` and ``--revbench-data``: ``digits``, ``cifar10``, ``python-docs``,
+    ``factory``, ``PATH`` (of a folder of images, or of a text) or ``LABEL=PATH``.
 
     Returns:
         What figures call the data, and what `load_images` takes. The label of a path is its last part.
@@ -35,7 +36,7 @@ def split_data_option(option: str) -> tuple[str, str]:
     label, equals, source = option.rpartition("=")
     if not option.isprintable():
         raise UserError(f"data: {option!r} holds unprintable characters; give the folder a label: LABEL=PATH")
-    if option in (*CLASSES, TEXT):
+    if option in (*CLASSES, TEXT, FACTORY):
         return option, option
     if not equals or Path(option).exists():
         label, source = "", option
@@ -48,7 +49,7 @@ def split_data_option(option: str) -> tuple[str, str]:
     if path.is_dir():
         check_images(path)
     label = label or path.resolve().name
-    if label in (*CLASSES, TEXT, "normal"):
+    if label in (*CLASSES, TEXT, FACTORY, "normal"):
         raise UserError(f"data: the label {label!r} means something else; give another: LABEL={source}")
     return label, str(path.resolve())
 

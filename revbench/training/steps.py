@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revbench.observing.calling import call
+from revbench.observing.nested import map_tensors, tensors_in
 from revbench.training.batches import Supply
 from revbench.training.ranks import Ranks
 from revbench.workload import Workload
@@ -33,10 +35,10 @@ class Training:
             for values in (supply.facts.mean, supply.facts.deviation)
         )
 
-    def normalise(self, raw: Tensor) -> Any:
-        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set; tokens as they
-        are."""
-        if self.supply.facts.item == "token":
+    def normalise(self, raw: Any) -> Any:
+        """uint8 images into the workload's dtype, each channel to mean 0 and variance 1 over the training set; tokens, and what a
+        factory draws, as they are."""
+        if self.supply.facts.item != "image":
             return raw
         return self.workload.place((raw.to(self._mean.dtype) / 255 - self._mean) / self._deviation)
 
@@ -44,7 +46,7 @@ class Training:
         """Returns the learning rate of a step, counted from 0."""
         return self.workload.case.schedule.learning_rate_at(step)
 
-    def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
+    def step(self, step: int, inputs: Any, targets: Any) -> Tensor:
         """Takes one training step.
 
         This process's part of the batch is gone through in ``accumulate`` parts, whose gradients add up to that of their mean;
@@ -57,15 +59,18 @@ class Training:
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step)
         optimizer.zero_grad(set_to_none=True)
-        found = torch.zeros(3, dtype=torch.float64, device=inputs.device)
-        parts = list(zip(inputs.tensor_split(case.accumulate), targets.tensor_split(case.accumulate), strict=True))
+        found = torch.zeros(3, dtype=torch.float64, device=case.device)
+        parts = [
+            (_part(inputs, i, case.accumulate), _part(targets, i, case.accumulate)) for i in range(case.accumulate)
+        ]
+        whole = _count(inputs)
         for i, (part, labels) in enumerate(parts):
             with self.ranks.local(self._model, last=i == len(parts) - 1):
                 with self.workload.autocast():
-                    outputs = self._model(part)
-                    loss = self.workload.loss(outputs, labels) * (len(labels) / len(targets))
+                    outputs = call(self._model, part)
+                    loss = self.workload.loss(outputs, labels) * (_count(part) / whole)
                 self.scaler.scale(loss).backward()
-            found += torch.stack([loss.detach().double(), *_answers(outputs.detach(), labels)])
+            found += torch.stack([loss.detach().double(), *_answers(outputs, labels)])
         if case.clip_norm:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.workload.model.parameters(), case.clip_norm)
@@ -84,21 +89,42 @@ class Training:
         model: nn.Module = self.workload.model
         self.ranks.copy_buffers(model)
         model.eval()
-        found = torch.zeros(3, dtype=torch.float64, device=self._mean.device)
+        found = torch.zeros(4, dtype=torch.float64, device=self._mean.device)
         for raw, targets in self.supply.validation():
             alive()
             with self.workload.autocast():
-                outputs = model(self.normalise(raw))
-                loss = self.workload.loss(outputs, targets).double() * targets.numel()
-            found += torch.stack([loss, *_answers(outputs, targets)])
+                outputs = call(model, self.normalise(raw))
+                loss = self.workload.loss(outputs, targets).double()
+            wrong, answers = _answers(outputs, targets)
+            count = torch.full_like(loss, _count(targets if targets is not None else raw))
+            found += torch.stack([loss * count, wrong, answers, count])
         model.train()
-        loss_sum, wrong_count, count = self.ranks.sum(found).tolist()
-        return loss_sum / count, wrong_count / count
+        loss_sum, wrong_count, answers_count, item_count = self.ranks.sum(found).tolist()
+        return loss_sum / item_count, wrong_count / answers_count
 
 
-def _answers(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns how many answers are wrong, and how many there are: classes are the last dimension of the outputs ``(..., C)`` of
-    targets ``(...)``, or the second of those ``(B, C, ...)`` of targets ``(B, ...)``."""
-    best = outputs.argmax(-1 if outputs.shape[:-1] == targets.shape else 1)
-    wrong = (best != targets).sum().double()
-    return wrong, torch.full_like(wrong, targets.numel())
+def _part(value: Any, number: int, parts: int) -> Any:
+    """Returns one of so many parts of a batch, along the first dimension of each of its tensors."""
+    return value if parts == 1 else map_tensors(lambda x: x.tensor_split(parts)[number], value)
+
+
+def _count(value: Any) -> int:
+    """Returns how many items a batch has: along the first dimension of its first tensor."""
+    return int(next(tensors_in(value)).shape[0])
+
+
+@torch.no_grad()
+def _answers(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """Returns how many answers are wrong, and how many there are; NaN where the targets are no classes.
+
+    Classes are the last dimension of the outputs ``(..., C)`` of targets ``(...)``, or the second of those ``(B, C, ...)`` of
+    targets ``(B, ...)``.
+    """
+    device = next(tensors_in((outputs, targets))).device
+    wrong = answers = torch.full((), torch.nan, dtype=torch.float64, device=device)
+    if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point():
+        for classes in (-1, 1):
+            if outputs.dim() == targets.dim() + 1 and outputs.movedim(classes, -1).shape[:-1] == targets.shape:
+                wrong = (outputs.argmax(classes) != targets).sum().double()
+                return wrong, torch.full_like(wrong, targets.numel())
+    return wrong, answers

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from revbench.case import Case
 from revbench.errors import UserError
 from revbench.paper.recipes import RECIPES
 from revbench.training.batches import FileSupply, MemorySupply, Supply
 from revbench.training.data import image_sets, load_images
+from revbench.training.drawn import DrawnSupply
 from revbench.training.order import Share
-from revbench.training.sources import DIGITS, TEXT, is_text
+from revbench.training.sources import DIGITS, FACTORY, TEXT, is_text
 from revbench.training.text import TextSupply, load_text
+from revbench.workload import Workload
 
 
 def open_supply(
-    case: Case, source: str, *, image_size: int, validation_limit: int, loaders: int, share: Share
+    workload: Workload, source: str, *, image_size: int, validation_limit: int, loaders: int, share: Share
 ) -> Supply:
     """Returns what a case is trained on: images, read ahead by processes if its recipe crops files, else all in the device's
-    memory; or a text, if it is of a language model.
+    memory; a text, if it is of a language model; or what a factory draws.
 
     Args:
-        case: its recipe, batch size, seed, device and number of images.
+        workload: what is trained; its case says recipe, batch size, seed, device and number of images.
         source: see `revbench.training.data.load_images` and `revbench.training.text.load_text`.
         image_size: height and width in pixels.
         validation_limit: at most so many images to validate, drawn with a fixed seed; all if 0.
@@ -29,6 +30,9 @@ def open_supply(
     Raises:
         UserError: data that can't be used.
     """
+    case = workload.case
+    if source == FACTORY:
+        return DrawnSupply(workload, share)
     if is_text(source) != (case.item == "token"):
         wanted = f"a text: --data {TEXT}, or the path of a file" if case.item == "token" else "images, not a text"
         raise UserError(f"data: {case.model} is trained on {wanted}")

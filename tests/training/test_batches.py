@@ -17,6 +17,7 @@ from revbench.training.batches import VALIDATION_BATCH, FileSupply, MemorySupply
 from revbench.training.data import Images, ImageSet, image_sets, load_images
 from revbench.training.order import ALONE, Share
 from revbench.training.supplies import open_supply
+from revbench.workload import build_workload
 
 CASE = Case(model="revnet-104", recipe="imagenet", batch_size=4, data="photographs", training_steps=5)
 
@@ -36,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(folder: Path, *, case: Case = CASE, loaders: int = 0, share: Share = ALONE, limit: int = 0) -> FileSupply:
-    found = open_supply(case, str(folder), image_size=16, validation_limit=limit, loaders=loaders, share=share)
+    found = open_supply(
+        build_workload(case), str(folder), image_size=16, validation_limit=limit, loaders=loaders, share=share
+    )
     assert isinstance(found, FileSupply)
     return found
 
@@ -70,9 +73,10 @@ def test_an_image_is_cropped_otherwise_in_every_epoch(folder: Path) -> None:
 
 
 def test_reading_files_draws_nothing_from_the_trainings_generator(folder: Path) -> None:
+    supplies = [files(folder, loaders=loaders) for loaders in (0, 1)]
     before = torch.get_rng_state()
-    for loaders in (0, 1):
-        read(files(folder, loaders=loaders), 0, 2)
+    for supply in supplies:
+        read(supply, 0, 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -111,7 +115,7 @@ def test_a_corrupt_file_is_named_when_its_turn_comes(folder: Path, tmp_path: Pat
 
 def test_what_can_not_be_cropped(folder: Path) -> None:
     with pytest.raises(UserError, match="the digits are none; use --recipe cifar"):
-        open_supply(CASE, "digits", image_size=32, validation_limit=0, loaders=0, share=Share())
+        open_supply(build_workload(CASE), "digits", image_size=32, validation_limit=0, loaders=0, share=Share())
 
 
 def test_images_that_memory_can_not_hold(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_a_file_is_a_text(tmp_path: Path) -> None:
 )
 def test_what_does_not_go_together(case: Case, source: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        open_supply(case, source, image_size=8, validation_limit=0, loaders=0, share=Share())
+        open_supply(build_workload(case), source, image_size=8, validation_limit=0, loaders=0, share=Share())
 
 
 def test_a_text_that_is_too_short(tmp_path: Path) -> None:
