@@ -11,8 +11,9 @@ from revbench.case.chains import Chain, chain_model
 from revbench.case.pairs import pair_cases
 from revbench.choices import CHAIN_KINDS, DTYPES, PEERS, STRATEGIES
 from revbench.paper.catalogue import CATALOGUE
+from revbench.paper.recipes import RECIPES
 from revbench.paper.residual import ResidualArchitecture
-from revbench.training.sources import DIGITS, TRAINING_IMAGES
+from revbench.training.sources import DIGITS, TEXT, TRAINING_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +21,10 @@ class Tier:
     """How much is measured.
 
     Attributes:
-        pairs: ResNets; each is measured together with the RevNet that it is paired with.
-        batch_sizes: images a step for each pair, on the CPU and on a GPU.
-        training_pairs: ResNets of the pairs that are trained.
-        training_steps, training_batch_size: of each training run.
+        pairs: ordinary networks; each is measured together with the reversible one that it is paired with.
+        batch_sizes: items a step for each pair, on the CPU and on a GPU.
+        training_pairs: ordinary networks of the pairs that are trained.
+        training_steps, training_batch_size: of each training run; text has the batch of its recipe.
         training_images, validation_images: at most so many, drawn with a fixed seed; all if 0.
         nulls: training runs that differ by one unit in the last place of one weight.
         draws: of weights and batch, for drift.
@@ -96,7 +97,7 @@ TIERS: Mapping[str, Tier] = {
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
         pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
-        training_pairs=("resnet-32",), training_steps=1000, training_batch_size=100,
+        training_pairs=("resnet-32", "gpt-1m"), training_steps=1000, training_batch_size=100,
         training_images=10_000, validation_images=1_000, nulls=3, max_seconds=10.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
         lipschitz_blocks=100,
@@ -143,6 +144,10 @@ class Plan:
     def on_gpu(self) -> bool:
         """Whether the suites run on a GPU."""
         return is_gpu(self.device)
+
+    def path_of(self, case: Case) -> str:
+        """Returns where the data of a training case is."""
+        return self.data_path if case.data == self.data else case.data
 
     @property
     def size(self) -> Tier:
@@ -247,16 +252,23 @@ def determinism_cases(plan: Plan) -> list[Case]:
 
 
 def training_cases(plan: Plan) -> list[Case]:
-    """Returns each training pair: ResNet stored, RevNet stored, RevNet reconstructed, and the nulls of the RevNet."""
+    """Returns each training pair: the ordinary network stored, the reversible one stored and reconstructed, and the nulls of the
+    latter; language models on the text that comes with Python, by their recipe."""
     cases = []
     limit = plan.size.training_images
-    for resnet in plan.size.training_pairs:
-        case = Case(
-            model=resnet, batch_size=plan.size.training_batch_size, device=plan.device, data=plan.data,
-            training_steps=plan.size.training_steps, num_classes=None if plan.num_classes == 10 else plan.num_classes,
-            data_images=limit if limit < plan.images else 0,
-        )  # fmt: skip
-        cases += pair_cases((resnet, CATALOGUE[resnet].pair), case, nulls=plan.size.nulls, seeds=[case.seed])
+    for name in plan.size.training_pairs:
+        pair = name, CATALOGUE[name].pair
+        case = Case(model=name, device=plan.device, training_steps=plan.size.training_steps)
+        if case.item == "token":
+            recipe = RECIPES["text"]
+            case = case.replace(data=TEXT, recipe="text", optimizer=recipe.optimizer, batch_size=recipe.batch_size)
+        else:
+            case = case.replace(
+                data=plan.data, batch_size=plan.size.training_batch_size,
+                num_classes=None if plan.num_classes == 10 else plan.num_classes,
+                data_images=limit if limit < plan.images else 0,
+            )  # fmt: skip
+        cases += pair_cases(pair, case, nulls=plan.size.nulls, seeds=[case.seed])
     return cases
 
 

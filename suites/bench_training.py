@@ -1,4 +1,4 @@
-"""A pair trained on real images, with stored and with reconstructed activations, beside its null."""
+"""A pair trained on real images, and one on text, with stored and with reconstructed activations, beside its null."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_training(revbench, case):
     revbench.measure(
         case,
         "training",
-        data_path=plan.data_path,
+        data_path=plan.path_of(case),
         validation_images=plan.size.validation_images,
         timeout_seconds=24 * 3600,
     )
