@@ -96,7 +96,7 @@ TIERS: Mapping[str, Tier] = {
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
-        pairs=_CIFAR, batch_sizes=dict.fromkeys(_CIFAR, (100, 100)),
+        pairs=(*_CIFAR, "gpt-1m"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "gpt-1m": (16, 64)},
         training_pairs=("resnet-32", "gpt-1m"), training_steps=1000, training_batch_size=100,
         training_images=10_000, validation_images=1_000, nulls=3, max_seconds=10.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
@@ -108,7 +108,8 @@ TIERS: Mapping[str, Tier] = {
     ),
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
-        pairs=(*_CIFAR, "resnet-101"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64)},
+        pairs=(*_CIFAR, "resnet-101", "gpt-1m"),
+        batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64), "gpt-1m": (16, 64)},
         training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100,
         training_images=0, validation_images=0, nulls=3, max_seconds=30.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
