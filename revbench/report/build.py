@@ -108,6 +108,8 @@ def _subject(rows: Sequence[Row]) -> str:
     chains = [Chain.of(row.case) for row in rows]
     if all(row.case.training_steps for row in rows):
         return f"trainings on {' and '.join(dict.fromkeys(row.case.data for row in rows))}"
+    if all(row.case.memory_limit_bytes for row in rows):
+        return "speed within the same memory"
     if all(row.probe in _OF_DRIFT for row in rows):
         return "drift of the gradient"
     if all(chain is not None and chain.names_library for chain in chains):
