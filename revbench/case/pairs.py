@@ -82,7 +82,7 @@ def group_of(case: Case) -> Case:
     chain = Chain.of(case)
     if chain is not None and chain.names_library:
         return case.stored().replace(model=chain.ours(), compile=False)
-    return case.stored().replace(model=resnet_of(case))
+    return case.stored().replace(model=ordinary_of(case))
 
 
 def paired(cases: Iterable[Case]) -> list[list[Case]]:
@@ -93,7 +93,7 @@ def paired(cases: Iterable[Case]) -> list[list[Case]]:
     return list(groups.values())
 
 
-def resnet_of(case: Case) -> str:
+def ordinary_of(case: Case) -> str:
     """Returns the model itself; of a reversible network of the catalogue the one that it is paired with, unless it is deeper than
     there: a ResNet of as many units is not its pair, a transformer of as many blocks is."""
     known = case.architecture
@@ -103,6 +103,6 @@ def resnet_of(case: Case) -> str:
     return known.pair if known is not None and has_pair else case.model
 
 
-def is_resnet(case: Case) -> bool:
+def is_ordinary(case: Case) -> bool:
     """Tells whether a case is of a network of the catalogue that has no reversible block."""
     return case.architecture is not None and not case.architecture.reversible

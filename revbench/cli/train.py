@@ -18,7 +18,7 @@ def train(
     pair: Annotated[str | None, typer.Option(help="A pair of the paper by its number: 38, 110, 164 or 104.")] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(help="For single models; may be repeated. Default: reconstructed, of a ResNet stored."),
+        typer.Option(help="For single models; may be repeated. Default: reconstructed, of an ordinary network stored."),
     ] = None,
     nulls: Annotated[int, typer.Option(help="Of a pair: runs that differ by one unit in the last place.")] = 1,
     seeds: Annotated[int, typer.Option(help="Trainings of each, on other weights and batches.")] = 1,

@@ -119,7 +119,9 @@ class Request:
         if (self.pair is None) == (not self.models):
             raise UserError("give one or more models, or --pair NUMBER")
         if self.pair is not None and self.strategies:
-            raise UserError("--pair trains the RevNet stored and reconstructed; --strategy is for single models")
+            raise UserError(
+                "--pair trains its reversible network stored and reconstructed; --strategy is for single models"
+            )
         for name, value, least in (
             ("nulls", self.nulls, 0), ("seeds", self.seeds, 1), ("steps", self.steps, 1), ("images", self.images, 1),
             *((name, value, 1 if name == "evaluations" else 0) for name, value in self.options.items()),

@@ -52,7 +52,7 @@ ARITHMETICS: Mapping[str, Look] = {
 PARAMETERS, STATE, GRADIENTS, ACTIVATIONS = "#3f3f46", "#c6cad0", "#c79a2b", "#2a8c99"
 LEVEL, ON_TOP, LESS = "#2a6f7a", "#c79a2b", "#9c5a4a"
 
-RESNET = Look("#777777", "s", (0, (1, 1)))
+ORDINARY = Look("#777777", "s", (0, (1, 1)))
 FOREIGN = "#808a94"  # another library's
 
 # What would be too weak on a dark page, and what stands there instead.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name, strategy_of, title_of
-from revbench.case.pairs import group_of, is_resnet
+from revbench.case.pairs import group_of, is_ordinary
 from revbench.compare.ratios import Ratio
 from revbench.probes.declared import MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
@@ -120,5 +120,5 @@ def advice(evidence: Evidence, case: Case | None) -> str | None:
 
 def base_of(cases: Sequence[Case]) -> Case:
     """Returns the case that the times of a pair's ways are set beside: the RevNet under stored."""
-    revnets = [case for case in cases if not is_resnet(case)]
+    revnets = [case for case in cases if not is_ordinary(case)]
     return (revnets or list(cases))[0].stored()

@@ -9,7 +9,7 @@ import numpy as np
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
-from revbench.case.pairs import is_resnet
+from revbench.case.pairs import is_ordinary
 from revbench.report.charts.canvas import canvas, dots, svg_of
 from revbench.report.colours import SOFT, look_of
 from revbench.report.document import Figure
@@ -65,7 +65,7 @@ def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Se
 
 
 def _base(cases: Sequence[Case]) -> Case:
-    return next((case for case in cases if not is_resnet(case)), cases[0]).stored()
+    return next((case for case in cases if not is_ordinary(case)), cases[0]).stored()
 
 
 def _draw(
@@ -77,7 +77,7 @@ def _draw(
     if not found:
         return []
     look = look_of(line)
-    fill = "none" if is_resnet(line) else None
+    fill = "none" if is_ordinary(line) else None
     depths = [depth for depth, _, _ in found]
     middle = [ratio.value for _, _, ratio in found]
     low, high = ([getattr(ratio, end) or ratio.value for _, _, ratio in found] for end in ("low", "high"))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name, strategy_of
-from revbench.case.pairs import is_resnet, paired
+from revbench.case.pairs import is_ordinary, paired
 from revbench.errors import UserError
 from revbench.probes.declared import MEMORY
 from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
@@ -56,7 +56,7 @@ def memory_figures(evidence: Evidence) -> Iterator[Figure]:
         panels = []
         for case in group:
             columns = evidence.series(case, MEMORY)
-            if _is_whole(columns) and case.strategy in _SHOWN and (not is_resnet(case) or case.strategy == "stored"):
+            if _is_whole(columns) and case.strategy in _SHOWN and (not is_ordinary(case) or case.strategy == "stored"):
                 sizes = (evidence.value(case, MEMORY[f"{name}_bytes"]) for name in ("parameter", "optimizer_state"))
                 panels.append(Panel(case, columns, *(size.median if size else 0.0 for size in sizes)))
         if panels:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from revbench.case.labels import circumstances, network_name, strategy_of
-from revbench.case.pairs import is_resnet
+from revbench.case.pairs import is_ordinary
 from revbench.report.charts.canvas import canvas, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
 from revbench.report.colours import INK, SOFT, look_of
@@ -39,10 +39,10 @@ def pairs_plane(evidence: Evidence) -> Figure | None:
         svg = svg_of(figure)
     said = "; ".join(point.words for points in panels for point in points)
     notes = [
-        f"{'; '.join(dict.fromkeys(circumstances(points[0].case) for points in panels))}. Time of a step, over that of the RevNet"
-        " under stored; bars: intervals of 95 %. Memory: on a CPU the peak of live tensors, on a GPU the most that the allocator"
-        " gave out. Grey line: the ways that none beats in both. Dashed: 4/3, the operations of reconstruction in theory; shaded:"
-        " 1.5 to 2, the time of the authors' own implementation (Gomez et al. 2017, section 3.2)."
+        f"{'; '.join(dict.fromkeys(circumstances(points[0].case) for points in panels))}. Time of a step, over that of the"
+        " reversible network under stored; bars: intervals of 95 %. Memory: on a CPU the peak of live tensors, on a GPU the most"
+        " that the allocator gave out. Grey line: the ways that none beats in both. Dashed: 4/3, the operations of reconstruction"
+        " in theory; shaded: 1.5 to 2, the time of the authors' own implementation (Gomez et al. 2017, section 3.2)."
     ]
     if any(point.ratio.unstable for points in panels for point in points):
         unstable = [(f"{network_name(p.case)} {strategy_of(p.case)}", p.ratio) for ways in panels for p in ways]
@@ -68,7 +68,7 @@ def _draw(axis: Any, points: list[Way]) -> None:
         drawn = axis.errorbar(
             point.peak_bytes / _MIB, ratio.value, yerr=[[ratio.value - low], [high - ratio.value]],
             fmt=look.marker, color=look.colour, markersize=7, linewidth=1.1, alpha=0.35 if ratio.unstable else 1.0,
-            markerfacecolor="none" if is_resnet(point.case) else None,
+            markerfacecolor="none" if is_ordinary(point.case) else None,
         )  # fmt: skip
         with_tip(drawn.lines[0], point.words)
     names = list(dict.fromkeys(network_name(point.case) for point in points))
@@ -91,7 +91,10 @@ def _legend(points: list[Way]) -> dict[str, Any]:
         fill = "none" if hollow else colour
         return Line2D([], [], marker=marker, color=colour, markerfacecolor=fill, linestyle="none", markersize=7)
 
-    kinds = {is_resnet(point.case) for point in points}
-    shapes = {("ResNet" if hollow else "RevNet"): sign("o", INK, hollow=hollow) for hollow in sorted(kinds)}
+    kinds: dict[bool, dict[str, None]] = {}
+    for point in points:
+        known = point.case.architecture
+        kinds.setdefault(is_ordinary(point.case), {})[network_name(point.case) if known is None else known.kind] = None
+    shapes = {", ".join(kinds[hollow]): sign("o", INK, hollow=hollow) for hollow in sorted(kinds)}
     looks = {strategy_of(point.case): look_of(point.case) for point in points}
     return {**shapes, **{name: sign(look.marker, look.colour, hollow=False) for name, look in looks.items()}}

@@ -9,10 +9,10 @@ import numpy as np
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name
-from revbench.case.pairs import is_resnet, paired
+from revbench.case.pairs import is_ordinary, paired
 from revbench.report.charts.canvas import Array, canvas, dots, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D
-from revbench.report.colours import RESNET, STRATEGIES, Look, look_of
+from revbench.report.colours import ORDINARY, STRATEGIES, Look, look_of
 from revbench.report.document import Figure, name_of
 from revbench.report.evidence import Evidence
 from revbench.training.declared import TRAINING
@@ -33,8 +33,8 @@ def training_figures(evidence: Evidence) -> Iterator[Figure]:
     for group in paired(case for case in shown if not case.ulp):
         members = _drawable(evidence, group)
         nulls = _drawable(evidence, [case for case in shown if case.ulp and case.replace(ulp=0) in group])
-        resnets = [member for member in members if is_resnet(member[0])]
-        others = [member for member in members if not is_resnet(member[0])]
+        resnets = [member for member in members if is_ordinary(member[0])]
+        others = [member for member in members if not is_ordinary(member[0])]
         if resnets:
             reconstructed = [member for member in others if member[0].strategy != "stored"]
             yield _curves(evidence, [*resnets, *(reconstructed or others)], nulls, 3)
@@ -110,7 +110,8 @@ def _curves(evidence: Evidence, members: Sequence[Member], nulls: Sequence[Membe
     if len(spread) > 1:
         twins = f"{len(nulls)} null run{'s' if len(nulls) > 1 else ''}"
         notes.append(
-            f"Shaded: the spread of the stored RevNet and {twins} that differ{'' if len(nulls) > 1 else 's'} from it by one unit"
+            f"Shaded: the spread of the reversible network under stored and {twins} that"
+            f" differ{'' if len(nulls) > 1 else 's'} from it by one unit"
             " in the last place of one weight; a difference within it is none of the strategy, and one beyond so few runs shows"
             " nothing yet."
         )
@@ -146,7 +147,7 @@ def _draw_angles(axes: Any, members: Sequence[Member]) -> None:
 
 
 def _look(case: Case) -> Look:
-    return RESNET if is_resnet(case) else look_of(case)
+    return ORDINARY if is_ordinary(case) else look_of(case)
 
 
 def _column(columns: dict[str, list[Any]], name: str) -> Array:

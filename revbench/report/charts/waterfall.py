@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name, strategy_of
-from revbench.case.pairs import is_resnet, paired
+from revbench.case.pairs import is_ordinary, paired
 from revbench.probes.declared import MEMORY
 from revbench.probes.reconciliation import LEVELS
 from revbench.report.charts.canvas import canvas, svg_of, with_tip
@@ -30,7 +30,7 @@ class _Bar(NamedTuple):
 def waterfalls(evidence: Evidence) -> Iterator[Figure]:
     """Draws for each RevNet the chain under stored and under reconstructed."""
     for group in paired(reconciled_cases(evidence)):
-        shown = [c for c in group if not is_resnet(c) and c.nonreversible == "kept"]
+        shown = [c for c in group if not is_ordinary(c) and c.nonreversible == "kept"]
         shown = [c for c in shown if c.strategy in ("stored", "reconstructed")]
         falls = [(case, bars) for case in shown if len(bars := _bars(evidence, case)) > 1]
         if len(falls) >= 2:

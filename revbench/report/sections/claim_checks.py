@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from revbench.case import Case
 from revbench.case.chains import Chain
 from revbench.case.labels import network_name, strategy_of
-from revbench.case.pairs import group_of, is_resnet
+from revbench.case.pairs import group_of, is_ordinary
 from revbench.compare.ratios import Ratio
 from revbench.numerics.statistics import summarise_draws
 from revbench.paper.published import (
     MEMCNN_KEPT_MEGABYTES,
     MEMCNN_TRAINING_MINUTES,
 )
+from revbench.paper.residual import ResidualArchitecture
 from revbench.probes import Probe
 from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, LIPSCHITZ, MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
@@ -64,6 +65,11 @@ def _reconstructed(evidence: Evidence, *probes: Probe) -> list[Case]:
         if case.strategy == "reconstructed" and not (case.certify or case.compile or case.kept_half_blocks)
     ]  # fmt: skip
     return [case for case in found if not has_its_own_table(case)] or [c for c in found if _is_our_own_way(c)]
+
+
+def _is_of_the_paper(case: Case) -> bool:
+    """Tells whether a case is of a residual network, of which the claim was made, and of no chain or transformer."""
+    return isinstance(case.architecture, ResidualArchitecture)
 
 
 def _is_our_own_way(case: Case) -> bool:
@@ -118,7 +124,7 @@ def time(evidence: Evidence) -> Iterator[Observation]:
     for case in _reconstructed(evidence, TIME):
         ratio = evidence.time_ratio(case, case.stored())
         if ratio is not None and case.nonreversible == "kept":
-            holds = None if has_its_own_table(case) else _inside(ratio, *PAPER_TIME)  # of networks, and of no chain
+            holds = _inside(ratio, *PAPER_TIME) if _is_of_the_paper(case) else None
             yield _of_time(evidence, _name(case), (case, case.stored()), ratio, holds)
 
 
@@ -148,6 +154,8 @@ def training(evidence: Evidence) -> Iterator[Observation]:
 def same_error(evidence: Evidence) -> Iterator[Observation]:
     """Of each RevNet: its error at the end less that of its ResNet."""
     for case, found in against_resnet(evidence).items():
+        if not _is_of_the_paper(case):
+            continue
         yield _equivalent(case, found)
 
 
@@ -195,7 +203,7 @@ def memcnn(evidence: Evidence) -> Iterator[Observation]:
     """Of each RevNet: the time of a step, over its ResNet's."""
     for case in _reconstructed(evidence, TIME):
         resnet = group_of(case)
-        if case.model not in MEMCNN_TRAINING_MINUTES or case.nonreversible != "kept" or not is_resnet(resnet):
+        if case.model not in MEMCNN_TRAINING_MINUTES or case.nonreversible != "kept" or not is_ordinary(resnet):
             continue
         ratio = evidence.time_ratio(case, resnet)
         if ratio is not None:
@@ -209,7 +217,7 @@ def kept(evidence: Evidence) -> Iterator[Observation]:
     """What forward leaves for backward, of that of the ResNet of the same size."""
     for case in _reconstructed(evidence, MEMORY):
         resnet = group_of(case)
-        if case.model in MEMCNN_KEPT_MEGABYTES and case.nonreversible == "kept" and is_resnet(resnet):
+        if case.model in MEMCNN_KEPT_MEGABYTES and case.nonreversible == "kept" and is_ordinary(resnet):
             ratio = evidence.ratio(case, resnet, MEMORY["kept_bytes"])
             if ratio is not None:
                 published = MEMCNN_KEPT_MEGABYTES[case.model] / MEMCNN_KEPT_MEGABYTES[resnet.model]

@@ -10,7 +10,7 @@ from scipy import stats
 
 from revbench.case import Case
 from revbench.case.labels import network_name
-from revbench.case.pairs import group_of, is_resnet
+from revbench.case.pairs import group_of, is_ordinary
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections import names
@@ -39,7 +39,7 @@ def trained_both_ways(evidence: Evidence) -> dict[Case, list[Errors]]:
     """
     groups: dict[Case, dict[int, dict[str, float]]] = {}
     for case in evidence.cases(TRAINING):
-        of_a_pair = not is_resnet(case) and case.strategy in ("stored", "reconstructed")
+        of_a_pair = not is_ordinary(case) and case.strategy in ("stored", "reconstructed")
         if of_a_pair and (found := evidence.value(case, TRAINING["validation_error"])):
             by_seed = groups.setdefault(case.stored().replace(seed=0, ulp=0), {})
             by_seed.setdefault(case.seed, {})[f"null {case.ulp}" if case.ulp else case.strategy] = found.median
@@ -55,10 +55,10 @@ def against_resnet(evidence: Evidence) -> dict[Case, list[float]]:
     seed by seed."""
     found: dict[Case, list[float]] = {}
     for case in evidence.cases(TRAINING):
-        if case.strategy == "reconstructed" and not case.ulp and not is_resnet(case):
+        if case.strategy == "reconstructed" and not case.ulp and not is_ordinary(case):
             ours = evidence.value(case, TRAINING["validation_error"])
             theirs = evidence.value(group_of(case), TRAINING["validation_error"])
-            if is_resnet(group_of(case)) and ours is not None and theirs is not None:
+            if is_ordinary(group_of(case)) and ours is not None and theirs is not None:
                 found.setdefault(case.replace(seed=0), []).append(ours.median - theirs.median)
     return found
 

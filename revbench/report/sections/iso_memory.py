@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name, strategy_of
-from revbench.case.pairs import resnet_of
+from revbench.case.pairs import ordinary_of
 from revbench.prediction.allocator import caveat
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import MEMORY, TIME
@@ -100,7 +100,7 @@ def _by_limit(evidence: Evidence) -> dict[tuple[int, str], list[Case]]:
     groups: dict[tuple[int, str], list[Case]] = {}
     for case in evidence.cases(FIT):
         if case.memory_limit_bytes and case.depth is None:
-            groups.setdefault((case.memory_limit_bytes, resnet_of(case)), []).append(case)
+            groups.setdefault((case.memory_limit_bytes, ordinary_of(case)), []).append(case)
     return groups
 
 

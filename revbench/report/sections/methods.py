@@ -53,8 +53,9 @@ _METHODS: Mapping[str, tuple[str, str]] = {
     ),
     "training": (
         "Training",
-        "The paper's recipe. All of one seed see the same batches, and the RevNets of one seed start from the same weights. A"
-        " null is the stored RevNet with one weight moved by one unit in the last place.",
+        "The paper's recipe, or that of language models. All of one seed see the same batches, and the reversible networks of one"
+        " seed start from the same weights. A null is the reversible network under stored with one weight moved by one unit in the"
+        " last place.",
     ),
     "parameters": ("Parameters", "Counted in the network as it is built."),
 }  # fmt: skip

@@ -75,7 +75,7 @@ def test_figures_3_and_4_of_a_pair_with_the_angle_where_it_was_measured(tmp_path
     assert fourth.title == "Training curves: RevNet-38, stored and reconstructed on CIFAR-10 (JPEG)"
     for number, figure in ((3, third), (4, fourth)):
         assert f"As Figure {number} of the paper. The first of 2 seeds." in figure.notes[0]
-        assert "the stored RevNet and 1 null run that differs from it" in figure.notes[0]
+        assert "the reversible network under stored and 1 null run that differs from it" in figure.notes[0]
     assert third.alternative == (
         "ResNet-32 stored ends at validation error 30.0%; RevNet-38 reconstructed ends at validation error 30.0%"
     )
