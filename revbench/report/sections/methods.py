@@ -54,8 +54,8 @@ _METHODS: Mapping[str, tuple[str, str]] = {
     "training": (
         "Training",
         "The paper's recipe, or that of language models. All of one seed see the same batches, and the reversible networks of one"
-        " seed start from the same weights. A null is the reversible network under stored with one weight moved by one unit in the"
-        " last place.",
+        " seed start from the same weights. A null is the reversible network under stored with one weight moved by one unit in"
+        " the last place.",
     ),
     "parameters": ("Parameters", "Counted in the network as it is built."),
 }  # fmt: skip

@@ -89,8 +89,8 @@ def _notes(evidence: Evidence, cases: Sequence[Case], *, on_gpu: bool) -> list[s
     )
     return [
         f"Training figures are means over the last tenth of the steps. Memory: {memory}. Waiting: the share of the time that went"
-        " into getting batches. A null is the reversible network under stored with one weight moved by one unit in the last place:"
-        " what lies within its spread is not a difference of strategy. Step: of trainings one after the other, with whatever else"
+        " into getting batches. A null is the reversible network under stored with one weight moved by one unit in the last"
+        " place: what lies within its spread is not a difference of strategy. Step: of trainings one after the other, with whatever else"
         " the machine did; times of cases that took turns stand in the table of time.",
         *dict.fromkeys(words for case in cases if (words := _images(evidence, case))),
         *dict.fromkeys(_CROPS[case.schedule.recipe.crop] for case in cases),
