@@ -50,7 +50,7 @@ network imagenet 400 "$output-imagenet" revnet-104 --batch-size 64 --probe time 
 network imagenet-compiled 500 "$output-imagenet-compiled" revnet-104 --batch-size 64 --compile --probe time --probe memory
 measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full
 measured quick 500 "$output" --revbench-repeats=5
-measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py -k "depth or iso_memory" \
+measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py -k "(depth or iso_memory) and not (iso_memory and test_depth)" \
   --revbench-tier=full
 measured drift-full 500 "$output-drift" suites/bench_drift.py --revbench-tier=full
 measured libraries 500 "$output-libraries" suites/bench_peers.py --revbench-tier=full --revbench-repeats=5

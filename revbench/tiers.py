@@ -83,7 +83,7 @@ _DEEP = (16, 32, 64, 96)
 _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
 
 TIERS: Mapping[str, Tier] = {
-    # About 5 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
+    # About 7 minutes on 2 CPU cores; small batches, so that every strategy gets its turn.
     "quick": Tier(
         pairs=("resnet-32", "resnet-164", "gpt-1m"),
         batch_sizes={"resnet-32": (16, 100), "resnet-164": (8, 100), "gpt-1m": (4, 64)},

@@ -64,7 +64,7 @@ def _of_its_own(piece: nn.Module) -> Callable[..., Any]:
     """
     call: Callable[..., Any] = piece._call_impl
 
-    def run(*args: Any) -> Any:
-        return call(*args)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs)
 
     return types.FunctionType(run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__)

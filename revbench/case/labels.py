@@ -88,7 +88,10 @@ def circumstances(case: Case, *, dtype: bool = True, batch: bool = True) -> str:
 def deep_as(case: Case) -> str | None:
     """Returns how deep a network is that is not as deep as in the catalogue, in words; None of any other."""
     known = case.architecture
-    return None if known is None or case.depth is None else known.deepened(known.grown(case.depth)).layers
+    if known is None or case.depth is None:
+        return None
+    units = known.grown(case.depth)
+    return None if tuple(units) == tuple(known.depth) else known.deepened(units).layers
 
 
 def full_title(case: Case) -> str:

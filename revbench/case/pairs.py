@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from revbench.case.chains import Chain
 from revbench.case.definition import Case, check_field
 from revbench.errors import UserError
-from revbench.paper.architectures import Architecture
 from revbench.paper.catalogue import CATALOGUE
 from revbench.paper.recipes import RECIPES
 from revbench.paper.residual import ResidualArchitecture
@@ -36,18 +35,12 @@ def recipe_of(models: Sequence[str]) -> str:
     Raises:
         UserError: by more than one.
     """
-    found = [_recipe_of(CATALOGUE.get(model)) for model in models]
+    found = [CATALOGUE[model].recipe if model in CATALOGUE else "cifar" for model in models]
     if len(set(found)) > 1:
         raise UserError(
             f"these networks are trained by different recipes; give --recipe {' or --recipe '.join(RECIPES)}"
         )
     return found[0]
-
-
-def _recipe_of(known: Architecture | None) -> str:
-    if known is not None and known.item == "token":
-        return "text"
-    return "imagenet" if isinstance(known, ResidualArchitecture) and known.stem == "imagenet" else "cifar"
 
 
 def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence[int]) -> list[Case]:

@@ -92,7 +92,7 @@ class Schedule:
     """Says how a case is trained, step by step.
 
     Attributes:
-        recipe: of the paper.
+        recipe: how it is trained.
         steps: of the training; 0 of a case whose steps are only measured.
         optimizer: ``sgd`` or ``adamw``.
         learning_rate: at first, as the case gives it; 0 leaves it to the recipe.

@@ -15,7 +15,10 @@ from revbench.terminal import say_json
 @app.command()
 def train(
     models: Annotated[list[str] | None, typer.Argument(help="Catalogue names, or package.module:factory.")] = None,
-    pair: Annotated[str | None, typer.Option(help="A pair of the paper by its number: 38, 110, 164 or 104.")] = None,
+    pair: Annotated[
+        str | None,
+        typer.Option(help="A pair, by a number (38, 110, 164, 104) or a network's name."),
+    ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(help="For single models; may be repeated. Default: reconstructed, of an ordinary network stored."),
@@ -25,10 +28,10 @@ def train(
     seed: Annotated[int, typer.Option(help="The first.")] = 0,
     recipe: Annotated[str | None, field_option("recipe", more="Default: the paper's for these networks.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Default: the recipe's 80,000 or 600,000. The schedule is scaled.")
+        int | None, typer.Option(help="Default: the recipe's 80,000, 600,000 or 5,000. The schedule is scaled.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Instead of --steps.")] = None,
-    batch_size: Annotated[int | None, field_option("batch_size", more="Default: the recipe's 100 or 256.")] = None,
+    batch_size: Annotated[int | None, field_option("batch_size", more="Default: the recipe's 100, 256 or 16.")] = None,
     data: Annotated[
         str | None,
         typer.Option(

@@ -17,6 +17,7 @@ from revbench.training.sources import (
     DIGITS,
     FACTORY,
     TEXT,
+    check_data,
     count_classes,
     count_training_images,
     is_text,
@@ -32,7 +33,7 @@ class Request:
 
     Attributes:
         models, strategies: single networks under strategies; or
-        pair, nulls: a pair of the paper by its number, with so many nulls. See `revbench.case.pairs`.
+        pair, nulls: a pair by the number or the name of either of its networks, with so many nulls. See `revbench.case.pairs`.
         seed, seeds: the first, and how many: one training of each for each of them.
         recipe: a key of `revbench.paper.recipes.RECIPES`; the paper's for these networks if None.
         steps, epochs, batch_size: the recipe's if None; the batch is that of all processes together.
@@ -71,8 +72,8 @@ class Request:
             raise UserError(
                 f"recipe {name} crops image files, and the digits are none; give --data PATH or --recipe cifar"
             )
-        if source == FACTORY and not all(":" in model for model in self.models or ("",)):
-            raise UserError("--data factory is of networks that a factory makes: package.module:factory")
+        if source == FACTORY and world_size > 1:
+            raise UserError("data: what a factory draws is not shared out among processes; train with one")
         if (is_text(source) or source == FACTORY) and (self.images is not None or self.epochs is not None):
             raise UserError("--images and --epochs are of images; of other data give --steps")
         available = 0 if is_text(source) or source == FACTORY else count_training_images(source)
@@ -92,6 +93,8 @@ class Request:
             cases = pair_cases(pair_of(self.pair), base, nulls=self.nulls, seeds=seeds)
         else:
             cases = model_cases(self.models, self.strategies, base, seeds=seeds)
+        for case in cases:
+            check_data(case.model, case.item, source, name)
         if is_text(source) or source == FACTORY:
             return [case.check() for case in cases]
         classes = count_classes(source)

@@ -61,6 +61,11 @@ class Architecture(abc.ABC):
         return 1
 
     @property
+    def recipe(self) -> Literal["cifar", "imagenet", "text"]:
+        """The name of the recipe by which it is trained."""
+        return "cifar"
+
+    @property
     def strategies(self) -> tuple[OwnStrategy, ...]:
         """Those of our own strategies that it supports, the best of its kind last."""
         common: tuple[OwnStrategy, ...] = ("stored", "checkpointed", "recursive")

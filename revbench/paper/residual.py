@@ -58,6 +58,11 @@ class ResidualArchitecture(Architecture):
         return (4 if self.stem == "imagenet" else 1) * int(2 ** (len(self.units) - 1))
 
     @property
+    def recipe(self) -> Stem:
+        """That of the paper for the images that the stem is made for."""
+        return self.stem
+
+    @property
     def depth(self) -> Sequence[int]:
         """Units of each group."""
         return self.units

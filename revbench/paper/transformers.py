@@ -18,6 +18,7 @@ from revbench.errors import UserError
 from revbench.paper.architectures import Architecture, Family, Item
 
 Positions = Literal["learned", "rotary"]
+_LARGEST_IN_MEMORY = 64  # pixels, above which images are read one by one
 _MLP = 4  # times as wide as the stream is the hidden layer of a block
 
 
@@ -111,6 +112,11 @@ class LanguageArchitecture(TransformerArchitecture):
         return "token"
 
     @property
+    def recipe(self) -> Literal["text"]:
+        """That of language models."""
+        return "text"
+
+    @property
     def items(self) -> int:
         """The tokens of a sequence."""
         return self.sequence_length
@@ -155,6 +161,11 @@ class VisionArchitecture(TransformerArchitecture):
     patch: int
     num_classes: int
     image_size: int
+
+    @property
+    def recipe(self) -> Literal["cifar", "imagenet"]:
+        """That of images of CIFAR's size, which all lie in memory, or of larger ones, which are read one by one."""
+        return "cifar" if self.image_size <= _LARGEST_IN_MEMORY else "imagenet"
 
     @property
     def tokens(self) -> int:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from revbench.case import Case
-from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.prediction.allocator import caveat_here
 from revbench.prediction.depth import depth_of
 from revbench.prediction.estimates import Estimates
@@ -32,7 +32,7 @@ def show(estimates: Estimates) -> None:
         ours = [p for p in found if p.case.model == model]
         console.print(_table(ours, batches, depths))
     for case, problem in estimates.problems.items():
-        console.print(plain(f"{title_of(case.model)} {strategy_of(case)}: {problem}"), markup=False)
+        console.print(plain(f"{network_name(case)} {strategy_of(case)}: {problem}"), markup=False)
     console.print(_notes(found, [*batches.values(), *depths.values()]), markup=False)
 
 
@@ -40,7 +40,7 @@ def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
     first = found[0]
     step = first.step
     title = (
-        f"{escape(plain(title_of(first.case.model)))}, {circumstances(first.case)}, {first.case.optimizer}\n"
+        f"{escape(plain(network_name(first.case)))}, {circumstances(first.case)}, {first.case.optimizer}\n"
         f"{first.parameters:,} parameters {human_bytes(step.parameter_bytes)} with buffers, gradients"
         f" {human_bytes(step.gradient_bytes)}, optimizer state {human_bytes(step.optimizer_state_bytes)}, batch"
         f" {human_bytes(step.batch_bytes)}"

@@ -57,9 +57,10 @@ def measure_time(
 
     Returns:
         For each workload metrics ``step_seconds``, ``forward_seconds``, ``backward_seconds``, ``optimizer_seconds`` (medians over
-        the steps), ``rounds``, ``turns``, ``steps_per_turn``, ``cases_in_turn``, ``session`` (the same word for all that took
-        turns), ``minor_faults_per_step`` and what else the machine did (`revbench.probes.machine_load`); on a GPU also its
-        clocks while steps are queued, how many other processes compute on it, and the share of the step in which a kernel ran.
+        the steps), ``items_per_second`` and ``item``, ``rounds``, ``turns``, ``steps_per_turn``, ``cases_in_turn``, ``session``
+        (the same word for all that took turns), ``minor_faults_per_step`` and what else the machine did
+        (`revbench.probes.machine_load`); on a GPU also its clocks while steps are queued, how many other processes compute on
+        it, and the share of the step in which a kernel ran.
         Samples for each of the seconds, turn after turn. Or what a workload raised that ran out of memory, can't be run or
         diverged (`FloatingPointError`): the others take their turns without it.
     """

@@ -149,11 +149,13 @@ class Measurer:
             cases: what to measure; they must agree in device, threads, allocator and the like.
             probe: the name of one that takes several.
             timeout_seconds: after this all their rows have the status ``timeout``.
-            options: the probe's settings.
+            options: the probe's settings; pytest-benchmark's options on the command line win.
 
         Returns:
             A row for each case.
         """
+        if probe == TIME.name:
+            options |= self._time_options
         replayed = self._session.replayed
         with _mistakes_fail():
             rows = self._session.measure_together(

@@ -38,7 +38,7 @@ from revbench.runner.opening import open_run
 from revbench.runner.registry import registry
 from revbench.terminal import printable, say
 from revbench.tiers import Plan
-from revbench.training.sources import count_classes, count_training_images, split_data_option
+from revbench.training.sources import FACTORY, count_classes, count_training_images, is_text, split_data_option
 
 
 class BenchmarkSession:
@@ -76,6 +76,10 @@ class BenchmarkSession:
             option.benchmark_quiet = True  # before pytest-benchmark looks: our `pytest_configure` comes first
         self.repeats: int = option.revbench_repeats
         label, source = split_data_option(option.revbench_data)
+        if source == FACTORY or is_text(source):
+            raise UserError(
+                f"data: {label!r} holds no images; the suites' networks for images are trained on --revbench-data"
+            )
         self._open = ExitStack()
         self.session = self._open.enter_context(
             open_run(

@@ -26,6 +26,6 @@ def kind_of(case: Case) -> str:
     return (chain.kind if chain is not None else None) or MISSING
 
 
-def has_its_own_table(case: Case) -> bool:
-    """Tells whether a case is of a chain of blocks, or runs under a memory limit."""
-    return Chain.of(case) is not None or case.memory_limit_bytes > 0
+def has_its_own_table(evidence: Evidence, case: Case) -> bool:
+    """Tells whether a case is of a chain of blocks, runs under a memory limit, or is of a family that is drawn against depth."""
+    return Chain.of(case) is not None or case.memory_limit_bytes > 0 or case in evidence.against_depth

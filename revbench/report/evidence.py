@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ from revbench.probes.declared import TIME
 from revbench.results.runs import Run
 from revbench.results.schema import Row, standing
 from revbench.runner.environment import summarise
+
+LEAST_DEPTHS = 3  # of a curve of growth
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ class Evidence:
         self._index: dict[tuple[Case, str], list[Row]] = {}
         for row in self.rows:
             self._index.setdefault((row.case, row.probe), []).append(row)
+
+    @functools.cached_property
+    def against_depth(self) -> AbstractSet[Case]:
+        """The cases of networks that were measured at so many depths that growth can be fitted."""
+        families: dict[Case, set[Case]] = {}
+        for case in dict.fromkeys(row.case for row in self.rows):
+            if case.depth is not None and not case.memory_limit_bytes:
+                families.setdefault(case.replace(depth=None), set()).add(case)
+        return {case for cases in families.values() if len(cases) >= LEAST_DEPTHS for case in cases}
 
     @property
     def machine(self) -> str:

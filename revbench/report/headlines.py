@@ -109,7 +109,7 @@ def headlines(evidence: Evidence) -> list[Headline]:
     return [
         _headline(evidence, case)
         for case in evidence.cases(MEMORY, TIME)
-        if strategy_of(case) == "reconstructed" and not has_its_own_table(case)
+        if strategy_of(case) == "reconstructed" and not has_its_own_table(evidence, case)
     ]
 
 

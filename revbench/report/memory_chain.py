@@ -22,5 +22,6 @@ def reconciled_cases(evidence: Evidence) -> list[Case]:
         for case in evidence.cases(MEMORY)
         if not case.names_factory
         and not case.memory_limit_bytes
+        and case not in evidence.against_depth
         and evidence.value(case, MEMORY[chain_of(case)[0].name]) is not None
     ]

@@ -56,7 +56,7 @@ def groups_of(evidence: Evidence) -> list[list[Case]]:
     """Returns the networks that were measured, pair by pair."""
     groups: dict[Case, list[Case]] = {}
     for case in evidence.cases(MEMORY, TIME):
-        if not has_its_own_table(case):
+        if not has_its_own_table(evidence, case):
             groups.setdefault(group_of(case), []).append(case)
     return list(groups.values())
 

@@ -35,10 +35,10 @@ def _tried(evidence: Evidence, case: Case) -> list[Case]:
 
 
 def speed_ratio(evidence: Evidence, case: Case, base: Case) -> Ratio | None:
-    """Returns how many times as many items a second a case comes to as another; each was timed in a process of its own."""
+    """Returns how many times as many items a second a case comes to as another."""
     ours, theirs = timed_within(evidence, case), timed_within(evidence, base)
     found = evidence.time_ratio(theirs, ours) if ours is not None and theirs is not None else None
-    return found.scaled(ours.batch_size / theirs.batch_size) if found and ours and theirs else None
+    return found.scaled(ours.items / theirs.items) if found and ours and theirs else None
 
 
 def items_per_second(evidence: Evidence, case: Case) -> float | None:

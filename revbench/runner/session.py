@@ -132,6 +132,8 @@ class Session:
             UserError: an unknown probe, a case that can't be, or cases that one process can't serve.
         """
         found = probe_of(probe)
+        if not cases:
+            return []
         if not found.takes_group:
             raise UserError(f"probe {probe} measures one case; give it to measure")
         for field in SETTINGS:

@@ -29,7 +29,7 @@ class Facts:
     """What there is to train on.
 
     Attributes:
-        item: ``image`` or ``token``.
+        item: ``image``, ``token``, or ``item`` of what a factory draws.
         train_items, validation_items: how many are used.
         train_available: how many the whole training set holds.
         mean, deviation: of each channel between 0 and 1, by which images are normalised; none of tokens.

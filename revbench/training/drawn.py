@@ -10,9 +10,8 @@ import torch
 from revbench.errors import UserError
 from revbench.training.batches import Facts
 from revbench.training.order import Share, mixed
+from revbench.training.sources import HELD_OUT_BATCHES
 from revbench.workload import Workload
-
-HELD_OUT_BATCHES = 5  # that are drawn to validate
 
 
 class DrawnSupply:

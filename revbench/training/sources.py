@@ -13,6 +13,7 @@ TEXT = "python-docs"  # the text that comes with every Python
 TORCHVISION = ("cifar10", "cifar100", "imagenet")
 CLASSES = {DIGITS: 10, "cifar10": 10, "cifar100": 100, "imagenet": 1000}
 TRAINING_IMAGES = {DIGITS: 1_438, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+HELD_OUT_BATCHES = 5  # that are drawn to validate, of what a factory draws
 HELD_OUT = 5  # one image in so many is held out where a folder has no split
 TRAIN_FOLDERS, VALIDATION_FOLDERS = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
@@ -20,7 +21,36 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 def is_text(source: str) -> bool:
     """Tells whether what `split_data_option` returned as a source is a text, and no images."""
-    return source == TEXT or Path(source).is_file()
+    return source == TEXT or (source not in (*CLASSES, FACTORY) and Path(source).is_file())
+
+
+def check_data(model: str, item: str, source: str, recipe: str) -> None:
+    """See that a network can be trained on some data by a recipe.
+
+    Args:
+        model, item: of a case.
+        source: see `split_data_option`.
+        recipe: a key of `revbench.paper.recipes.RECIPES`.
+
+    Raises:
+        UserError: it can't.
+    """
+    of_text = item == "token"
+    if source == FACTORY:
+        if item != "item":
+            raise UserError(
+                f"data: {model} is of the catalogue, and factory is what a factory of yours draws; name other data"
+            )
+        return
+    if of_text and not is_text(source):
+        raise UserError(f"data: {model} is trained on a text; give --data {TEXT}, or the path of a file")
+    if not of_text and is_text(source):
+        own = f", or --data {FACTORY} for what its make_batch draws" if item == "item" else ""
+        raise UserError(f"data: {model} is trained on images, not on a text; give a folder of images{own}")
+    if of_text != (recipe == "text"):
+        raise UserError(
+            f"recipe {recipe} is of {'images' if of_text else 'texts'}, and {model} is trained on {item}s; omit --recipe"
+        )
 
 
 def split_data_option(option: str) -> tuple[str, str]:

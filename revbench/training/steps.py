@@ -105,12 +105,12 @@ class Training:
 
 def _part(value: Any, number: int, parts: int) -> Any:
     """Returns one of so many parts of a batch, along the first dimension of each of its tensors."""
-    return value if parts == 1 else map_tensors(lambda x: x.tensor_split(parts)[number], value)
+    return value if parts == 1 else map_tensors(lambda x: x.tensor_split(parts)[number] if x.dim() else x, value)
 
 
 def _count(value: Any) -> int:
-    """Returns how many items a batch has: along the first dimension of its first tensor."""
-    return int(next(tensors_in(value)).shape[0])
+    """Returns how many items a batch has: along the first dimension of its first tensor that has one; 1 if there is none."""
+    return next((len(x) for x in tensors_in(value) if x.dim()), 1)
 
 
 @torch.no_grad()
@@ -125,6 +125,6 @@ def _answers(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     if isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point():
         for classes in (-1, 1):
             if outputs.dim() == targets.dim() + 1 and outputs.movedim(classes, -1).shape[:-1] == targets.shape:
-                wrong = (outputs.argmax(classes) != targets).sum().double()
-                return wrong, torch.full_like(wrong, targets.numel())
+                counted = targets >= 0  # what is to be ignored has a negative class
+                return ((outputs.argmax(classes) != targets) & counted).sum().double(), counted.sum().double()
     return wrong, answers

@@ -8,7 +8,7 @@ from revbench.training.batches import FileSupply, MemorySupply, Supply
 from revbench.training.data import image_sets, load_images
 from revbench.training.drawn import DrawnSupply
 from revbench.training.order import Share
-from revbench.training.sources import DIGITS, FACTORY, TEXT, is_text
+from revbench.training.sources import DIGITS, FACTORY, check_data
 from revbench.training.text import TextSupply, load_text
 from revbench.workload import Workload
 
@@ -23,7 +23,7 @@ def open_supply(
         workload: what is trained; its case says recipe, batch size, seed, device and number of images.
         source: see `revbench.training.data.load_images` and `revbench.training.text.load_text`.
         image_size: height and width in pixels.
-        validation_limit: at most so many images to validate, drawn with a fixed seed; all if 0.
+        validation_limit: at most so many images to validate, drawn with a fixed seed, or windows of a text, the first; all if 0.
         loaders: processes that read files ahead; none of them if 0. They change no batch.
         share: of each batch.
 
@@ -31,11 +31,9 @@ def open_supply(
         UserError: data that can't be used.
     """
     case = workload.case
+    check_data(case.model, case.item, source, case.recipe)
     if source == FACTORY:
         return DrawnSupply(workload, share)
-    if is_text(source) != (case.item == "token"):
-        wanted = f"a text: --data {TEXT}, or the path of a file" if case.item == "token" else "images, not a text"
-        raise UserError(f"data: {case.model} is trained on {wanted}")
     if case.item == "token":
         return TextSupply(case, load_text(source), limit=validation_limit, share=share)
     if RECIPES[case.recipe].crop == "resized":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.training.batches import VALIDATION_BATCH, Batch, Facts
+from revbench.training.batches import Batch, Facts
 from revbench.training.order import ALONE, Share, mixed
 from revbench.training.sources import HELD_OUT, TEXT
 
@@ -33,8 +33,10 @@ def load_text(source: str) -> Tensor:
         UserError: a file that can't be read, or is larger than 2 GiB.
     """
     if source == TEXT:
-        from pydoc_data.topics import topics
-
+        try:
+            from pydoc_data.topics import topics
+        except ImportError as error:
+            raise UserError(f"data: this Python comes without {TEXT} (pydoc_data); give a text as PATH") from error
         content = "\n\n".join(topics[name] for name in sorted(topics)).encode()
     else:
         path = Path(source)
@@ -91,7 +93,7 @@ class TextSupply:
     def validation(self) -> Iterator[Batch]:
         """Returns this process's windows of the text that is held out."""
         starts = torch.arange(self._windows)[self._share.rank :: self._share.world_size] * self._length
-        for some in starts.split(VALIDATION_BATCH):
+        for some in starts.split(max(self._case.batch_size // self._share.world_size // self._case.accumulate, 1)):
             yield self._cut(self._validation, some)
 
     def _cut(self, text: Tensor, starts: Tensor) -> Batch:

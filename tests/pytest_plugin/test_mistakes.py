@@ -13,6 +13,7 @@ MISTAKES = [
     (["--revbench-tier=enormous"], "unknown tier 'enormous'"),
     (["--revbench-device=cuda:99"], "is not there"),
     (["--revbench-device=tpu"], "unknown device"),
+    (["--revbench-data=python-docs"], "'python-docs' holds no images"),
     (["--revbench-data=/no/such/folder"], "'/no/such/folder' is neither a folder nor a file"),
     (["--revbench-data=empty"], "holds no images"),
     (["--revbench-output=file/run"], "can't write the run folder"),

@@ -53,5 +53,5 @@ def test_a_factory_that_draws_nothing() -> None:
 def test_what_is_drawn_is_of_factories() -> None:
     (case,) = request(models=[f"{HERE}:tagger"], data=FACTORY).cases(1)
     assert (case.data, case.num_classes, case.strategy) == (FACTORY, None, "reconstructed")
-    with pytest.raises(UserError, match="--data factory is of networks that a factory makes"):
+    with pytest.raises(UserError, match="revnet-38 is of the catalogue, and factory is what a factory of yours draws"):
         request(models=["revnet-38"], data=FACTORY).cases(1)

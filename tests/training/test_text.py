@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from revbench.case import Case
+from revbench.case.pairs import recipe_of
 from revbench.errors import UserError
 from revbench.launch.request import Request
 from revbench.probes.measurement import Measurement
@@ -95,7 +96,7 @@ def test_a_file_is_a_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "source", "said"),
     [
-        (CASE, "digits", "revgpt-1m is trained on a text: --data python-docs"),
+        (CASE, "digits", "revgpt-1m is trained on a text; give --data python-docs"),
         (CASE.replace(model="revnet-38", sequence_length=None, recipe="cifar"), TEXT, "revnet-38 is trained on images"),
     ],
 )
@@ -127,3 +128,37 @@ def test_a_language_model_is_trained_on_text_by_itself() -> None:
     assert models == ["gpt-1m", "revgpt-1m", "revgpt-1m", "revgpt-1m"]
     with pytest.raises(UserError, match="--images and --epochs are of images"):
         request(images=3).cases(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": "digits"}, "revgpt-1m is trained on a text; give --data python-docs"),
+        ({"models": ["revnet-38"], "data": TEXT}, "revnet-38 is trained on images, not on a text"),
+        ({"recipe": "cifar", "data": TEXT}, "recipe cifar is of images, and revgpt-1m is trained on tokens"),
+        ({"models": ["revnet-38"], "recipe": "text", "data": "digits"}, "recipe text is of texts"),
+        ({"data": "factory"}, "revgpt-1m is of the catalogue, and factory is what a factory of yours draws"),
+        ({"models": ["package.module:make"], "recipe": "text"}, "or --data factory for what its make_batch draws"),
+    ],
+)
+def test_what_can_not_be_trained_is_said_before_anything_is_opened(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        request(**changes).cases(1)
+
+
+def test_a_file_of_the_name_of_a_data_set_is_none_of_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").write_text("x")
+    assert not is_text("digits")
+
+
+def test_each_network_has_the_recipe_of_its_kind() -> None:
+    found = {
+        name: recipe_of([name]) for name in ("revnet-38", "revnet-104", "revgpt-20m", "vit-1m", "revvit-22m", "a.b:c")
+    }
+    assert list(found.values()) == ["cifar", "imagenet", "text", "cifar", "imagenet", "cifar"]
+
+
+def test_what_is_held_out_is_gone_through_in_steps_no_larger_than_those_of_the_training() -> None:
+    supply = TextSupply(CASE.replace(accumulate=2), load_text(TEXT), limit=5)
+    assert [len(tokens) for tokens, _ in supply.validation()] == [2, 2, 1]

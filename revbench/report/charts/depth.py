@@ -16,7 +16,7 @@ from revbench.report.charts.canvas import Array, canvas, dots, svg_of
 from revbench.report.charts.plotting import LogLocator
 from revbench.report.colours import look_of
 from revbench.report.document import Figure, name_of
-from revbench.report.evidence import Evidence
+from revbench.report.evidence import LEAST_DEPTHS, Evidence
 from revbench.units import human_bytes
 
 FORMS: Mapping[str, Callable[[float], float]] = {
@@ -76,7 +76,7 @@ def peaks_by_depth(evidence: Evidence) -> dict[Case, tuple[Array, Array]]:
             found.setdefault(family[0], {})[family[1]] = peak.median
     columns = {}
     for case, peaks in found.items():
-        if len(peaks) >= 3:
+        if len(peaks) >= LEAST_DEPTHS:
             depths = sorted(peaks)
             columns[case] = np.asarray(depths, dtype=np.float64), np.asarray([peaks[depth] for depth in depths])
     return columns

@@ -18,6 +18,7 @@ from revbench.report.within_limit import batch_of, speed_ratio
 from revbench.units import human_bytes
 
 MOST_PANELS = 2
+_MOST_TICKS = 10
 
 
 def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Sequence[Case]]]) -> Figure | None:
@@ -41,9 +42,12 @@ def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Se
             for line, points in lines.items():
                 said += _draw(axis, evidence, line, points, base)
             axis.set(
-                title=f"within {human_bytes(key.memory_limit_bytes)}", xscale="log", xlabel="blocks", ylim=(0, None)
+                title=f"{title_of(key.model)} within {human_bytes(key.memory_limit_bytes)}",
+                xscale="log",
+                xlabel="blocks",
+                ylim=(0, None),
             )
-            ticks = sorted(base)
+            ticks = sorted(base)[:: max(len(base) // _MOST_TICKS, 1)]
             axis.set_xticks(ticks, [str(tick) for tick in ticks])
             axis.minorticks_off()
         figure.axes[0].set_ylabel("items a second, over stored")

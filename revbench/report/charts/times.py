@@ -36,7 +36,7 @@ class Bar(NamedTuple):
 def time_figure(evidence: Evidence) -> Figure | None:
     """Draws the time of a step of each way to train, forward, backward and optimizer, a panel a pair."""
     panels = []
-    for group in paired(case for case in evidence.cases(TIME) if not has_its_own_table(case)):
+    for group in paired(case for case in evidence.cases(TIME) if not has_its_own_table(evidence, case)):
         if bars := [bar for case in group if (bar := _of_step(evidence, case)) is not None]:
             panels.append(bars)
     panels = panels[:MOST_PANELS]

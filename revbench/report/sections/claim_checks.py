@@ -19,7 +19,7 @@ from revbench.paper.residual import ResidualArchitecture
 from revbench.probes import Probe
 from revbench.probes.declared import DRIFT, FLOPS_OF_STEP, LIPSCHITZ, MEMORY, TIME
 from revbench.report.chain_groups import has_its_own_table
-from revbench.report.charts.depth import fit_growth, peaks_by_depth
+from revbench.report.charts.depth import family_name, fit_growth, peaks_by_depth
 from revbench.report.drift_cases import verdict_of
 from revbench.report.evidence import Evidence
 from revbench.report.sections.equivalence import (
@@ -64,7 +64,7 @@ def _reconstructed(evidence: Evidence, *probes: Probe) -> list[Case]:
         case for case in evidence.cases(*probes)
         if case.strategy == "reconstructed" and not (case.certify or case.compile or case.kept_half_blocks)
     ]  # fmt: skip
-    return [case for case in found if not has_its_own_table(case)] or [c for c in found if _is_our_own_way(c)]
+    return [case for case in found if not has_its_own_table(evidence, case)] or [c for c in found if _is_our_own_way(c)]
 
 
 def _is_of_the_paper(case: Case) -> bool:
@@ -100,7 +100,8 @@ def depth(evidence: Evidence) -> Iterator[Observation]:
     for case, (depths, peaks) in peaks_by_depth(evidence).items():
         if case.strategy == "reconstructed":
             growth = fit_growth(depths, peaks)
-            words = f"{human_bytes(peaks[0])} at {depths[0]:.0f} blocks, {human_bytes(peaks[-1])} at {depths[-1]:.0f}"
+            ends = f"{human_bytes(peaks[0])} at {depths[0]:.0f} blocks, {human_bytes(peaks[-1])} at {depths[-1]:.0f}"
+            words = f"{family_name(case)}: {ends}"
             yield Observation(words, growth.form == "1")
 
 

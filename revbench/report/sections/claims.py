@@ -62,7 +62,7 @@ def claims_table(evidence: Evidence) -> Table | None:
     for claim, found in checked.items():
         if found:
             rows.append([claim.sentence, _verdict(found), "; ".join(one.words for one in found), claim.source])
-            see.append(_table_of(claim, found))
+            see.append(_table_of(evidence, claim, found))
     others = [f"{c.sentence} ({c.otherwise or c.source})" for c, found in checked.items() if not found]
     terms = [
         f"{claim.sentence.partition(',')[0].partition(':')[0]}: {claim.terms}." for claim, one in checked.items() if one
@@ -76,8 +76,8 @@ def claims_table(evidence: Evidence) -> Table | None:
     )  # fmt: skip
 
 
-def _table_of(claim: Claim, found: Sequence[Observation]) -> str:
-    if any(one.case is not None and has_its_own_table(one.case) for one in found):
+def _table_of(evidence: Evidence, claim: Claim, found: Sequence[Observation]) -> str:
+    if any(one.case is not None and has_its_own_table(evidence, one.case) for one in found):
         return names.LIBRARIES
     return claim.see if found else ""
 

@@ -64,9 +64,9 @@ def depth_table(evidence: Evidence) -> Table | None:
     notes = [
         "Peak of live tensors above the steady state, without the parameters' gradients. Paper: Table 1 of"
         f" {GOMEZ_2017}. Fitted: a constant and one of ⌈log2 L⌉ (a chain is halved so often), √L and L,"
-        f" whichever leaves least; constant alone if the peak changes by less than {FLAT:.0%} over all depths. Reconstruction"
-        " reuses the batch statistics of its forward pass, 1 KiB a block here, so it grows by that."
-        f"{' Operations: of the shallowest and of the deepest chain.' if operations else ''}",
+        f" whichever leaves least; constant alone if the peak changes by less than {FLAT:.0%} over all depths. L: blocks, of"
+        " a residual network units a group. Reconstruction reuses the batch statistics of its forward pass, of basic blocks 1 KiB"
+        f" a block, so it grows by that.{' Operations: at the smallest and at the largest L.' if operations else ''}",
     ]
     return lay_out(
         "Peak memory against depth (the paper's Table 1)", columns, list(groups.values()), notes, name=names.DEPTH

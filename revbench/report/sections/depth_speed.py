@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
+from revbench.case.pairs import group_of
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import TIME
 from revbench.report.charts.depth_speed import depth_speed_figure
@@ -26,11 +27,11 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def by_depth(evidence: Evidence) -> dict[Case, dict[int, list[Case]]]:
-    """Returns the cases of each limit that say how deep they are, by depth."""
+    """Returns the cases of each pair and limit that say how deep they are, by depth."""
     found: dict[Case, dict[int, list[Case]]] = {}
     for case in evidence.cases(FIT):
         if case.memory_limit_bytes and case.depth is not None:
-            key = case.stored().replace(model="", depth=None)
+            key = group_of(case).replace(depth=None)
             found.setdefault(key, {}).setdefault(case.depth, []).append(case)
     return {key: dict(sorted(depths.items())) for key, depths in found.items()}
 
@@ -38,11 +39,13 @@ def by_depth(evidence: Evidence) -> dict[Case, dict[int, list[Case]]]:
 def _sentences(evidence: Evidence, groups: dict[Case, dict[int, list[Case]]]) -> Iterator[Paragraph]:
     """Says at which depths reconstruction at its largest batch is surely faster, or surely slower, than stored at its own."""
     for key, depths in groups.items():
+        model = key.model
         said: dict[str, list[int]] = {"faster": [], "slower": [], "not told apart": [], "stored does not fit": []}
         for depth, cases in depths.items():
             ours = next((case for case in cases if case.strategy == "reconstructed"), None)
             if ours is None:
                 continue
+            model = ours.model
             ratio = speed_ratio(evidence, ours, ours.stored())
             if ratio is None:
                 fits = timed_within(evidence, ours) is not None and timed_within(evidence, ours.stored()) is None
@@ -55,8 +58,8 @@ def _sentences(evidence: Evidence, groups: dict[Case, dict[int, list[Case]]]) ->
         told = [f"{word} at {', '.join(map(str, at))} blocks" for word, at in said.items() if at]
         if told:
             yield Paragraph(
-                f"Within {human_bytes(key.memory_limit_bytes)}, each with the largest batch that fits, reconstructed against"
-                f" stored: {'; '.join(told)}."
+                f"{title_of(model)} within {human_bytes(key.memory_limit_bytes)}, each with the largest batch that fits,"
+                f" reconstructed against stored: {'; '.join(told)}."
             )
 
 

@@ -46,7 +46,7 @@ def _groups(parts: Sequence[Part]) -> dict[str, list[Line]]:
         measured = (DRIFT,)
     for part in parts:
         for case in part.evidence.cases(*measured):
-            if not has_its_own_table(case):
+            if not has_its_own_table(part.evidence, case):
                 key = case.stored().replace(device="cpu", batch_size=1)
                 found.setdefault(key, []).append((part, case))
     order = {part.name: i for i, part in enumerate(parts)}

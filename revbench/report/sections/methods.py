@@ -122,7 +122,9 @@ def _noise(evidence: Evidence) -> Paragraph | None:
         if len(seconds) > 2:
             scatter.append(statistics.stdev(seconds) / statistics.fmean(seconds))
         ratio = (
-            None if case.strategy == "stored" or has_its_own_table(case) else evidence.time_ratio(case, case.stored())
+            None
+            if case.strategy == "stored" or has_its_own_table(evidence, case)
+            else evidence.time_ratio(case, case.stored())
         )
         if ratio is not None and ratio.high is not None:
             reach.append(ratio.high / ratio.value - 1)

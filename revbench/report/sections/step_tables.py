@@ -28,7 +28,7 @@ def strategy_table(
         columns: those after network and strategy.
         notes: after what the cases have in common.
     """
-    cases = [case for case in evidence.cases(*probes) if not has_its_own_table(case)]
+    cases = [case for case in evidence.cases(*probes) if not has_its_own_table(evidence, case)]
     common = []
     groups: list[list[Case]] = []
     for pair in paired(cases):

@@ -44,7 +44,7 @@ def time_table(evidence: Evidence) -> Table | None:
 
 
 def _notes(evidence: Evidence) -> list[str]:
-    timed = [case for case in evidence.cases(TIME) if not has_its_own_table(case)]
+    timed = [case for case in evidence.cases(TIME) if not has_its_own_table(evidence, case)]
     notes = [
         _launches(evidence, timed),
         *_unstable(evidence, timed),
@@ -64,7 +64,9 @@ def _notes(evidence: Evidence) -> list[str]:
             "Launch-bound (some kernel ran in less than 80 % of the step, so the host is what is timed, also in each phase):"
             f" {'all' if len(bound) == len(timed) else which}."
         )
-    return notes + uncounted_note(evidence, [c for c in evidence.cases(FLOPS_OF_STEP) if not has_its_own_table(c)])
+    return notes + uncounted_note(
+        evidence, [c for c in evidence.cases(FLOPS_OF_STEP) if not has_its_own_table(evidence, c)]
+    )
 
 
 def _launches(evidence: Evidence, timed: list[Case]) -> str:

@@ -25,6 +25,7 @@ from revbench.report.sections.equivalence import (
 )
 from revbench.report.table import Column, lay_out, value_cell, value_column, words
 from revbench.training.declared import TRAINING
+from revbench.training.sources import FACTORY, HELD_OUT_BATCHES
 
 LEAST_STEPS = 100  # of a training whose end is compared in a sentence
 # How a recipe's images or texts are cropped, in words.
@@ -35,6 +36,9 @@ _CROPS = {
     " middle of the image scaled to 8/7 of the size).",
     "window": "Windows of the text begin anywhere, and a token is a byte; to validate they follow each other.",
 }
+_FROM_FACTORY = (
+    f"Batches are drawn by the factory, by seed and step; {HELD_OUT_BATCHES} that no step sees are for validation."
+)
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -90,10 +94,10 @@ def _notes(evidence: Evidence, cases: Sequence[Case], *, on_gpu: bool) -> list[s
     return [
         f"Training figures are means over the last tenth of the steps. Memory: {memory}. Waiting: the share of the time that went"
         " into getting batches. A null is the reversible network under stored with one weight moved by one unit in the last"
-        " place: what lies within its spread is not a difference of strategy. Step: of trainings one after the other, with whatever else"
-        " the machine did; times of cases that took turns stand in the table of time.",
+        " place: what lies within its spread is not a difference of strategy. Step: of trainings one after the other, with"
+        " whatever else the machine did; times of cases that took turns stand in the table of time.",
         *dict.fromkeys(words for case in cases if (words := _images(evidence, case))),
-        *dict.fromkeys(_CROPS[case.schedule.recipe.crop] for case in cases),
+        *dict.fromkeys(_FROM_FACTORY if case.data == FACTORY else _CROPS[case.schedule.recipe.crop] for case in cases),
     ]
 
 
@@ -135,7 +139,7 @@ def errors_table(evidence: Evidence) -> Table | None:
     ended: dict[tuple[str, Case], list[float]] = {}
     for case in evidence.cases(TRAINING):
         found = evidence.value(case, TRAINING["validation_error"])
-        if case.architecture is not None and not case.ulp and found is not None:
+        if case.architecture is not None and case.item == "image" and not case.ulp and found is not None:
             ended.setdefault((case.model, _way(case)), []).append(found.median)
     if not ended:
         return None

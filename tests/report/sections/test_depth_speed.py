@@ -47,8 +47,8 @@ def test_each_depth_has_its_answer(tmp_path: Path) -> None:
     )
     (said,) = [block.text for block in section.blocks if isinstance(block, Paragraph)]
     assert said == (
-        "Within 24.0 MiB, each with the largest batch that fits, reconstructed against stored: faster at 8 blocks; slower at 4"
-        " blocks; not told apart at 16 blocks; stored does not fit at 32 blocks."
+        "RevGPT-1M within 24.0 MiB, each with the largest batch that fits, reconstructed against stored: faster at 8 blocks;"
+        " slower at 4 blocks; not told apart at 16 blocks; stored does not fit at 32 blocks."
     )
 
 

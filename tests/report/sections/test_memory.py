@@ -161,6 +161,8 @@ def test_each_family_has_a_picture_of_its_own(tmp_path: Path) -> None:
     }  # fmt: skip
     table = tables(report)["Peak memory against depth (the paper's Table 1)"]
     assert [row[0] for row in table.rows] == ["basic blocks", "RevGPT-1M"]
+    (row,) = tables(report)["Peak memory of a training step"].rows  # what is drawn against depth stands there alone
+    assert row[0] == "GPT-1M, 3 blocks"
 
 
 def test_energy_and_the_process(tmp_path: Path) -> None:
