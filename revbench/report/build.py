@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from revbench.case.chains import Chain
-from revbench.case.labels import network_name
+from revbench.case.labels import title_of
 from revbench.compare import Comparison
 from revbench.errors import UserError
 from revbench.report.document import Report, Section
@@ -89,7 +89,7 @@ def _title(parts: Sequence[Part]) -> str:
     """Says which run it is: of which networks, and on which machines."""
     measured = dict.fromkeys(row.case for part in parts for row in part.evidence.rows)
     cases = [case for case in measured if case.strategy == "reconstructed"] or list(measured)
-    names = list(dict.fromkeys("chains of blocks" if Chain.of(case) else network_name(case) for case in cases))
+    names = list(dict.fromkeys("chains of blocks" if Chain.of(case) else title_of(case.model) for case in cases))
     names.sort(key=lambda name: name == "chains of blocks")
     if len(names) > _MOST_NAMED:
         names[_MOST_NAMED:] = [f"{len(names) - _MOST_NAMED} more"]
