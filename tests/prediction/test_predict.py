@@ -47,7 +47,8 @@ def cases(model: str) -> list[Case]:
     for strategy in STRATEGIES:
         if strategy == "reconstructed" and not CATALOGUE[model].reversible:
             continue
-        case = Case(model=model, strategy=strategy, batch_size=16)
+        length = 32 if CATALOGUE[model].item == "token" else None
+        case = Case(model=model, strategy=strategy, batch_size=16, sequence_length=length)
         found += [case] if strategy == "stored" else [case, case.replace(nonreversible="recomputed")]
     return found
 
