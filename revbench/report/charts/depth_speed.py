@@ -61,7 +61,7 @@ def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Se
     one = next(iter(panels[0][1]))
     note = (
         f"{circumstances(one, batch=False)}. Each with the largest batch that fits; over the reversible network under stored with"
-        " its own. Bars: intervals of 95 %. Open: the ordinary network of the pair."
+        " its own. Bars: intervals of 95 %. Open: the ordinary network of the pair; pale: unstable."
     )
     return Figure(
         "Speed against depth within the same memory", "speed-against-depth", svg, f"{'; '.join(said)}.", (note,)
@@ -88,6 +88,17 @@ def _draw(
     reach = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
     axis.errorbar(depths, middle, yerr=np.maximum(reach, 0), color=look.colour, linestyle=look.dashes, linewidth=1.3)
     words = [f"{name}, {depth} blocks, batch {batch_of(evidence, case)}: {ratio}" for depth, case, ratio in found]
-    dots(axis, depths, middle, look, words, markersize=6, markerfacecolor=fill)
+    for i, (_, _, ratio) in enumerate(found):
+        alpha = 0.35 if ratio.unstable else 1.0
+        dots(
+            axis,
+            depths[i : i + 1],
+            middle[i : i + 1],
+            look,
+            words[i : i + 1],
+            markersize=6,
+            markerfacecolor=fill,
+            alpha=alpha,
+        )
     axis.plot([], [], look.marker, linestyle=look.dashes, color=look.colour, markerfacecolor=fill, label=name)
     return words
