@@ -246,7 +246,12 @@ def sparse_weights(model: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def move_by_one_ulp(model: nn.Module, number: int) -> None:
-    """Move one element of the first weight up by one unit in the last place, the null of a comparison."""
-    weight = next(p for p in model.parameters() if p.dim() >= 2)
+    """Move one element of the first weight up by one unit in the last place, the null of a comparison.
+
+    Not of an embedding, whose first rows are of tokens that may never occur, unless there is no other weight.
+    """
+    weights = [p for p in model.parameters() if p.dim() >= 2]
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
+    weight = next((p for p in weights if id(p) not in embedded), weights[0])
     place = torch.unravel_index(torch.tensor(number % weight.numel()), weight.shape)  # in whatever order memory is
     weight[place] = torch.nextafter(weight[place], torch.full_like(weight[place], torch.inf))

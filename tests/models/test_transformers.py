@@ -220,6 +220,11 @@ def test_reconstruction_takes_the_same_memory_at_any_depth() -> None:
     assert peaks["stored", 8] > 3 * peaks["stored", 2]  # type: ignore[operator]
 
 
+def test_the_null_is_of_a_weight_that_every_token_meets() -> None:
+    one, other = (dict(build_workload(Case(model="revgpt-1m", ulp=ulp)).model.named_parameters()) for ulp in (0, 1))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == ["trunk.0.f.qkv.weight"]
+
+
 def test_a_reversible_block_is_one_of_the_engine() -> None:
     model = build_model("revgpt-1m", **SMALL)
     assert all(isinstance(block, ReversibleBlock) for block in model.trunk)
