@@ -2,7 +2,7 @@
 
 import pytest
 
-from revbench.tiers import catalogue_cases, step_cases
+from revbench.suite_cases import catalogue_cases, step_cases
 
 BUDGET_SECONDS = 25
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from revbench.tiers import determinism_cases, drift_cases, drift_depth_cases, lipschitz_cases
+from revbench.suite_cases import determinism_cases, drift_cases, drift_depth_cases, lipschitz_cases
 
 BUDGET_SECONDS = 110
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from revbench.tiers import gpu_cases
+from revbench.suite_cases import gpu_cases
 
 
 @pytest.mark.revbench_cases(of=gpu_cases)

@@ -7,7 +7,7 @@ of its own, where PyTorch's allocator gives out no more than the limit, and a ba
 
 import pytest
 
-from revbench.tiers import deep_cases, deep_leads, limit_cases, limit_leads
+from revbench.suite_cases import deep_cases, deep_leads, limit_cases, limit_leads
 
 BUDGET_SECONDS = 85
 

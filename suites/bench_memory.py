@@ -2,7 +2,7 @@
 
 import pytest
 
-from revbench.tiers import depth_cases, gpu_cases, leak_cases, step_cases
+from revbench.suite_cases import depth_cases, gpu_cases, leak_cases, step_cases
 
 BUDGET_SECONDS = 65
 

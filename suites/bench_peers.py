@@ -8,7 +8,7 @@ import importlib.util
 import pytest
 
 from revbench.choices import CHAIN_KINDS, PEERS
-from revbench.tiers import chain_case, chain_cases, contenders
+from revbench.suite_cases import chain_case, chain_cases, contenders
 
 BUDGET_SECONDS = 25
 

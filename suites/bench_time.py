@@ -2,7 +2,7 @@
 
 import pytest
 
-from revbench.tiers import step_cases
+from revbench.suite_cases import step_cases
 
 BUDGET_SECONDS = 50
 

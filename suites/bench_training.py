@@ -2,7 +2,7 @@
 
 import pytest
 
-from revbench.tiers import training_cases
+from revbench.suite_cases import training_cases
 
 BUDGET_SECONDS = 45
 

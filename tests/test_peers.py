@@ -13,7 +13,8 @@ from revbench import Case, UserError
 from revbench.case.pairs import paired
 from revbench.choices import CHAIN_KINDS, PEERS
 from revbench.peers import ChainNetwork, chain
-from revbench.tiers import Plan, chain_cases, contenders
+from revbench.suite_cases import chain_cases, contenders
+from revbench.tiers import Plan
 from revbench.workload import build_workload
 from tests.backprop.chains import relative_difference
 

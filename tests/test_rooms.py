@@ -17,7 +17,8 @@ PACKAGE = Path(revbench.__file__).parent
 FLOORS = (
     ("__main__",),
     ("cli", "pytest_plugin"),
-    ("launch", "tiers"),
+    ("launch", "suite_cases"),
+    ("tiers",),
     ("report",),
     ("compare",),
     ("runner",),

@@ -80,7 +80,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; with ``--benchmark``, check the options and open the run."""
     config.addinivalue_line(
-        "markers", "revbench_cases(of=function): parametrise `case` by function(plan); see revbench.tiers"
+        "markers", "revbench_cases(of=function): parametrise `case` by function(plan); see revbench.suite_cases"
     )
     config.addinivalue_line(
         "markers",

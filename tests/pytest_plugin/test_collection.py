@@ -12,7 +12,8 @@ from revbench.case import Case
 from revbench.case.pairs import group_of
 from revbench.errors import UserError
 from revbench.pytest_plugin.collection import _without_launch, check_grouping, compared_with, in_shard
-from revbench.tiers import Plan, contenders, depth_cases, limit_leads, step_cases
+from revbench.suite_cases import contenders, depth_cases, limit_leads, step_cases
+from revbench.tiers import Plan
 
 PLAN = Plan(tier="quick", device="cpu", data="digits", data_path="digits")
 CASE = Case(model="revnet-38", batch_size=4)
