@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that revbench measures on a GPU, on a machine where nothing can be installed and which is lent for minutes:
 #   reports/measure-on-gpu.sh FOLDER [SECONDS]
-# FOLDER takes the run of the quick tier (FOLDER-pairs, -imagenet, -depth-speed, -memory, -drift and -libraries the others), with logs, exit
-# codes and JUnit files in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder until its
-# exit code is not 75; AGAIN=1 does again what failed. Render the PDFs elsewhere with `revbench report`.
+# FOLDER takes the run of the quick tier (FOLDER-pairs, -imagenet, -depth-speed, -memory, -drift and -libraries the others), with
+# logs, exit codes and JUnit files in FOLDER/stages. SECONDS (540) is what this call may take. Call it again with the same folder
+# until its exit code is not 75; AGAIN=1 does again what failed. Render the PDFs elsewhere with `revbench report`.
 # What is missing there is carried along as unpacked wheels on PYTHONPATH (msgspec takes 0.6 MB):
 #   pip install --target wheels --only-binary=:all: --python-version 3.12 --no-deps msgspec; PYTHONPATH=wheels reports/...
 set -euo pipefail
@@ -50,8 +50,8 @@ network imagenet 400 "$output-imagenet" revnet-104 --batch-size 64 --probe time 
 network imagenet-compiled 500 "$output-imagenet-compiled" revnet-104 --batch-size 64 --compile --probe time --probe memory
 measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full
 measured quick 500 "$output" --revbench-repeats=5
-measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py -k "(depth or iso_memory) and not (iso_memory and test_depth)" \
-  --revbench-tier=full
+measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py \
+  -k "(depth or iso_memory) and not (iso_memory and test_depth)" --revbench-tier=full
 measured drift-full 500 "$output-drift" suites/bench_drift.py --revbench-tier=full
 measured libraries 500 "$output-libraries" suites/bench_peers.py --revbench-tier=full --revbench-repeats=5
 end

@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from revbench.report.colours import GRID, INK, ON_DARK, SOFT
 from revbench.report.document import Cards, Figure, Paragraph, Report, Table
+from revbench.report.render.breaking import BREAK, breakable
 
-_BREAK = "\u200b"
+_LONG = 16  # letters of a word that may be broken
 _ORDER = (".svg", ".pdf", ".csv", ".tex")
 _KINDS = {Paragraph: "paragraph", Table: "table", Figure: "figure", Cards: "cards"}
 
@@ -66,9 +67,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _breakable(cell: str) -> Markup:
-    """Returns a cell whose longest words, ids and names of tensors above all, may go on in the next line after a mark."""
-    found = re.sub(r"\S{16,}", lambda word: re.sub(r"([,:=(/_.])", rf"\1{_BREAK}", word[0]), cell)
-    return Markup("<wbr>").join(found.split(_BREAK))
+    return Markup("<wbr>").join(breakable(cell, _LONG).split(BREAK))
 
 
 def _template(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from revbench.report.document import Block, Card, Cards, Fact, Figure, Report, Table
+from revbench.report.render.breaking import BREAK, breakable
 from revbench.report.render.paging import MARK, compiled
 
 _PREAMBLE = """
@@ -41,7 +41,7 @@ _WITH_CONTENTS = 8  # sections, from which on a list of them helps
 _UNBROKEN = 8  # rows: a longer table may go on on the next page, with its head
 
 _LONG, _LONGEST = 24, 100  # letters of a cell that may be broken; beyond the second no column gets wider
-_BREAK = "\u200b"  # a space of no width, where a line may end
+_LONG_WORD = 25  # letters of a word that may be broken
 _GOOD, _BAD = "#1b7837", "#a33b12"
 
 
@@ -161,7 +161,7 @@ def _table(table: Table, labels: Mapping[str, str]) -> str:
     for i, row in enumerate(table.rows):
         if i in table.breaks:
             rows.append("table.hline(stroke: 0.4pt + luma(160)),")
-        cells = [f"[#{_text(_breakable(cell) if wordy else cell)}]" for cell in row]
+        cells = [f"[#{_text(breakable(cell, _LONG_WORD) if wordy else cell)}]" for cell in row]
         rows.append(", ".join([*cells, *_reference(table.see, i, labels)]) + ",")
     notes = "".join(f"#note[#{_text(note)}]\\\n" for note in table.notes)
     body = "\n".join(rows)
@@ -180,11 +180,6 @@ def _reference(see: Sequence[str], row: int, labels: Mapping[str, str]) -> list[
     return [f"[#link(label({_text(see[row])}))[#{_text(labels[see[row]])}]]" if see[row] else "[]"]
 
 
-def _breakable(cell: str) -> str:
-    """Returns a cell whose longest words, the ids of cases above all, may go on in the next line."""
-    return re.sub(r"\S{25,}", lambda word: re.sub(r"([,:=(/_.])", rf"\1{_BREAK}", word[0]), cell)
-
-
 def _widths(table: Table) -> list[str]:
     """Returns the widths of columns; in a table of words those with long cells share what the others leave, by the length of
     their longest."""
@@ -198,5 +193,5 @@ def _widths(table: Table) -> list[str]:
 
 def _text(text: str) -> str:
     """Returns a typst string literal: nothing in it is markup. Its escapes are those of JSON, but for control characters."""
-    printable = "".join(c if c.isprintable() or c == _BREAK else "\ufffd" for c in " ".join(text.split()))
+    printable = "".join(c if c.isprintable() or c == BREAK else "\ufffd" for c in " ".join(text.split()))
     return json.dumps(printable, ensure_ascii=False)
