@@ -102,3 +102,8 @@ def svg_of(figure: Canvas) -> str:
     text = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
     linked = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in linked else "", text)
+
+
+def first_of(count: int, most: int) -> str:
+    """Returns the sentence of a note that tells how many of ``count`` panels are not drawn; nothing if all are."""
+    return f" The first {most} of {count} are drawn; the table has all." if count > most else ""

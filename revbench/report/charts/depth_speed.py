@@ -10,7 +10,7 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import is_ordinary
-from revbench.report.charts.canvas import canvas, dots, svg_of
+from revbench.report.charts.canvas import canvas, dots, first_of, svg_of
 from revbench.report.colours import SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.evidence import Evidence
@@ -25,7 +25,7 @@ def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Se
     """Draws items a second over those of the reversible network under stored, each with its largest batch, against depth: a panel
     a limit."""
     panels = []
-    for key, depths in list(groups.items())[:MOST_PANELS]:
+    for key, depths in groups.items():
         lines: dict[Case, list[tuple[int, Case]]] = {}
         for depth, cases in depths.items():
             for case in cases:
@@ -33,6 +33,7 @@ def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Se
         base = {depth: _base(cases) for depth, cases in depths.items()}
         if len(depths) > 1:
             panels.append((key, lines, base))
+    count, panels = len(panels), panels[:MOST_PANELS]
     if not panels:
         return None
     said: list[str] = []
@@ -62,6 +63,7 @@ def depth_speed_figure(evidence: Evidence, groups: Mapping[Case, Mapping[int, Se
     note = (
         f"{circumstances(one, batch=False)}. Each with the largest batch that fits; over the reversible network under stored with"
         " its own. Bars: intervals of 95 %. Open: the ordinary network of the pair; pale: unstable."
+        f"{first_of(count, MOST_PANELS)}"
     )
     return Figure(
         "Speed against depth within the same memory", "speed-against-depth", svg, f"{'; '.join(said)}.", (note,)

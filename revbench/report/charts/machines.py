@@ -10,7 +10,7 @@ import numpy as np
 from revbench.case import Case
 from revbench.case.labels import strategy_of
 from revbench.probes.declared import MEMORY, TIME
-from revbench.report.charts.canvas import canvas, svg_of, with_tip
+from revbench.report.charts.canvas import canvas, first_of, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator, sns
 from revbench.report.colours import ON_PALE, SOFT, look_of
 from revbench.report.document import Figure
@@ -40,7 +40,7 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
                 points.append((part, case, peak.median / 2**20, 1e3 * step.median / case.batch_size))
         if len(points) > 1:
             panels.append((name, points))
-    panels = panels[:MOST_PANELS]
+    count, panels = len(panels), panels[:MOST_PANELS]
     if not panels:
         return None
     markers = {part.name: _MARKERS[i % len(_MARKERS)] for i, part in enumerate(parts)}
@@ -70,6 +70,7 @@ def time_against_memory(parts: Sequence[Part], groups: Mapping[str, Sequence[tup
         figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=3)
         svg = svg_of(figure)
     note = "Both scales are logarithmic; down and to the left is better. The shape is the machine, the colour the strategy."
+    note += first_of(count, MOST_PANELS)
     return Figure("Time against memory on each machine", "machines", svg, f"{'; '.join(said)}.", (note,))
 
 

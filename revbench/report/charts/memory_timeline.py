@@ -17,7 +17,7 @@ from revbench.case.labels import circumstances, network_name, strategy_of
 from revbench.case.pairs import is_ordinary, paired
 from revbench.errors import UserError
 from revbench.probes.declared import MEMORY
-from revbench.report.charts.canvas import Array, canvas, svg_of, with_tip
+from revbench.report.charts.canvas import Array, canvas, first_of, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D
 from revbench.report.colours import ACTIVATIONS, GRADIENTS, INK, PARAMETERS, SOFT, STATE
 from revbench.report.document import Figure, name_of
@@ -60,7 +60,7 @@ def memory_figures(evidence: Evidence) -> Iterator[Figure]:
                 sizes = (evidence.value(case, MEMORY[f"{name}_bytes"]) for name in ("parameter", "optimizer_state"))
                 panels.append(Panel(case, columns, *(size.median if size else 0.0 for size in sizes)))
         if panels:
-            panels = panels[:_MOST_PANELS]
+            count, panels = len(panels), panels[:_MOST_PANELS]
             names = " and ".join(dict.fromkeys(network_name(p.case) for p in panels))
             with _canvas_for(panels) as (figure, axes):
                 peaks = _draw(figure, axes, panels)
@@ -68,6 +68,7 @@ def memory_figures(evidence: Evidence) -> Iterator[Figure]:
             note = (
                 f"{circumstances(panels[0].case)}. Live tensors after each operation, one on top of the other; each phase is"
                 " drawn to a fixed width, and all panels to one scale. The dot is the peak."
+                f"{first_of(count, _MOST_PANELS)}"
             )
             title = f"Memory over one training step: {names}"
             yield Figure(title, name_of(f"memory {names}"), svg, f"Peaks: {'; '.join(peaks)}.", (note,))

@@ -13,7 +13,7 @@ from revbench.case.pairs import paired
 from revbench.compare.ratios import Ratio
 from revbench.probes.declared import PHASES, TIME
 from revbench.report.chain_groups import has_its_own_table
-from revbench.report.charts.canvas import canvas, svg_of, with_tip
+from revbench.report.charts.canvas import canvas, first_of, svg_of, with_tip
 from revbench.report.charts.plotting import Line2D
 from revbench.report.colours import INK, look_of
 from revbench.report.document import Figure
@@ -39,13 +39,14 @@ def time_figure(evidence: Evidence) -> Figure | None:
     for group in paired(case for case in evidence.cases(TIME) if not has_its_own_table(evidence, case)):
         if bars := [bar for case in group if (bar := _of_step(evidence, case)) is not None]:
             panels.append(bars)
-    panels = panels[:MOST_PANELS]
+    count, panels = len(panels), panels[:MOST_PANELS]
     if not panels or max(map(len, panels)) < 2:
         return None
     shared = "; ".join(dict.fromkeys(circumstances(bars[0].case) for bars in panels))
     note = (
         f"{shared}. The median of a step, shared by its phases as their own medians are. To the right of each bar: its time over"
         " that of stored; brackets: an interval of 95 %."
+        f"{first_of(count, MOST_PANELS)}"
     )
     svg = _bars(panels, "ms a step", 1e3)
     said = "; ".join(bar.words for bars in panels for bar in bars)
@@ -72,6 +73,7 @@ def speed_figure(panels: Sequence[Sequence[Bar]], titles: Sequence[str], note: s
         titles: of the panels.
         note: under the picture.
     """
+    note += first_of(len(panels), MOST_PANELS)
     panels, titles = panels[:MOST_PANELS], titles[:MOST_PANELS]
     if not panels or max(map(len, panels)) < 2:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from revbench.case import Case
@@ -80,6 +81,20 @@ def test_table_and_picture(tmp_path: Path) -> None:
     titles = [s.title for s in report.sections]
     assert "Within the same memory" not in titles  # these have a section of their own
     assert "Memory" not in titles
+
+
+def test_limits_of_one_depth_take_no_panel_and_those_left_out_are_told(tmp_path: Path) -> None:
+    limits = {24: (4,), 25: (4, 8), 26: (4,), 27: (4, 8), 28: (4, 8)}
+    rows = [
+        dataclasses.replace(row, case=row.case.replace(memory_limit_bytes=limit << 20))
+        for limit, depths in limits.items()
+        for depth in depths
+        for row in rows_of(depth, ("revgpt-1m", "stored", 8, 0.05), ("revgpt-1m", "reconstructed", 32, 0.1))
+    ]
+    _, section = of(tmp_path, *rows)
+    (figure,) = [block for block in section.blocks if isinstance(block, Figure)]
+    assert figure.svg.count("<title>") == 2 * 2 * 2  # two limits, two depths and two lines of each
+    assert figure.notes[0].endswith("The first 2 of 3 are drawn; the table has all.")
 
 
 def test_one_depth_is_no_curve(tmp_path: Path) -> None:
