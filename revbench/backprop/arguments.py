@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from revbench.backprop.copies import COPIED
 
 OfEachBlock = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+Call = tuple[tuple[Any, ...], Mapping[str, Any]]  # what a function is called with: arguments, keyword arguments
 
 
 class Arguments:
@@ -83,7 +84,8 @@ class ChainArguments:
 
     Args:
         args, kwargs: for each function.
-        f_kwargs, g_kwargs: further ones for each F or each G: a dict for all of them, or a list with one for each block.
+        f_kwargs, g_kwargs: further ones for each block's first function or each second: a dict for all of them, or a list with
+            one for each block.
         blocks: how many blocks the chain has.
 
     Raises:
@@ -107,13 +109,14 @@ class ChainArguments:
     def __bool__(self) -> bool:
         return self._some
 
-    def of(self, block: int, which: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments and keyword arguments of a block's F (`which` 0) or G (1)."""
-        return self._args, {**self._kwargs, **self._own[which][block]}
+    def of(self, block: int, which: int) -> Call:
+        """What a block's function of this number is called with: F is 0, G is 1."""
+        own = self._own[which][block] if which < len(self._own) else {}
+        return self._args, {**self._kwargs, **own}
 
-    def of_block(self, block: int) -> dict[str, Any]:
-        """Keyword arguments of a whole `ReversibleBlock`."""
-        return {"f_arguments": self.of(block, 0), "g_arguments": self.of(block, 1)} if self else {}
+    def of_block(self, block: int, functions: int) -> dict[str, Any]:
+        """Keyword arguments of a whole `ReversibleBlock` of so many functions."""
+        return {"arguments": tuple(self.of(block, i) for i in range(functions))} if self else {}
 
 
 def _one_each(name: str, given: Any, blocks: int) -> Sequence[Mapping[str, Any]]:

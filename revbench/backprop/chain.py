@@ -1,4 +1,4 @@
-"""Reversible blocks, chains of them over anybody's F and G, and the one function that runs any sequence of units."""
+"""Reversible blocks, chains of them over anybody's functions, and the one function that runs any sequence of units."""
 
 from __future__ import annotations
 
@@ -9,90 +9,116 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop import segments
-from revbench.backprop.arguments import Arguments, ChainArguments, OfEachBlock
+from revbench.backprop.arguments import Arguments, Call, ChainArguments, OfEachBlock
 from revbench.backprop.certificate import Witness
+from revbench.backprop.couplings import ADDITIVE, Coupling, HalfStep, coupling_of, function_names
 from revbench.backprop.half_step import reconstructed
-from revbench.backprop.inputs import dense, transformed
+from revbench.backprop.inputs import dense, stream_dtype, transformed
 from revbench.backprop.plain import plain_container
 from revbench.backprop.strategy_module import StrategyModule
-from revbench.backprop.stream import FloatStream
 from revbench.backprop.torch_strategies import BudgetedUnits, run_torch_strategy
 from revbench.case.views import Backpropagation
 from revbench.choices import STRATEGIES, TORCH_STRATEGIES, Strategy
 from revbench.errors import UserError
 
 State = tuple[Tensor, ...]
-Halves = Tensor | tuple[Tensor, Tensor]
-
-
-_Call = tuple[tuple[Any, ...], Mapping[str, Any]]
+Streams = Tensor | tuple[Tensor, ...]
 
 
 @plain_container
 class ReversibleBlock(nn.Module):
-    """Additive coupling ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6).
+    """A few half steps: under the additive coupling ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6).
 
     Called by itself it runs under plain autograd; `propagate` and `ReversibleChain` choose otherwise.
 
     Args:
-        f, g: modules that map a half to a tensor of the same shape.
+        functions: modules that map the other streams to a tensor of the shape of the one that they change.
+        coupling: how they and the streams are put together.
+
+    Attributes:
+        f, g: the functions; of more than two ``f1``, ``f2``, ….
     """
 
-    def __init__(self, f: nn.Module, g: nn.Module) -> None:
-        super().__init__()
-        self.f = f
-        self.g = g
+    f: nn.Module
+    g: nn.Module
 
-    def forward(
-        self, x1: Tensor, x2: Tensor, *, f_arguments: _Call = ((), {}), g_arguments: _Call = ((), {})
-    ) -> tuple[Tensor, Tensor]:
-        """Returns ``(y1, y2)``, of the halves' shape.
+    def __init__(self, *functions: nn.Module, coupling: Coupling = ADDITIVE) -> None:
+        super().__init__()
+        self.coupling = coupling
+        self._names = [name.lower() for name in function_names(len(functions))]
+        for name, function in zip(self._names, functions, strict=True):
+            self.add_module(name, function)
+
+    @property
+    def functions(self) -> list[nn.Module]:
+        """What it is made of, in order."""
+        return [self.get_submodule(name) for name in self._names]
+
+    def half_steps(self, *, starts: bool = False) -> list[HalfStep]:
+        """Returns what it does, one after the other; `starts` says whether the streams are those that one tensor became."""
+        return self.coupling.half_steps(self.functions, starts=starts)
+
+    def forward(self, *state: Tensor, arguments: Sequence[Call] = (), starts: bool = False) -> State:
+        """Returns the streams after it, each of the shape that it had.
 
         Args:
-            x1, x2: the halves.
-            f_arguments, g_arguments: what F and G are called with after their half: arguments, keyword arguments.
+            state: the streams.
+            arguments: what each function is called with after the streams; nothing if empty.
+            starts: as of `half_steps`.
         """
-        y1 = x1 + self.f(x2, *f_arguments[0], **f_arguments[1])
-        return y1, x2 + self.g(y1, *g_arguments[0], **g_arguments[1])
+        for step in self.half_steps(starts=starts):
+            b, *a = state
+            state = (*a, step.rule.forward(b, a, _value(step, a, arguments)))
+        return state
 
     @torch.no_grad()
-    def inverse(
-        self, y1: Tensor, y2: Tensor, *, f_arguments: _Call = ((), {}), g_arguments: _Call = ((), {})
-    ) -> tuple[Tensor, Tensor]:
-        """Returns ``x2 = y2 - G(y1)``, ``x1 = y1 - F(x2)`` (equation 7), without gradient; arguments as of `forward`."""
-        x2 = y2 - self.g(y1, *g_arguments[0], **g_arguments[1])
-        return y1 - self.f(x2, *f_arguments[0], **f_arguments[1]), x2
+    def inverse(self, *state: Tensor, arguments: Sequence[Call] = ()) -> State:
+        """Returns the streams before it, of those after it (equation 7), without gradient; arguments as of `forward`."""
+        for step in reversed(self.half_steps()):
+            *a, out = state
+            state = (step.rule.inverse(out, a, _value(step, a, arguments)), *a)
+        return state
+
+
+def _value(step: HalfStep, a: Sequence[Tensor], arguments: Sequence[Call]) -> Tensor:
+    args, kwargs = arguments[step.argument] if arguments and step.argument is not None else ((), {})
+    value: Tensor = step.function(*a, *args, **kwargs)
+    return value
 
 
 def is_reversible(unit: nn.Module) -> bool:
-    """Tells whether a unit is an additive coupling that can be reconstructed; a subclass with a forward of its own is not."""
+    """Tells whether a unit is a block that can be reconstructed; a subclass with a forward of its own is not."""
     own = isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
     return own and "forward" not in unit.__dict__
 
 
 def pieces_of(units: Iterable[nn.Module]) -> list[nn.Module]:
-    """Returns what a strategy calls of these units: F and G of an additive coupling, the others whole."""
+    """Returns what a strategy calls of these units: the functions of a reversible block, the others whole."""
     pieces: list[nn.Module] = []
     for unit in units:
-        pieces += [unit.f, unit.g] if isinstance(unit, ReversibleBlock) and is_reversible(unit) else [unit]
+        pieces += unit.functions if isinstance(unit, ReversibleBlock) and is_reversible(unit) else [unit]
     return pieces
 
 
-def _pairs(blocks: Iterable[nn.Module], first_block: int = 0) -> list[tuple[nn.Module, nn.Module]]:
-    """F and G of each block.
+def _half_steps(
+    blocks: Iterable[nn.Module], arguments: ChainArguments | None, first_block: int = 0, *, starts: bool = False
+) -> list[tuple[HalfStep, str, Call | None]]:
+    """Those of each block, with their names, and what their functions are called with beside the streams.
 
     Raises:
-        RuntimeError: hooks on a block itself, which is not called: its F and G are.
+        RuntimeError: hooks on a block itself, which is not called: its functions are.
     """
-    pairs = []
+    found: list[tuple[HalfStep, str, Call | None]] = []
     for i, block in enumerate(blocks, first_block):
         assert isinstance(block, ReversibleBlock)
         if block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks:
             raise RuntimeError(
                 f"block {i} has hooks, but under 'reconstructed' only its f and g are called; hook those"
             )
-        pairs.append((block.f, block.g))
-    return pairs
+        for step in block.half_steps(starts=starts and i == 0):
+            given = arguments.of(i, step.argument) if arguments and step.argument is not None else None
+            found.append((step, f"block {i}'s {step.name}", given))
+    return found
 
 
 def propagate(
@@ -104,33 +130,35 @@ def propagate(
     witness: Witness | None = None,
     arguments: ChainArguments | None = None,
     tripwire: bool = True,
+    starts: bool = False,
 ) -> State:
     """Run units one after the other so that backward works in the given way.
 
     Args:
-        units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` is
+        units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` of one coupling is
             reconstructed from the state after it, and the other units follow `nonreversible`.
         state: the tensors that enter the first unit (two halves if any unit is reversible).
         owner: the module whose units they are.
         way: the strategy, and what goes with it. Whether it certifies is its owner's affair, by the witness.
         witness: under `reconstructed`, sees the activations.
-        arguments: what each F and G is called with beside its half, if all units are `ReversibleBlock`.
+        arguments: what each function is called with beside the streams, if all units are `ReversibleBlock`.
         tripwire: under the strategies that run functions again, compare what they give with what they gave.
+        starts: whether the state is what a coupling made of one tensor.
 
     Returns:
         The tensors that leave the last unit.
     """
-    stream = FloatStream()
     if any(is_reversible(unit) for unit in units):
-        state = tuple(stream.enter(half) for half in state)
+        state = tuple(stream_dtype(stream) for stream in state)
+    of_units = _of_units(units, arguments, starts=starts)
     strategy = way.strategy
     if strategy == "stored" or not torch.is_grad_enabled() or transformed(state):
-        return _run(units, state, arguments)
+        return _run(units, state, of_units)
     if strategy in TORCH_STRATEGIES:
         budgeted = owner.budgeted_units if isinstance(owner, StrategyModule) else BudgetedUnits()
-        return run_torch_strategy(strategy, units, state, budgeted, arguments)
+        return run_torch_strategy(strategy, units, state, budgeted, of_units)
     structures = owner.structures if isinstance(owner, StrategyModule) else None
-    own = [Arguments((), arguments.of_block(i)) for i in range(len(units))] if arguments else None
+    own = [Arguments((), given) for given in of_units] if any(of_units) else None
     state = tuple(map(dense, state))
     if strategy == "checkpointed":
         return segments.checkpointed(units, state, own, tripwire=tripwire, structures=structures)
@@ -138,55 +166,68 @@ def propagate(
         return segments.recursive(units, state, own, tripwire=tripwire, structures=structures)
     start = 0
     while start < len(units):
-        stop = start
-        while stop < len(units) and is_reversible(units[stop]):
-            stop += 1
-        if stop > start:
-            pairs = _pairs(units[start:stop], start)
-            halves = reconstructed(
-                pairs, *state, stream=stream, first_block=start, kept_half_blocks=way.kept_half_blocks, witness=witness,
-                arguments=arguments, tripwire=tripwire, structures=structures,
+        unit, stop = units[start], start + 1
+        if isinstance(unit, ReversibleBlock) and is_reversible(unit):
+            while stop < len(units) and is_reversible(units[stop]) and units[stop].coupling == unit.coupling:
+                stop += 1
+            left = reconstructed(
+                _half_steps(units[start:stop], arguments, start, starts=starts), state, coupling=unit.coupling,
+                kept_half_blocks=way.kept_half_blocks, witness=witness, tripwire=tripwire, structures=structures,
             )  # fmt: skip
-            state = tuple(halves)
+            assert isinstance(left, tuple)
+            state = left
+        elif way.nonreversible == "recomputed":
+            state = segments.segment([unit], state, first_unit=start, tripwire=tripwire, structures=structures)
         else:
-            stop += 1
-            unit = units[start]
-            if way.nonreversible == "recomputed":
-                state = segments.segment([unit], state, first_unit=start, tripwire=tripwire, structures=structures)
-            else:
-                state = _run([unit], state, None)
+            state = _run([unit], state, [{}])
         start = stop
     return state
 
 
-def _run(units: Iterable[nn.Module], state: State, arguments: ChainArguments | None) -> State:
+def _of_units(
+    units: Sequence[nn.Module], arguments: ChainArguments | None, *, starts: bool = False
+) -> list[dict[str, Any]]:
+    """Returns the keyword arguments of each unit beside the streams."""
+    found: list[dict[str, Any]] = []
     for i, unit in enumerate(units):
-        outputs = unit(*state, **arguments.of_block(i)) if arguments else unit(*state)
+        given = arguments.of_block(i, len(unit.functions)) if arguments and isinstance(unit, ReversibleBlock) else {}
+        found.append({**given, "starts": True} if starts and i == 0 else given)
+    return found
+
+
+def _run(units: Sequence[nn.Module], state: State, of_units: Sequence[Mapping[str, Any]]) -> State:
+    for unit, given in zip(units, of_units, strict=True):
+        outputs = unit(*state, **given)
         state = outputs if isinstance(outputs, tuple) else (outputs,)
     return state
 
 
 class ReversibleChain(StrategyModule):
-    """A chain of additive coupling blocks; see `reversible`."""
+    """A chain of reversible blocks; see `reversible`."""
 
-    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], *, split_dim: int, strategy: Strategy) -> None:
+    def __init__(
+        self, blocks: Sequence[Sequence[nn.Module]], *, split_dim: int, strategy: Strategy, coupling: Coupling
+    ) -> None:
         super().__init__(STRATEGIES, strategy, "kept")
-        self.blocks = nn.ModuleList(ReversibleBlock(f, g) for f, g in pairs)
+        self.blocks = nn.ModuleList(ReversibleBlock(*functions, coupling=coupling) for functions in blocks)
         self.split_dim = split_dim
+        self.coupling = coupling
+        self.streams = coupling.streams(len(blocks[0])) if blocks else 2
 
     def forward(
         self,
-        x: Halves,
+        x: Streams,
         *args: Any,
         f_kwargs: OfEachBlock = None,
         g_kwargs: OfEachBlock = None,
         **kwargs: Any,
-    ) -> Halves:
+    ) -> Streams:
         """Run the chain.
 
         Args:
-            x: one tensor, whose size along `split_dim` is even, or a pair of halves as a tuple.
-            args, kwargs: what every F and every G is called with after its half: masks, contexts, positions. Tensors among
+            x: one tensor, or the streams as a tuple. One tensor is split evenly along `split_dim`; couplings of two streams of
+                the whole begin both from it and return the last state.
+            args, kwargs: what every function is called with after the streams: masks, contexts, positions. Tensors among
                 them that need gradient get theirs; tuples, lists and dicts may be nested.
             f_kwargs, g_kwargs: further keyword arguments for each F or each G: a dict, or a list with one for each block.
 
@@ -194,115 +235,149 @@ class ReversibleChain(StrategyModule):
             The same kind as `x`, of the same shape.
 
         Raises:
-            TypeError: `x` is neither a tensor nor a pair of tensors.
-            ValueError: halves of unlike shape, dtype or device, an odd size along `split_dim`, no such dimension.
+            TypeError: `x` is neither a tensor nor a tuple of as many tensors as there are streams.
+            ValueError: streams of unlike dtype or device, or of unlike shape where they are parts or states of one tensor; a size
+                along `split_dim` that can't be split, no such dimension.
         """
-        x1, x2 = self._halves(x)
-        join_dim = self.split_dim if isinstance(x, Tensor) else None
+        state, whole = self._streams_of(x), isinstance(x, Tensor)
         arguments = ChainArguments(args, kwargs, f_kwargs, g_kwargs, len(self.blocks))
         reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
-        reconstruct = reconstruct and all(map(is_reversible, self.blocks)) and not transformed((x1, x2))
-        if reconstruct and join_dim is not None:
-            stream = FloatStream()
+        reconstruct = reconstruct and all(map(is_reversible, self.blocks)) and not transformed(state)
+        if reconstruct and whole and self.coupling.splits:
             joined = reconstructed(
-                _pairs(self.blocks), dense(stream.enter(x1)), dense(stream.enter(x2)), stream=stream, join_dim=join_dim,
-                kept_half_blocks=self.kept_half_blocks, witness=self._next_witness(), arguments=arguments,
-                tripwire=self.tripwire, structures=self.structures,
+                _half_steps(self.blocks, arguments), tuple(dense(stream_dtype(stream)) for stream in state),
+                coupling=self.coupling, join_dim=self.split_dim, kept_half_blocks=self.kept_half_blocks,
+                witness=self._next_witness(), tripwire=self.tripwire, structures=self.structures,
             )  # fmt: skip
             assert isinstance(joined, Tensor)
             return joined
-        y1, y2 = propagate(
-            list(self.blocks), (x1, x2), owner=self, way=self.backpropagation, witness=self._next_witness(),
-            arguments=arguments, tripwire=self.tripwire,
+        state = propagate(
+            list(self.blocks), state, owner=self, way=self.backpropagation, witness=self._next_witness(),
+            arguments=arguments, tripwire=self.tripwire, starts=whole and not self.coupling.splits,
         )  # fmt: skip
-        return (y1, y2) if join_dim is None else torch.cat((y1, y2), join_dim)
+        return self.coupling.end(state, self.split_dim) if whole else state
 
-    def _halves(self, x: Any) -> tuple[Tensor, Tensor]:
+    def _streams_of(self, x: Any) -> State:
+        count = self.streams
         if isinstance(x, Tensor):
+            if not self.coupling.splits:
+                return self.coupling.start(x, self.split_dim, count)
             if not -x.dim() <= self.split_dim < x.dim():
                 raise ValueError(
                     f"a tensor of shape {tuple(x.shape)} has no dimension {self.split_dim} to be split along; give the chain"
                     " another split_dim, or a pair of halves"
                 )
-            if x.shape[self.split_dim] % 2:
-                raise ValueError(
-                    f"size {x.shape[self.split_dim]} of dimension {self.split_dim} is odd: it can't be split in halves"
-                )
-            x1, x2 = x.chunk(2, self.split_dim)
-        elif isinstance(x, (tuple, list)) and len(x) == 2 and all(isinstance(half, Tensor) for half in x):
-            x1, x2 = x
-        else:
+            size = x.shape[self.split_dim]
+            if size % count:
+                parts = "odd: it can't be split in halves" if count == 2 else f"no multiple of its {count} streams"
+                raise ValueError(f"size {size} of dimension {self.split_dim} is {parts}")
+            return self.coupling.start(x, self.split_dim, count)
+        if not (isinstance(x, (tuple, list)) and len(x) == count and all(isinstance(one, Tensor) for one in x)):
             kinds = f"{type(x).__name__} of {len(x)}" if isinstance(x, (tuple, list)) else type(x).__name__
-            raise TypeError(f"a reversible chain takes one tensor or a pair of tensors as a tuple, not {kinds}")
-        if (x1.shape, x1.dtype, x1.device) != (x2.shape, x2.dtype, x2.device):
-            raise ValueError(
-                f"the halves differ: {tuple(x1.shape)} {x1.dtype} {x1.device} and {tuple(x2.shape)} {x2.dtype} {x2.device}"
-            )
-        return x1, x2
+            wanted = "a pair of tensors" if count == 2 else f"{count} tensors"
+            raise TypeError(f"a reversible chain takes one tensor or {wanted} as a tuple, not {kinds}")
+        first, *others = x
+        for other in others:
+            if (first.dtype, first.device) != (other.dtype, other.device) or first.shape != other.shape:
+                raise ValueError(
+                    f"the halves differ: {tuple(first.shape)} {first.dtype} {first.device} and"
+                    f" {tuple(other.shape)} {other.dtype} {other.device}"
+                )
+        return tuple(x)
 
     def pieces(self) -> list[nn.Module]:
-        """F and G of each block."""
+        """The functions of each block."""
         return pieces_of(self.blocks)
 
     @torch.no_grad()
     def inverse(
         self,
-        y: Halves,
+        y: Streams,
         *args: Any,
         f_kwargs: OfEachBlock = None,
         g_kwargs: OfEachBlock = None,
         **kwargs: Any,
-    ) -> Halves:
+    ) -> Streams:
         """Returns the input that gives `y`, to rounding, without gradient; in `eval()` for blocks with batch norm.
 
         Arguments and errors as of `forward`.
+
+        Raises:
+            TypeError: one tensor where the coupling needs both streams to go back.
         """
-        y1, y2 = self._halves(y)
+        whole = isinstance(y, Tensor)
+        if whole and not self.coupling.splits:
+            raise TypeError(
+                f"the inverse of coupling {str(self.coupling.named)!r} needs both streams; call the chain and its inverse with a"
+                " pair of tensors"
+            )
+        state = self._streams_of(y)
         arguments = ChainArguments(args, kwargs, f_kwargs, g_kwargs, len(self.blocks))
-        for i, block in reversed(list(enumerate(self.blocks))):
+        given = _of_units(list(self.blocks), arguments)
+        for block, own in reversed(list(zip(self.blocks, given, strict=True))):
             assert isinstance(block, ReversibleBlock)
-            y1, y2 = block.inverse(y1, y2, **arguments.of_block(i))
-        return torch.cat((y1, y2), self.split_dim) if isinstance(y, Tensor) else (y1, y2)
+            state = block.inverse(*state, **own)
+        return self.coupling.end(state, self.split_dim) if whole else state
 
 
 def reversible(
-    pairs: Iterable[tuple[nn.Module, nn.Module]],
+    functions: Iterable[nn.Module | Sequence[nn.Module]],
     *,
+    coupling: str | Coupling = ADDITIVE,
     split_dim: int = 1,
     strategy: Strategy = "reconstructed",
     kept_half_blocks: int = 0,
     certify: bool = False,
     tripwire: bool = True,
 ) -> ReversibleChain:
-    """Returns a chain of additive coupling blocks over anybody's F and G.
+    """Returns a chain of reversible blocks over anybody's functions.
 
     Args:
-        pairs: ``(F, G)`` of each block: modules that map a half to a tensor of the same shape.
-        split_dim: the dimension along which a single tensor is split in halves.
+        functions: of each block, ``(F, G)``: modules that map a half to a tensor of the same shape. With more than two,
+            ``(F1, F2, F3)``, there are as many streams, and each function is called with the others, the one that was
+            changed last at the end. Couplings of two streams of the whole (momentum, midpoint, leapfrog) take one function a
+            block, which need not be in a tuple, or several, which follow each other.
+        coupling: how functions and streams are put together: a name, ``additive``, ``affine``, ``hamiltonian``, ``momentum``,
+            ``midpoint`` or ``leapfrog``, with its number after a colon (``momentum:0.9``), or an object of
+            `revbench.backprop.couplings`.
+        split_dim: the dimension along which a single tensor is split evenly.
         strategy: ``stored``, ``reconstructed``, ``checkpointed`` or ``recursive``; settable later.
         kept_half_blocks: under ``reconstructed``, how many half blocks at the end keep their activations; settable
-            later. Each spares the recomputation of one F or G and costs its activations.
+            later. Each spares the recomputation of one function and costs its activations.
         certify: under ``reconstructed``, compare checksums of the activations; settable later. What was found is
             in the module's ``certificate`` after backward.
         tripwire: let backward raise if a function gives another value when run again than it gave in forward; settable
             later. Costs about 1 % of a step of ordinary size.
 
     Returns:
-        A module called with one tensor, or with a pair ``(x1, x2)`` as one tuple; it returns the same kind. What else it
-        is called with goes to every F and G: ``chain(x, mask=mask)`` calls ``F(x2, mask=mask)``.
+        A module called with one tensor, or with the streams as one tuple, ``(x1, x2)``; it returns the same kind. What else it
+        is called with goes to every function: ``chain(x, mask=mask)`` calls ``F(x2, mask=mask)``.
 
     Raises:
-        UserError: an unknown strategy, or an F or G that is not a module (its parameters must be known).
+        UserError: an unknown strategy or coupling, a function that is not a module (its parameters must be known), blocks of
+            unlike numbers of functions, or of a number that the coupling can't have.
 
     Example:
         >>> chain = revbench.reversible([(nn.Linear(8, 8), nn.Linear(8, 8)) for _ in range(4)])
         >>> chain(torch.randn(2, 16)).sum().backward()
+        >>> chain = revbench.reversible([nn.Linear(8, 8) for _ in range(4)], coupling="midpoint:0.1")
+        >>> chain(torch.randn(2, 8)).sum().backward()
     """
-    pairs = list(pairs)
-    for i, pair in enumerate(pairs):
-        if len(pair) != 2 or not all(isinstance(module, nn.Module) for module in pair):
-            raise UserError(f"block {i} of a reversible chain must be a pair (F, G) of torch.nn.Module")
-    chain = ReversibleChain(pairs, split_dim=split_dim, strategy=strategy)
+    chosen = coupling_of(coupling, dim=split_dim)
+    blocks: list[Sequence[nn.Module]] = []
+    for i, given in enumerate(functions):
+        one = isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList) and not chosen.splits
+        block: Any = (given,) if one else given
+        well = isinstance(block, (tuple, list, nn.ModuleList)) and all(isinstance(m, nn.Module) for m in block)
+        if not well or len(block) < (2 if chosen.splits else 1):
+            wanted = "a pair (F, G)" if chosen.splits else "one or more"
+            raise UserError(f"block {i} of a reversible chain must be {wanted} of torch.nn.Module")
+        blocks.append(block)
+        if chosen.splits and len(block) != len(blocks[0]):
+            raise UserError(
+                f"block {i} has {len(block)} functions and block 0 has {len(blocks[0])}: one for each stream"
+            )
+    chain = ReversibleChain(blocks, split_dim=split_dim, strategy=strategy, coupling=chosen)
     chain.kept_half_blocks = kept_half_blocks
     chain.certify = certify
     chain.tripwire = tripwire

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from revbench.backprop.recording import Recording
-from revbench.backprop.stream import FloatStream
-from revbench.backprop.tape import call_again
+from revbench.backprop.tape import State, Step
 
 
 def all_finite(*halves: Tensor) -> bool:
@@ -16,21 +14,26 @@ def all_finite(*halves: Tensor) -> bool:
     return all(bool(half.sum().isfinite()) or bool(half.isfinite().all()) for half in halves)
 
 
-def refuse_what_is_not_finite(recordings: Sequence[Recording], a: Tensor, b: Tensor, stream: FloatStream) -> None:
+def refuse_what_is_not_finite(steps: Sequence[Step], state: State) -> None:
     """Raise for the first half step that has to do with NaN or infinity.
 
-    Once in the stream, they stay: looking at its end is enough to know, and running again finds where they came from.
+    Once in a stream, they stay: looking at the end is enough to know, and running again finds where they came from.
+
+    Args:
+        steps: all of the chain.
+        state: the streams that entered.
     """
-    for recording in recordings:
-        finite = {"is given": all_finite(a), "is added to": all_finite(b)}
+    for step in steps:
+        b, *a = state
+        finite = {"is given": all_finite(*a), "is added to": all_finite(b)}
         if all(finite.values()):
-            a, b = stream.add(b, call_again(recording, a)), a
-            finite["returned"] = all_finite(a)
+            state = step.forward(state)
+            finite["returned"] = all_finite(state[-1])
         for what, well in finite.items():
             if not well:
                 raise FloatingPointError(
-                    f"{recording.name} {what} values that are NaN or infinite, so activations before it can't be"
+                    f"{step.recording.name} {what} values that are NaN or infinite, so activations before it can't be"
                     " reconstructed; look at the input, the weights and the learning rate, or go on with strategy 'stored'"
                 )
-    names = f"{recordings[0].name} to {recordings[-1].name}"
+    names = f"{steps[0].recording.name} to {steps[-1].recording.name}"
     raise FloatingPointError(f"from {names} an activation became NaN or infinite, but not when run again")

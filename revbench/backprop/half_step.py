@@ -1,13 +1,14 @@
-"""The strategy `reconstructed`: back-propagation through a chain of additive couplings without its activations.
+"""The strategy `reconstructed`: back-propagation through a chain of half steps without its activations.
 
-A block ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` is two half steps of one form, ``out = b + m(a)``. Each is one
-autograd node. Forward keeps nothing but the chain's last pair. Backward goes through Algorithm 1 of Gomez
-et al. 2017 half a block at a time: run ``m(a)`` again, once, with graph; take its value to undo the addition,
+A block ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` is two half steps of one form: the streams ``(b, a)`` become ``(a, b + m(a))``.
+Other couplings join b and m(a) by another rule, and more streams may take turns (`revbench.backprop.couplings`). Each half
+step is one autograd node. Forward keeps nothing but the streams that leave the chain. Backward goes through Algorithm 1 of
+Gomez et al. 2017 half a block at a time: run ``m(a)`` again, once, with graph; take its value to undo the addition,
 ``b = out - m(a)``, and its graph for the gradient. Autograd itself sums and frees the gradients of the
-stream, and since parameters are inputs of the node, hooks, frozen parameters, `torch.autograd.grad` and
+streams, and since parameters are inputs of the node, hooks, frozen parameters, `torch.autograd.grad` and
 DistributedDataParallel find what they expect.
 
-Live at the worst moment, H being one half of the activations: 2H stream, 2H its gradients, the graph of one
+Live at the worst moment, H being one half of the activations: 2H streams, 2H their gradients, the graph of one
 half step, and what autograd's backward of that graph allocates.
 """
 
@@ -18,24 +19,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, ChainArguments
+from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, Call
 from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
+from revbench.backprop.couplings import Coupling, HalfStep
+from revbench.backprop.entering import Whole, Zeros
 from revbench.backprop.finite import all_finite, refuse_what_is_not_finite
 from revbench.backprop.ownership import memory_is_ours
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
+from revbench.backprop.rules import Linear, Rule
 from revbench.backprop.second_call import SecondCall, Wanted
-from revbench.backprop.stream import FloatStream
 from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
 from revbench.backprop.suspicion import watchable
-from revbench.backprop.tape import Tape, call_again
+from revbench.backprop.tape import State, Step, Tape, call_again
 from revbench.backprop.tripwire import Tripwire
-from revbench.backprop.zeros import Zeros
 
 NO_SECOND_DERIVATIVE = (
     "second derivatives (create_graph=True) are not possible through strategy {strategy!r};"
@@ -45,15 +47,17 @@ NO_SECOND_DERIVATIVE = (
 
 class _HalfStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tape: Tape, recording: Recording, a: Tensor, b: Tensor, *others: Tensor) -> Tensor:
-        """Returns ``b + m(a)``; `others` are the parameters of m, then the tensors of its arguments."""
+    def forward(ctx: Any, tape: Tape, step: Step, b: Tensor, *others: Tensor) -> Tensor:
+        """Returns what b becomes; `others` are the streams a, the parameters of m, then the tensors of its arguments."""
         ctx.set_materialize_grads(False)
+        recording, rule = step
         if tape.witness is not None:
             tape.witness.note(recording.name, b)
-        arguments = others[len(recording.parameters) :]
-        _, _, needs_a, _, *needs_others = ctx.needs_input_grad
-        value = recording.first(a, *arguments, needs=(needs_a, *needs_others[len(recording.parameters) :]))
-        _refuse_another_shape(recording.name, b, value)
+        arguments = others[len(others) - len(recording.arguments.tensors) :]
+        a = others[: len(others) - len(arguments) - len(recording.parameters)]
+        needs = ctx.needs_input_grad[3:]
+        value = recording.first(*a, *arguments, needs=(*needs[: len(a)], *needs[len(others) - len(arguments) :]))
+        _refuse_another_shape(recording.name, b, value, rule)
         if recording.hooks_input:
             raise RuntimeError(
                 f"{recording.name} hooks the gradient of its input (or retains it), which under plain autograd is that of the"
@@ -62,207 +66,234 @@ class _HalfStep(torch.autograd.Function):
         if tape.witness is not None:
             tape.witness.note_value(recording.name, value)
         if tape.tripwire is not None:  # before the addition, which then finds the value in the cache
-            tape.tripwire.note(recording.name, recording.module, value, recording.arithmetic(value))
-        spare = recording.eager and tape.witness is None and value is not a and value.stride() == b.stride()
-        out = _add(tape.stream, recording.name, b, value, spare=spare and memory_is_ours(value))
-        ctx.strides = a.stride(), b.stride()
+            coarse = recording.arithmetic(value)
+            tape.tripwire.note(recording.name, recording.module, value, coarse, rule=rule, changes=b)
+        spare = recording.eager and tape.witness is None and value.stride() == b.stride()
+        spare = spare and all(value is not stream for stream in a) and memory_is_ours(value)
+        out = _join(rule, recording.name, b, a, value, spare=spare)
+        ctx.strides = b.stride(), [stream.stride() for stream in a]
         ctx.save_for_backward(*arguments)
-        ctx.tape, ctx.recording, ctx.index = tape, recording, len(tape.recordings)
+        ctx.tape, ctx.step, ctx.index = tape, step, len(tape.steps)
         if tape.first_with_gradient is None and any(ctx.needs_input_grad):
-            tape.first_with_gradient = len(tape.recordings)
-        tape.recordings.append(recording)
+            tape.first_with_gradient = len(tape.steps)
+        tape.steps.append(step)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Half a block of Algorithm 1: ``m(a)`` once more; its value undoes the addition, its graph gives the gradient."""
+        """Half a block of Algorithm 1: ``m(a)`` once more; its value undoes the half step, its graph gives the gradient."""
         if torch.is_grad_enabled():
             raise RuntimeError(NO_SECOND_DERIVATIVE.format(strategy="reconstructed"))
         tape: Tape = ctx.tape
-        recording: Recording = ctx.recording
-        wanted = Wanted.of(ctx.needs_input_grad, len(recording.parameters), grad_out)
+        recording, rule = ctx.step
+        strides_of_b, strides = ctx.strides
+        wanted = Wanted.of(ctx.needs_input_grad, len(strides), len(recording.parameters), grad_out)
         last = ctx.index == tape.first_with_gradient
+        through_b = not isinstance(rule, Linear) and grad_out is not None and (wanted.any or wanted.of_b)
         # No name for `out` where `undo` must be able to free it.
-        a, last_out = tape.end() if last else (tape.pair()[0], None)
-        if a.stride() != ctx.strides[0]:  # a layout that this function was not shown
-            a = torch.empty_strided(a.shape, ctx.strides[0], dtype=a.dtype, device=a.device).copy_(a)
+        a, last_out = tape.end(needs_out=through_b) if last else (tape.state()[:-1], None)
+        a = tuple(_laid_out(stream, stride) for stream, stride in zip(a, strides, strict=True))
         of_inputs, of_parameters = wanted.nothing()
-        if wanted.any or not last:
-            second = SecondCall(recording, (a, *ctx.saved_tensors), differentiate=wanted.any, alone=tape.alone)
-            residual = second.take_value(a.dtype)
-            weighed = _look_at(residual, tape, ctx.index, recording, a)
+        of_b = grad_out if wanted.of_b else None
+        if wanted.any or through_b or not last:
+            second = SecondCall(recording, (*a, *ctx.saved_tensors), rule, differentiate=wanted.any, alone=tape.alone)
+            value = second.take_value(a[0].dtype)
+            weighed = _look_at(value, tape, ctx.index, recording, a)
             if not last:  # b = out - m(a)
-                tape.undo(residual, spare=second.edge is not None and residual.stride() == ctx.strides[1])
-            del residual  # before its graph is gone through
-            if second.edge is not None and wanted.any:
-                assert grad_out is not None
-                of_inputs, of_parameters = second.gradients(grad_out, wanted)
-            if ctx.index == 1 and not last:
-                tape.put_zeros_back()
+                tape.undo(rule, value, spare=second.edge is not None and value.stride() == strides_of_b)
+                if tape.tripwire is not None:
+                    tape.tripwire.bring_back(ctx.index, tape.state()[0])
+            if through_b:
+                b = tape.state()[0] if not last else rule.inverse(_there(last_out), a, value)
+                second.join(b, needs=wanted.of_b)
+                del b
+            del value  # before its graph is gone through
+            if grad_out is not None:
+                of_inputs, of_parameters, of_b = second.gradients(grad_out, wanted)
+            if not last:
+                tape.put_back(ctx.index)
             if tape.witness is not None and not last:
-                again = functools.partial(recording.once_more, (a, *ctx.saved_tensors), differentiate=wanted.any)
-                tape.witness.compare(recording.name, tape.pair()[0], weighed, again)
+                again = functools.partial(recording.once_more, (*a, *ctx.saved_tensors), differentiate=wanted.any)
+                tape.witness.compare(recording.name, tape.state()[0], weighed, again)
+        elif of_b is not None and isinstance(rule, Linear):
+            of_b = of_b * rule.keep if rule.keep != 1.0 else of_b
         if last:
             tape.settle(ctx.index, a, last_out)
-        of_a, *of_arguments = of_inputs
-        return None, None, of_a, grad_out if wanted.of_b else None, *of_parameters, *of_arguments
+        of_a, of_arguments = of_inputs[: len(a)], of_inputs[len(a) :]
+        return None, None, of_b, *of_a, *of_parameters, *of_arguments
 
 
-def _look_at(residual: Tensor, tape: Tape, index: int, recording: Recording, a: Tensor) -> Any:
+def _there(out: Tensor | None) -> Tensor:
+    assert out is not None
+    return out
+
+
+def _laid_out(stream: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """Returns a stream in the layout that the function was shown."""
+    if stream.stride() == strides:
+        return stream
+    return torch.empty_strided(stream.shape, strides, dtype=stream.dtype, device=stream.device).copy_(stream)
+
+
+def _look_at(value: Tensor, tape: Tape, index: int, recording: Recording, a: Sequence[Tensor]) -> Any:
     """Show the value of a second call to tripwire and witness; what the latter says of it."""
     if tape.tripwire is not None:
-        for suspicion in tape.tripwire.look(index, residual):
+        for suspicion in tape.tripwire.look(index, value):
             suspicion.settle(a, functools.partial(call_again, recording))
-    return tape.witness.digest_residual(residual) if tape.witness is not None else None
+    return tape.witness.digest_residual(value) if tape.witness is not None else None
 
 
-def _refuse_another_shape(name: str, b: Tensor, value: Any) -> None:
-    """Raise if `value` is not a tensor of the shape of the half that it is to be added to."""
-    if not isinstance(value, Tensor) or value.shape != b.shape:
+def _refuse_another_shape(name: str, b: Tensor, value: Any, rule: Rule) -> None:
+    """Raise if `value` is not a tensor of the shape that the rule wants of it, for the stream that it is to be joined to."""
+    shape = rule.shape_of_value(b.shape)
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
         found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise ValueError(
-            f"{name} returned {found}; it must return one tensor, of the shape {tuple(b.shape)} of the half that it is added to"
-        )
+        if shape == tuple(b.shape):
+            wanted = f"of the shape {shape} of the half that it is added to"
+        else:
+            wanted = f"of the shape {shape}: scale and shift of a stream of shape {tuple(b.shape)}"
+        raise ValueError(f"{name} returned {found}; it must return one tensor, {wanted}")
 
 
-def _add(stream: FloatStream, name: str, b: Tensor, value: Tensor, *, spare: bool = False) -> Tensor:
-    """Returns ``b + value``, if that has the dtype of the stream; written over `value` if that is `spare`.
+def _join(rule: Rule, name: str, b: Tensor, a: Sequence[Tensor], value: Tensor, *, spare: bool = False) -> Tensor:
+    """Returns what b becomes, if that has the dtype of the stream; written over `value` if that is `spare`.
 
     Raises:
         ValueError: `value` has a dtype that would change the stream's.
+        FloatingPointError: the half step can't be undone.
     """
-    out = stream.add(b, value, into=value if spare and value.dtype is b.dtype else None)
+    out = rule.forward(b, a, value, into=value if spare and value.dtype is b.dtype and value.shape == b.shape else None)
     if out.dtype != b.dtype:
         raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
+    if b.device.type == "cpu" and not isinstance(b, FakeTensor) and not rule.is_invertible(value):
+        raise FloatingPointError(
+            f"{name} gave a scale that is 0, infinite or NaN, so its coupling can't be inverted; bound its scale"
+            " (coupling='affine' has scales between 1/e and e), or go on with strategy 'stored'"
+        )
     return out
 
 
 class _End(torch.autograd.Function):
     """The end of a chain: keeps its outputs, the only activations that `reconstructed` keeps.
 
-    One node for both halves, so that backward passes every half step even if the loss uses one half
+    One node for all streams, so that backward passes every half step even if the loss uses one of them
     only. `save_for_backward` gives what the caller may rely on: a changed output raises, and so does a
     second backward through a graph that was freed.
     """
 
     @staticmethod
-    def forward(ctx: Any, tape: Tape, y1: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, tape: Tape, *state: Tensor) -> State:
         ctx.set_materialize_grads(False)
-        outputs = y1.detach(), y2.detach()
+        outputs = tuple(stream.detach() for stream in state)
         ctx.tape = tape
         ctx.save_for_backward(*outputs)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, grad1: Tensor | None, grad2: Tensor | None) -> tuple[Tensor | None, ...]:
-        y1, y2 = ctx.saved_tensors
-        ctx.tape.begin(y1, y2)
-        return None, grad1, grad2
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.tape.begin(ctx.saved_tensors)
+        return None, *grads
 
 
 class _EndJoined(torch.autograd.Function):
     """Does what `_End` does for a caller that wants one tensor: that tensor is what is kept."""
 
     @staticmethod
-    def forward(ctx: Any, tape: Tape, y1: Tensor, y2: Tensor, dim: int) -> Tensor:
+    def forward(ctx: Any, tape: Tape, dim: int, *state: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
-        joined = torch.cat((y1, y2), dim)
-        ctx.tape, ctx.dim = tape, dim
+        joined = torch.cat(state, dim)
+        ctx.tape, ctx.dim, ctx.count = tape, dim, len(state)
         ctx.save_for_backward(joined)
         return joined
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         (joined,) = ctx.saved_tensors
-        y1, y2 = joined.chunk(2, ctx.dim)
-        ctx.tape.begin(y1, y2)
-        grad1, grad2 = (None, None) if grad is None else grad.chunk(2, ctx.dim)
-        return None, grad1, grad2, None
+        ctx.tape.begin(joined.chunk(ctx.count, ctx.dim))
+        return None, None, *([None] * ctx.count if grad is None else grad.chunk(ctx.count, ctx.dim))
 
 
 @outside_graphs
 def reconstructed(
-    pairs: Sequence[tuple[nn.Module, nn.Module]],
-    x1: Tensor,
-    x2: Tensor,
+    half_steps: Sequence[tuple[HalfStep, str, Call | None]],
+    state: State,
     *,
-    stream: FloatStream,
-    first_block: int = 0,
+    coupling: Coupling,
     join_dim: int | None = None,
     kept_half_blocks: int = 0,
     witness: Witness | None = None,
-    arguments: ChainArguments | None = None,
     tripwire: bool = True,
     structures: Structures | None = None,
-) -> tuple[Tensor, Tensor] | Tensor:
-    """Run additive coupling blocks, keeping only their last pair for backward.
+) -> State | Tensor:
+    """Run half steps, keeping only the last streams for backward.
 
     Args:
-        pairs: ``(F, G)`` of each block; each maps a half to a tensor of the same shape.
-        x1, x2: the halves; same shape, dtype and device.
-        stream: how a half step is added and undone.
-        first_block: number of the first block, for error messages.
-        join_dim: return one tensor, the halves joined along this dimension.
+        half_steps: each with its name for errors, and what its function is called with beside the streams.
+        state: the streams that enter; same dtype and device.
+        coupling: which the half steps are of.
+        join_dim: return one tensor, the streams joined along this dimension.
         kept_half_blocks: the last so many half steps keep their activations, and are not run again.
         witness: sees the activations, and the reconstructed ones.
-        arguments: what each F and G is called with beside its half.
         tripwire: compare what the functions give in backward with what they gave in forward.
         structures: what is known of the functions from earlier calls of the chain.
 
     Returns:
-        ``(y1, y2)``, or one tensor if `join_dim` is given.
+        The streams that leave, or one tensor if `join_dim` is given.
 
     Raises:
-        ValueError: a block returns another shape, or a dtype that would change the stream's.
-        FloatingPointError: an activation is NaN or infinite (on the CPU, or with a witness).
+        ValueError: a function returns another shape, or a dtype that would change the stream's.
+        FloatingPointError: an activation is NaN or infinite, or a half step can't be undone (on the CPU, or with a witness).
 
     Reference: Gomez et al. 2017, equations 6 to 8 and Algorithm 1.
     """
-    watch = tripwire and watchable(x1)
-    immediate = x1.device.type == "cpu"
-    wire = Tripwire(torch.finfo(x1.dtype).eps, immediate=immediate) if watch else None
-    functions = [
-        (module, f"block {first_block + i}'s {'FG'[which]}", arguments.of(i, which) if arguments else None)
-        for i, pair in enumerate(pairs)
-        for which, module in enumerate(pair)
-    ]
-    # Half step by half step ``a, b <- b + m(a), a``: F takes x2 and adds to x1, G takes that and adds to x2.
-    a, b = x2, x1
-    kept = min(kept_half_blocks, len(functions))
-    tape = Tape(stream, witness, wire, Zeros(x2) if len(functions) - kept > 1 else None)
-    whole, surroundings = functions_are_pytorchs(), Surroundings(x1.device)
-    recordings = [
-        Recording(
-            module,
-            name,
-            pytorch_is_whole=whole,
-            surroundings=surroundings,
-            structures=structures or Structures(),
-            arguments=Arguments(*given) if given else NO_ARGUMENTS,
+    first = state[0]
+    watch = tripwire and watchable(first)
+    wire = Tripwire(torch.finfo(first.dtype).eps, immediate=first.device.type == "cpu") if watch else None
+    kept = min(kept_half_blocks, len(half_steps))
+    run_again = half_steps[: len(half_steps) - kept]
+    entered = tuple(stream.detach() for stream in state)
+    brought_back = [stream for _, stream in zip(run_again[1:], entered[1:], strict=False)]
+    tape = Tape(witness, wire, [(Whole if coupling.keeps_first else Zeros)(stream) for stream in brought_back])
+    whole, surroundings = functions_are_pytorchs(), Surroundings(first.device)
+    structures = structures or Structures()
+    steps = [
+        Step(
+            Recording(
+                half_step.function,
+                name,
+                pytorch_is_whole=whole,
+                surroundings=surroundings,
+                structures=structures,
+                arguments=Arguments(*given) if given else NO_ARGUMENTS,
+            ),
+            half_step.rule,
         )
-        for module, name, given in functions[: len(functions) - kept]
+        for half_step, name, given in run_again
     ]
-    if all(recording.plain for recording in recordings):
-        for recording in recordings:
+    if all(recording.plain for recording, _ in steps):
+        for recording, _ in steps:
             recording.prepare_first()
-    if tape.tripwire is not None and recordings:
-        tape.tripwire.enter(a.detach(), b.detach())
-    for recording in recordings:
-        others = (*recording.parameters, *recording.arguments.tensors)
-        a, b = _HalfStep.apply(tape, recording, a, b, *others), a
-    if tape.tripwire is not None and recordings:
-        tape.tripwire.leave(b.detach(), a.detach())
-    look = (a.device.type == "cpu" or witness is not None) and not isinstance(a, FakeTensor)
-    if look and recordings and not all_finite(a.detach(), b.detach()):
-        refuse_what_is_not_finite(recordings, x2.detach(), x1.detach(), stream)
+    if wire is not None and steps:
+        wire.enter(entered)
+    for step in steps:
+        b, *a = state
+        others = (*step.recording.parameters, *step.recording.arguments.tensors)
+        state = (*a, _HalfStep.apply(tape, step, b, *a, *others))
+    left = tuple(stream.detach() for stream in state)
+    if wire is not None and steps:
+        wire.leave(left)
+    look = (first.device.type == "cpu" or witness is not None) and not isinstance(first, FakeTensor)
+    if look and steps and not all_finite(*left):
+        refuse_what_is_not_finite(steps, entered)
     if join_dim is not None and not kept:
-        joined: Tensor = _EndJoined.apply(tape, b, a, join_dim)
+        joined: Tensor = _EndJoined.apply(tape, join_dim, *state)
         return joined
-    if recordings:
-        b, a = _End.apply(tape, b, a)
-    for module, name, given in functions[len(functions) - kept :]:
+    if steps:
+        state = _End.apply(tape, *state)
+    for half_step, name, given in half_steps[len(half_steps) - kept :]:
+        b, *a = state
         args, kwargs = given or ((), {})
-        value = module(a, *args, **kwargs)
-        _refuse_another_shape(name, b, value)
-        a, b = _add(stream, name, b, value), a
-    return (b, a) if join_dim is None else torch.cat((b, a), join_dim)
+        value = half_step.function(*a, *args, **kwargs)
+        _refuse_another_shape(name, b, value, half_step.rule)
+        state = (*a, _join(half_step.rule, name, b, a, value))
+    return state if join_dim is None else torch.cat(state, join_dim)

@@ -10,6 +10,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
+def stream_dtype(stream: Tensor) -> Tensor:
+    """Returns what enters a chain in the dtype of its streams: float32 under autocast, whatever the unit before it returned.
+
+    Reconstruction in bfloat16 would lose the gradient's accuracy, and the strategies would differ.
+    """
+    low = stream.dtype in (torch.bfloat16, torch.float16)
+    return stream.float() if low and torch.is_autocast_enabled(stream.device.type) else stream
+
+
 def dense(half: Tensor) -> Tensor:
     """Returns a tensor none of whose elements share memory (an expanded one, overlapping windows), which can be laid out
     again."""

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from revbench.backprop.edges import edge_to
 from revbench.backprop.ownership import Holders
 from revbench.backprop.recording import Recording
+from revbench.backprop.rules import Linear, Rule
 from revbench.backprop.strangers import refuse_strangers
 
 Gradients = list[Tensor | None]
@@ -20,9 +22,9 @@ class Wanted(NamedTuple):
     """What a half step is asked for the gradients of.
 
     Attributes:
-        of_inputs: of ``a`` and each tensor of the arguments of m.
+        of_inputs: of each stream ``a`` and each tensor of the arguments of m.
         of_parameters: of each parameter of m.
-        of_b: of the half that m's value was added to.
+        of_b: of the stream that m's value was joined to.
         any: whether m must be differentiated.
     """
 
@@ -32,11 +34,18 @@ class Wanted(NamedTuple):
     any: bool
 
     @classmethod
-    def of(cls, needs_input_grad: Sequence[bool], parameters: int, grad_out: Tensor | None) -> Wanted:
-        """Returns what autograd asks for, by the arguments of the half step's forward."""
-        _, _, a, b, *others = needs_input_grad
-        needed = grad_out is not None and (a or any(others))
-        return cls((a, *others[parameters:]), others[:parameters], b, needed)
+    def of(cls, needs_input_grad: Sequence[bool], streams: int, parameters: int, grad_out: Tensor | None) -> Wanted:
+        """Returns what autograd asks for, by the arguments of the half step's forward.
+
+        Args:
+            needs_input_grad: of each of them.
+            streams: how many m is given.
+            parameters: how many m has.
+            grad_out: what is known of the half step's result.
+        """
+        _, _, b, *others = needs_input_grad
+        of_inputs = (*others[:streams], *others[streams + parameters :])
+        return cls(of_inputs, others[streams : streams + parameters], b, grad_out is not None and any(others))
 
     def nothing(self) -> tuple[Gradients, Gradients]:
         """Returns no gradient of anything."""
@@ -46,16 +55,30 @@ class Wanted(NamedTuple):
 class SecondCall:
     """What m gives when it is run again: a value, which is taken once, and the graph behind it, which is gone through once.
 
-    An edge instead of the value leads to the graph: the value is not needed once the half step is undone.
+    An edge instead of the value leads to the graph: of a linear rule the value is not needed once the half step is undone.
+
+    Args:
+        recording: of m.
+        inputs: streams, then the tensors of its arguments.
+        rule: joins the value to the stream that is changed.
+        differentiate: whether there is to be a graph.
+        alone: what the holders of a gradient are that may be written over.
     """
 
     def __init__(
-        self, recording: Recording, inputs: Sequence[Tensor], *, differentiate: bool, alone: Holders | None
+        self, recording: Recording, inputs: Sequence[Tensor], rule: Rule, *, differentiate: bool, alone: Holders | None
     ) -> None:
         value, self._leaves, self._aliases = recording.run_again(inputs, differentiate=differentiate, alone=alone)
-        self._recording = recording
+        self._recording, self._rule = recording, rule
+        self._changed: Tensor | None = None
         self._dtype: torch.dtype = value.dtype
-        self.edge = edge_to(value) if value.requires_grad else None
+        self.edge: GradientEdge | None = None
+        self._root: Tensor | None = None
+        if not isinstance(rule, Linear):
+            self._root = value
+        elif differentiate and value.requires_grad:  # without a graph a view of a leaf says that it needs gradient, too
+            with torch.enable_grad():
+                self.edge = edge_to(value if rule.scale == 1.0 else value * rule.scale)
         self._value: Tensor | None = value.detach()
 
     def take_value(self, dtype: torch.dtype) -> Tensor:
@@ -65,17 +88,52 @@ class SecondCall:
         assert value is not None
         return value.to(dtype) if value.dtype is torch.bool else value
 
-    def gradients(self, grad_out: Tensor, wanted: Wanted) -> tuple[Gradients, Gradients]:
-        """Returns those of inputs and parameters; what is not wanted is let go of first."""
-        assert self.edge is not None
-        leaves, aliases = self._leaves, self._aliases
-        self._leaves, self._aliases = [], {}
-        if not self._recording.plain:
-            refuse_strangers([self.edge], [*leaves, *aliases.values()], self._recording)
-        asked = [leaf for leaf, need in zip(leaves, wanted.of_inputs, strict=True) if need]
-        parameters = zip(self._recording.parameters, wanted.of_parameters, strict=True)
-        asked += [aliases[id(parameter)] for parameter, need in parameters if need]
-        del leaves, aliases
-        found = iter(torch.autograd.grad([self.edge], asked, grad_out.to(self._dtype), allow_unused=True))
-        of_inputs = [next(found) if need else None for need in wanted.of_inputs]
-        return of_inputs, [next(found) if need else None for need in wanted.of_parameters]
+    def join(self, b: Tensor, *, needs: bool) -> None:
+        """Lay the rule's own graph over that of m, if the rule is not linear, whose gradient depends on nothing.
+
+        Args:
+            b: the stream that is changed, as it was before.
+            needs: whether it needs gradient.
+        """
+        if self._root is None:
+            return
+        root, self._root = self._root, None
+        self._changed = b.detach().requires_grad_(needs)
+        streams = self._leaves[: len(self._leaves) - len(self._recording.arguments.tensors)]
+        with torch.enable_grad():
+            out = self._rule.forward(self._changed, streams, root.to(b.dtype) if root.dtype is torch.bool else root)
+        self._dtype = out.dtype
+        self.edge = edge_to(out) if out.requires_grad else None
+
+    def gradients(self, grad_out: Tensor, wanted: Wanted) -> tuple[Gradients, Gradients, Tensor | None]:
+        """Returns those of inputs, parameters and the changed stream; what is not wanted is let go of first."""
+        of_inputs, of_parameters = wanted.nothing()
+        of_b = None
+        if self.edge is not None:
+            leaves, aliases, changed = self._leaves, self._aliases, self._changed
+            self._leaves, self._aliases, self._changed = [], {}, None
+            if not self._recording.plain:
+                known = [*leaves, *aliases.values(), *([changed] if changed is not None else ())]
+                refuse_strangers([self.edge], known, self._recording)
+                del known
+            asked = [leaf for leaf, need in zip(leaves, wanted.of_inputs, strict=True) if need]
+            parameters = zip(self._recording.parameters, wanted.of_parameters, strict=True)
+            asked += [aliases[id(parameter)] for parameter, need in parameters if need]
+            through = changed is not None and wanted.of_b
+            asked += [changed] if changed is not None and wanted.of_b else []
+            del leaves, aliases, changed
+            found = iter(torch.autograd.grad([self.edge], asked, grad_out.to(self._dtype), allow_unused=True))
+            of_inputs = [next(found) if need else None for need in wanted.of_inputs]
+            of_parameters = [next(found) if need else None for need in wanted.of_parameters]
+            of_b = next(found) if through else None
+        if isinstance(self._rule, Linear):
+            of_b = _times(grad_out, self._rule.keep) if wanted.of_b else None
+            last = len(wanted.of_inputs) - len(self._recording.arguments.tensors) - 1
+            if self._rule.take and wanted.of_inputs[last]:
+                of_a, direct = of_inputs[last], _times(grad_out, self._rule.take)
+                of_inputs[last] = direct if of_a is None else of_a + direct
+        return of_inputs, of_parameters, of_b
+
+
+def _times(gradient: Tensor, factor: float) -> Tensor:
+    return gradient if factor == 1.0 else gradient * factor

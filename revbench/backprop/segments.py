@@ -90,13 +90,13 @@ class _Sequence:
         for recording in recordings if found else ():
             if id(recording) in found:
                 i, suspicion = found[id(recording)]
-                suspicion.settle(state[0], functools.partial(_once_more, recording, state[1:], i))
+                suspicion.settle(state[:1], functools.partial(_once_more, recording, state[1:], i))
             state = _as_state(recording.once_more((*state, *recording.arguments.tensors)))
 
 
-def _once_more(recording: Recording, others: State, output: int, first: Tensor) -> Tensor:
+def _once_more(recording: Recording, others: State, output: int, first: Sequence[Tensor]) -> Tensor:
     """Returns one output of a unit for another first tensor of the state."""
-    found: Tensor = _as_state(recording.once_more((first, *others, *recording.arguments.tensors)))[output]
+    found: Tensor = _as_state(recording.once_more((*first, *others, *recording.arguments.tensors)))[output]
     return found
 
 

@@ -187,24 +187,24 @@ class Suspicion:
         self.explained = False
         self.relative = change / size if size > 0 else math.inf
 
-    def settle(self, inputs: Tensor, call: Callable[[Tensor], Tensor]) -> None:
+    def settle(self, inputs: Sequence[Tensor], call: Callable[[Sequence[Tensor]], Tensor]) -> None:
         """Find out whether rounding explains it.
 
         Args:
             inputs: what the function was given when it ran again.
-            call: runs it again on another input, with the same random numbers.
+            call: runs it again on other inputs, with the same random numbers.
 
         Raises:
             RuntimeError: it does not.
         """
         share = _SHARE if self.note.floor < 1e-3 else _SHARE_IF_COARSE
         still = self._the_same_again(inputs, call, self.now, share)
-        generator = torch.Generator().manual_seed(inputs.numel())
-        wide = inputs.dtype if inputs.dtype in (torch.float64, torch.complex128, torch.complex64) else torch.float32
-        scale = max(self._each, torch.finfo(inputs.dtype).eps * norm(inputs.abs()) / math.sqrt(max(1, inputs.numel())))
+        count = sum(x.numel() for x in inputs)
+        generator = torch.Generator().manual_seed(count)
+        size = math.hypot(*(norm(x.abs()) for x in inputs))
+        scale = max(self._each, torch.finfo(inputs[0].dtype).eps * size / math.sqrt(max(1, count)))
         for trial in range(_TRIALS):
-            move = torch.randn(inputs.shape, generator=generator, dtype=wide).to(inputs.device)
-            moved = (inputs + (1 + trial % 2) * scale * move).to(inputs.dtype)
+            moved = [_moved(x, (1 + trial % 2) * scale, generator) for x in inputs]
             # Beside a call without a move: a state that goes on with each call must not be taken for steepness.
             if distance(self.note.now(call(moved)), still, self.note.size) >= share * self.change:
                 for _ in range(_AGREEMENTS):  # one by chance: of random factors a pair in some sixty is as close
@@ -218,7 +218,9 @@ class Suspicion:
             )
         )
 
-    def _the_same_again(self, inputs: Tensor, call: Callable[[Tensor], Tensor], before: Tensor, share: float) -> Tensor:
+    def _the_same_again(
+        self, inputs: Sequence[Tensor], call: Callable[[Sequence[Tensor]], Tensor], before: Tensor, share: float
+    ) -> Tensor:
         """Returns the fingerprint of its value on the same input once more.
 
         Raises:
@@ -248,6 +250,12 @@ class Suspicion:
             f" {self.relative:.2g} of its norm, where rounding explains {self.note.allowed(self.input_error):.1g}, so the"
             f" gradient would be wrong. {why} Pass what it reads as chain(x, name=value), register it, or set strategy 'stored'"
         )
+
+
+def _moved(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    wide = x.dtype if x.dtype in (torch.float64, torch.complex128, torch.complex64) else torch.float32
+    move = torch.randn(x.shape, generator=generator, dtype=wide).to(x.device)
+    return (x + scale * move).to(x.dtype)
 
 
 def unseen() -> AbstractContextManager[Any]:

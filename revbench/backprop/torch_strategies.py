@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revbench.backprop.arguments import ChainArguments
 from revbench.backprop.random_states import differ, random_states
 from revbench.backprop.strangers import nodes_behind
 from revbench.choices import Strategy
@@ -31,7 +30,7 @@ def run_torch_strategy(
     units: Sequence[nn.Module],
     state: State,
     budgeted: BudgetedUnits,
-    arguments: ChainArguments | None = None,
+    own: _Given,
 ) -> State:
     """Run units one after the other under one of PyTorch's own ways.
 
@@ -44,14 +43,13 @@ def run_torch_strategy(
         units: from a state to a state.
         state: the tensors that enter the first unit.
         budgeted: keeps the compiled graph of ``torch_budget`` from call to call.
-        arguments: what each F and G of a chain is called with beside its half.
+        own: the keyword arguments of each unit.
 
     Raises:
         NotImplementedError: ``torch_offload`` on the CPU, whose activations are in the host's memory already; random numbers
             that PyTorch would draw anew in backward, so that the gradient would be wrong: any under ``torch_budget``,
             RReLU's under the checkpoints.
     """
-    own = [arguments.of_block(i) if arguments else {} for i in range(len(units))]
     if strategy == "torch_offload":
         if state[0].device.type == "cpu":
             raise NotImplementedError("torch_offload moves activations to the host's memory; on the CPU they are there")

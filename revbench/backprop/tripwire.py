@@ -4,7 +4,8 @@ Forward leaves a fingerprint (`revbench.backprop.fingerprint`) of what each func
 what the function gives when run again. What rounding can explain is not a constant: a reconstructed input differs
 from the stored one by an error that grows from block to block. That error is known here, because fingerprints are linear and
 every activation is a sum: the error of ``b = out - m(a)`` is that of ``out`` less that of ``m(a)``, both of which were
-measured. So a function is suspected if the relative error of its value is many times that of its input.
+measured (of rules that are not linear the activation's own is). So a function is suspected if the relative error of its value
+is many times that of its input.
 
 A suspicion is no verdict: a function may be steep or have steps. So the function is called again, on the same input (does it
 give the same value twice?) and on inputs moved by as much as the input's error. What such moves bring about as well is
@@ -19,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.fingerprint import PHASES, Order, fingerprint, numbers_read
+from revbench.backprop.rules import Linear, Rule
 from revbench.backprop.suspicion import Note, Suspicion, changes, distance, measure_sizes, norm, unseen
 
 # Beyond this relative error of its input nothing can be said of a function.
@@ -62,40 +65,46 @@ class Tripwire:
         self._epsilon = epsilon
         self._phase = next_phase()
         self._notes: list[Note] = []
-        self._some: Tensor | None = None
+        self._rules: list[Rule] = []
+        self._changed: list[tuple[Tensor, Order | None] | None] = []  # by rules that are not linear
+        self._returned: dict[int, Tensor] = {}
+        self._entered: list[Tensor] = []
         self._left: list[tuple[Tensor, Order | None]] = []
         self._read = 1
         self._arrived: list[Tensor] = []
         self._unread: list[tuple[int, Tensor]] = []
         self._passed: list[tuple[int, Tensor]] = []
         self._suspicions: list[Suspicion] = []
-        self._pair: tuple[_Half, _Half] | None = None
+        self._state: Sequence[_Stream] | None = None
 
-    def note(self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype) -> None:
-        """Forward: what a half step's function gave."""
+    def note(
+        self, name: str, module: nn.Module, value: Tensor, arithmetic: torch.dtype, *, rule: Rule, changes: Tensor
+    ) -> None:
+        """Forward: what a half step's function gave, and the stream that its rule changes by that."""
         self._notes.append(Note(name, module, value, arithmetic, self._phase))
+        self._rules.append(rule)
+        self._changed.append(None if isinstance(rule, Linear) else fingerprint(changes, None, self._phase))
 
-    def enter(self, a: Tensor, b: Tensor) -> None:
-        """Take note in forward of the pair before the first half step; of zeros nothing can be said to grow."""
-        with unseen():
-            self._some = torch.logical_or(a[:1].any(), b[:1].any())
+    def enter(self, state: Sequence[Tensor]) -> None:
+        """Take note in forward of the streams before the first half step."""
+        self._entered = [fingerprint(stream, None, self._phase)[0] for stream in state]
 
-    def leave(self, a: Tensor, out: Tensor) -> None:
-        """Take note in forward of the pair after the last half step."""
-        self._left = [fingerprint(a, None, self._phase), fingerprint(out, None, self._phase)]
-        self._read = numbers_read(a)
+    def leave(self, state: Sequence[Tensor]) -> None:
+        """Take note in forward of the streams after the last half step."""
+        self._left = [fingerprint(stream, None, self._phase) for stream in state]
+        self._read = sum(map(numbers_read, state[:-1]))
         if self.immediate:
             measure_sizes(self._notes)
 
-    def begin(self, a: Tensor, out: Tensor) -> None:
-        """Take note in backward of the same pair.
+    def begin(self, state: Sequence[Tensor]) -> None:
+        """Take note in backward of the same streams.
 
         Raises:
-            RuntimeError: it was changed.
+            RuntimeError: one was changed.
         """
-        self._pair, self._unread, self._passed, self._suspicions = None, [], [], []
-        halves = zip((a, out), self._left, strict=True)
-        self._arrived = [fingerprint(half, order, self._phase)[0] for half, (_, order) in halves]
+        self._state, self._unread, self._passed, self._suspicions = None, [], [], []
+        streams = zip(state, self._left, strict=True)
+        self._arrived = [fingerprint(stream, order, self._phase)[0] for stream, (_, order) in streams]
         if self.immediate:
             self._compare_ends()
 
@@ -142,29 +151,56 @@ class Tripwire:
         self._suspicions += found
         return found[::-1]
 
+    def bring_back(self, index: int, stream: Tensor) -> None:
+        """Take note in backward of the stream that was had back from a half step."""
+        changed = self._changed[index]
+        if changed is not None:
+            self._returned[index] = fingerprint(stream, changed[1], self._phase)[0]
+
     def _input_error(self) -> tuple[float, float]:
         """Returns the error of the input of the half step that is next on the way back: relative, and of one number of it."""
         with unseen():
-            if self._pair is None:
-                a, out = (
-                    _Half(stored.double(), torch.zeros_like(stored, dtype=torch.float64), 0.0)
+            if self._state is None:
+                state = [
+                    _Stream(stored.double(), torch.zeros_like(stored, dtype=torch.float64), 0.0)
                     for stored, _ in self._left
-                )
+                ]
             else:
-                a, out = self._pair
+                state = list(self._state)
             for index, now in self._passed:
-                before = self._notes[index].before.double()
-                rounding = math.hypot(out.rounding, self._epsilon * norm(out.stored))
-                a, out = _Half(out.stored - before, out.error - (now.double() - before), rounding), a
-            self._pair, self._passed = (a, out), []
-            size, error = norm(a.stored), math.hypot(norm(a.error), a.rounding)
+                state = [self._before(index, state, now), *state[:-1]]
+            self._state, self._passed = state, []
+            *a, out = state
+            size = math.hypot(*(norm(stream.stored) for stream in a))
+            error = math.hypot(*(norm(stream.error) for stream in a), *(stream.rounding for stream in a))
             # Steps of other functions leave errors in few places: there they are larger than the norm shows.
-            error *= (
-                max(1.0, a.error.abs().max().item() * math.sqrt(len(a.error)) / (_PEAK * error)) if error > 0 else 1.0
-            )
+            if error > 0:
+                largest = max(stream.error.abs().max().item() * math.sqrt(len(stream.error)) for stream in a)
+                error *= max(1.0, largest / (_PEAK * error))
             if not error < _LOST * size:  # an input of zeros, beside a half that is none: a closer look tells
                 size = max(size, norm(out.stored))
             return error / size if size > 0 else 0.0, error / math.sqrt(self._read)
+
+    def _before(self, index: int, state: Sequence[_Stream], now: Tensor) -> _Stream:
+        """Returns the stream that a half step changed, as it was before, of those after it.
+
+        Args:
+            index: of the half step.
+            state: the streams after it.
+            now: the fingerprint of what its function gave again.
+        """
+        rule, changed, before = self._rules[index], self._changed[index], self._notes[index].before.double()
+        if changed is not None:
+            stored = changed[0].double()
+            return _Stream(stored, self._returned[index].double() - stored, 0.0)
+        assert isinstance(rule, Linear)
+        a, out = state[-2], state[-1]
+        rounding = math.hypot(out.rounding, self._epsilon * norm(out.stored))
+        stored, error = out.stored - rule.scale * before, out.error - rule.scale * (now.double() - before)
+        if rule.take:
+            stored, error = stored - rule.take * a.stored, error - rule.take * a.error
+            rounding = math.hypot(rounding, rule.take * a.rounding)
+        return _Stream(stored / rule.keep, error / rule.keep, rounding / abs(rule.keep))
 
     def _compare_ends(self) -> None:
         with unseen():
@@ -176,7 +212,7 @@ class Tripwire:
                     )
             first = self._notes[0].module
             bound = max(_GROWTH, math.sqrt(1e-2 / self._epsilon))
-            if first not in _warned and (growth := self._growth()) > bound and self._some is not None and self._some:
+            if first not in _warned and (growth := self._growth()) > bound:
                 _warned.add(first)
                 warnings.warn(
                     f"the output of a reversible chain of {len(self._notes)} half blocks is {growth:.2g} times as large as its"
@@ -186,17 +222,13 @@ class Tripwire:
                 )
 
     def _growth(self) -> float:
-        """Returns the norm of the pair that left over that of the pair that entered, which is it less all that was added."""
-        after = [left for left, _ in self._left]
-        count = len(self._notes)
-        added = [[note.before for note in self._notes[first::2]] for first in (count % 2, (count + 1) % 2)]
-        before = [left - torch.stack(sums).sum(0) if sums else left for left, sums in zip(after, added, strict=True)]
-        entered = torch.cat(before).norm().item()
-        return torch.cat(after).norm().item() / entered if entered > 0 else 0.0
+        """Returns the norm of the streams that left over that of those that entered; 0 of zeros, which nothing can grow."""
+        entered = math.hypot(*map(norm, self._entered))
+        return math.hypot(*(norm(left) for left, _ in self._left)) / entered if entered > 0 else 0.0
 
 
 @dataclass
-class _Half:
+class _Stream:
     """One activation on the way back.
 
     Attributes:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from revbench.backprop.zeros import Zeros
+from revbench.backprop.entering import Zeros
 from tests.backprop.oracle import Linear, Pairs, assert_as_plain
 
 

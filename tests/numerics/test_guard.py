@@ -247,9 +247,9 @@ def test_our_own_engine_is_sound() -> None:
 
 
 def test_a_wrong_sign_in_our_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    from revbench.backprop.stream import FloatStream
+    from revbench.backprop.rules import Linear
 
-    monkeypatch.setattr(FloatStream, "subtract", lambda self, half, residual, into: half + residual)
+    monkeypatch.setattr(Linear, "inverse", lambda self, out, a, value, into=None: out + value)
     with pytest.raises(AssertionError, match=r"activation_error is .* most in 1.blocks.0"):
         revbench.drift(chain, batch).assert_within(activation_error=1e-4)
 
@@ -282,8 +282,8 @@ def test_functions_in_the_wrong_order_in_our_engine(monkeypatch: pytest.MonkeyPa
 
     plain = Tape.undo
 
-    def undo(self: Any, value: Tensor, *, spare: bool) -> None:
-        plain(self, value.roll(1, 0), spare=False)  # as if another block's function had been run
+    def undo(self: Any, rule: Any, value: Tensor, *, spare: bool) -> None:
+        plain(self, rule, value.roll(1, 0), spare=False)  # as if another block's function had been run
 
     monkeypatch.setattr(Tape, "undo", undo)
     with pytest.raises(AssertionError, match="smooth_amplification is"):

@@ -1,0 +1,326 @@
+"""Couplings: by which half steps a block of functions takes its streams further.
+
+Two kinds. Of as many streams as a block has functions each function changes one, in turn (`Additive`, `Affine`, `Hamiltonian`).
+Of two streams of the whole each function makes a further state (`Midpoint`, `Leapfrog`) or velocity (`Momentum`); such a chain
+can begin from one tensor.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from revbench.backprop.rules import Affine as AffineRule
+from revbench.backprop.rules import Linear, Rule
+from revbench.case.couplings import NamedCoupling, check_number, parse_coupling
+from revbench.choices import AffineScale
+from revbench.errors import UserError
+
+State = tuple[Tensor, ...]
+_IDENTITY = nn.Identity()
+
+
+class HalfStep(NamedTuple):
+    """One half step: the streams ``(b, a…)`` become ``(a…, out)``.
+
+    Attributes:
+        function: called with the streams a.
+        rule: joins its value to b.
+        name: within its block, e.g. ``F``.
+        argument: whose arguments the function is called with beside the streams: 0 of F's, 1 of G's; None of no one's.
+    """
+
+    function: nn.Module
+    rule: Rule
+    name: str
+    argument: int | None
+
+
+class Coupling(abc.ABC):
+    """How the functions of a block and its streams are put together."""
+
+    @property
+    @abc.abstractmethod
+    def named(self) -> NamedCoupling:
+        """Its name, as cases and the command line write it."""
+
+    @property
+    @abc.abstractmethod
+    def splits(self) -> bool:
+        """Whether one tensor that enters is split among the streams; else both are made of the whole."""
+
+    @property
+    def keeps_first(self) -> bool:
+        """Whether the streams that enter are kept as they are, and put back at the end of the way back."""
+        return False
+
+    @abc.abstractmethod
+    def streams(self, functions: int) -> int:
+        """Returns how many streams blocks of so many functions have."""
+
+    @abc.abstractmethod
+    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
+        """Returns those of one block.
+
+        Args:
+            functions: of the block.
+            starts: whether the streams are those of `start`.
+        """
+
+    @abc.abstractmethod
+    def start(self, x: Tensor, dim: int, streams: int) -> State:
+        """Returns the streams that one tensor becomes."""
+
+    @abc.abstractmethod
+    def end(self, state: State, dim: int) -> Tensor:
+        """Returns the tensor that the streams become."""
+
+
+class _Split(Coupling):
+    """Of as many streams as functions: ``y_i = T(x_i; F_i(x_{i+1}, …, x_n, y_1, …, y_{i-1}))``."""
+
+    @property
+    def splits(self) -> bool:
+        return True
+
+    def streams(self, functions: int) -> int:
+        return functions
+
+    @abc.abstractmethod
+    def _rule(self, index: int) -> Rule:
+        """The rule of a block's function of this number."""
+
+    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
+        names = function_names(len(functions))
+        return [HalfStep(f, self._rule(i), name, i) for i, (f, name) in enumerate(zip(functions, names, strict=True))]
+
+    def start(self, x: Tensor, dim: int, streams: int) -> State:
+        return x.chunk(streams, dim)
+
+    def end(self, state: State, dim: int) -> Tensor:
+        return torch.cat(state, dim)
+
+
+class _Whole(Coupling):
+    """Of two streams of the whole; a block's functions are used one after the other."""
+
+    @property
+    def splits(self) -> bool:
+        return False
+
+    def streams(self, functions: int) -> int:
+        return 2
+
+    def start(self, x: Tensor, dim: int, streams: int) -> State:
+        return x, x
+
+    def end(self, state: State, dim: int) -> Tensor:
+        return state[-1]
+
+
+@dataclass(frozen=True)
+class Additive(_Split):
+    """``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6)."""
+
+    @property
+    def named(self) -> NamedCoupling:
+        """``additive``."""
+        return NamedCoupling("additive")
+
+    def _rule(self, index: int) -> Rule:
+        return Linear()
+
+
+@dataclass(frozen=True)
+class Hamiltonian(_Split):
+    """``y1 = x1 + h F(x2)``, ``y2 = x2 - h G(y1)``: symplectic Euler steps, F and G being the derivatives of a separable energy
+    (Chang et al. 2018, equation 9).
+
+    Attributes:
+        step: h.
+
+    Raises:
+        UserError: a step that is not above 0.
+    """
+
+    step: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("hamiltonian", self.step)
+
+    @property
+    def named(self) -> NamedCoupling:
+        """``hamiltonian:h``."""
+        return NamedCoupling("hamiltonian", self.step)
+
+    def _rule(self, index: int) -> Rule:
+        return Linear(scale=-self.step if index % 2 else self.step)
+
+
+@dataclass(frozen=True)
+class Affine(_Split):
+    """``y1 = s(x2) x1 + t(x2)``, and so on (Dinh et al. 2017, equation 8); each function returns s and t one after the other,
+    so twice the size of a stream along `dim`.
+
+    Attributes:
+        scale: how s is made of what a function returns: `revbench.backprop.rules.Affine`.
+        dim: along which a function returns twice the size.
+
+    Raises:
+        UserError: an unknown scale.
+    """
+
+    scale: AffineScale = "tanh"
+    dim: int = 1
+
+    def __post_init__(self) -> None:
+        self._rule(0)
+
+    @property
+    def named(self) -> NamedCoupling:
+        """``affine:scale``."""
+        return NamedCoupling("affine", scale=self.scale)
+
+    def _rule(self, index: int) -> Rule:
+        return AffineRule(self.dim, self.scale)
+
+
+@dataclass(frozen=True)
+class Momentum(_Whole):
+    """``v' = g v + (1 - g) F(x)``, ``x' = x + v'`` on streams ``(v, x)`` (Sander et al. 2021, equation 3).
+
+    The inverse divides by g at each function, which is so many times the error: 0.9 to the -100 is 38,000.
+
+    Attributes:
+        share: g, of the velocity that is kept, between 0 and 1.
+
+    Raises:
+        UserError: another share.
+    """
+
+    share: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_number("momentum", self.share)
+
+    @property
+    def named(self) -> NamedCoupling:
+        """``momentum:g``."""
+        return NamedCoupling("momentum", self.share)
+
+    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
+        """Returns two for each function: its velocity, and the position after it."""
+        found = []
+        for i, (f, name) in enumerate(zip(functions, function_names(len(functions)), strict=True)):
+            found.append(HalfStep(f, Linear(keep=self.share, scale=1 - self.share), name, i))
+            found.append(HalfStep(_IDENTITY, Linear(), f"position after {name}", None))
+        return found
+
+    def start(self, x: Tensor, dim: int, streams: int) -> State:
+        """Returns no velocity, and the tensor."""
+        return torch.zeros_like(x), x
+
+
+@dataclass(frozen=True)
+class Midpoint(_Whole):
+    """``x_{n+1} = x_{n-1} + 2 h F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Gal et al. 2025); of one tensor the first step is an
+    Euler step, ``x_1 = x_0 + h F(x_0)``.
+
+    Attributes:
+        step: h.
+        keep_first: keep the streams that enter as they are, for the functions that are furthest from the end.
+
+    Raises:
+        UserError: a step that is not above 0.
+    """
+
+    step: float = 0.5
+    keep_first: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("midpoint", self.step)
+
+    @property
+    def named(self) -> NamedCoupling:
+        """``midpoint:h``."""
+        return NamedCoupling("midpoint", self.step)
+
+    @property
+    def keeps_first(self) -> bool:
+        """As `keep_first` says."""
+        return self.keep_first
+
+    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
+        """Returns one for each function."""
+        scales = [self.step if starts and i == 0 else 2 * self.step for i in range(len(functions))]
+        parts = zip(functions, scales, function_names(len(functions)), strict=True)
+        return [HalfStep(f, Linear(scale=scale), name, i) for i, (f, scale, name) in enumerate(parts)]
+
+
+@dataclass(frozen=True)
+class Leapfrog(_Whole):
+    """``x_{n+1} = 2 x_n - x_{n-1} + h² F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Chang et al. 2018, equation 14), which is its own
+    inverse; of one tensor both begin as it.
+
+    Attributes:
+        step: h.
+        keep_first: as of `Midpoint`.
+
+    Raises:
+        UserError: a step that is not above 0.
+    """
+
+    step: float = 1.0
+    keep_first: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("leapfrog", self.step)
+
+    @property
+    def named(self) -> NamedCoupling:
+        """``leapfrog:h``."""
+        return NamedCoupling("leapfrog", self.step)
+
+    @property
+    def keeps_first(self) -> bool:
+        """As `keep_first` says."""
+        return self.keep_first
+
+    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
+        """Returns one for each function."""
+        rule, names = Linear(keep=-1.0, take=2.0, scale=self.step**2), function_names(len(functions))
+        return [HalfStep(f, rule, name, i) for i, (f, name) in enumerate(zip(functions, names, strict=True))]
+
+
+ADDITIVE = Additive()
+
+
+def function_names(count: int) -> list[str]:
+    """Returns how the functions of a block are called: F and G, of more than two F1, F2, …."""
+    return ["F", "G"][:count] if count <= 2 else [f"F{i + 1}" for i in range(count)]
+
+
+def coupling_of(given: str | Coupling, *, dim: int = 1) -> Coupling:
+    """Returns a coupling by its name; one that is given is returned as it is.
+
+    Args:
+        given: as `revbench.case.couplings.parse_coupling` takes it.
+        dim: of ``affine``.
+
+    Raises:
+        UserError: no such coupling.
+    """
+    if isinstance(given, Coupling):
+        return given
+    if not isinstance(given, str):
+        raise UserError(f"coupling={given!r} must be a name or a coupling of revbench.backprop.couplings")
+    found = parse_coupling(given)
+    if found.name == "affine":
+        return Affine(found.scale, dim)  # type: ignore[arg-type]
+    kinds = {"hamiltonian": Hamiltonian, "momentum": Momentum, "midpoint": Midpoint, "leapfrog": Leapfrog}
+    return kinds[found.name](found.number) if found.name in kinds else ADDITIVE

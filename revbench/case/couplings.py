@@ -1,0 +1,68 @@
+"""How a coupling is named: by a word, and what belongs to it after a colon (``momentum:0.9``); no torch is imported here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from revbench.choices import AFFINE_SCALES, COUPLINGS, CouplingName
+from revbench.errors import UserError, unknown
+
+# What a coupling is given if its name says no more; `affine` has a word, `additive` nothing.
+_DEFAULTS: Mapping[str, float] = {"hamiltonian": 1.0, "momentum": 0.9, "midpoint": 0.5, "leapfrog": 1.0}
+
+
+@dataclass(frozen=True)
+class NamedCoupling:
+    """A coupling by its name.
+
+    Attributes:
+        name: one of `revbench.choices.COUPLINGS`.
+        number: its step, of ``momentum`` the share of the velocity that is kept; 0 of those that have none.
+        scale: of ``affine``; else empty.
+    """
+
+    name: CouplingName
+    number: float = 0.0
+    scale: str = ""
+
+    def __str__(self) -> str:
+        if self.name == "affine":
+            return self.name if self.scale == AFFINE_SCALES[0] else f"{self.name}:{self.scale}"
+        return self.name if self.number == _DEFAULTS.get(self.name, 0.0) else f"{self.name}:{self.number:g}"
+
+
+def parse_coupling(text: str) -> NamedCoupling:
+    """Returns the coupling of a name: ``additive``, ``affine:sigmoid``, ``hamiltonian:0.5``, ``momentum:0.9``, ``midpoint``.
+
+    Raises:
+        UserError: an unknown name, or a number that it can't have.
+    """
+    word, colon, given = text.partition(":")
+    name = next((known for known in COUPLINGS if known == word), None)
+    if name is None:
+        raise unknown("coupling", word, COUPLINGS)
+    if name == "affine":
+        scale = given if colon else AFFINE_SCALES[0]
+        if scale not in AFFINE_SCALES:
+            raise unknown("scale of an affine coupling", scale, AFFINE_SCALES)
+        return NamedCoupling(name, scale=scale)
+    if name not in _DEFAULTS:
+        if colon:
+            raise UserError(f"coupling={text!r}: {name} has nothing to be given; omit what follows the colon")
+        return NamedCoupling(name)
+    try:
+        number = float(given) if colon else _DEFAULTS[name]
+    except ValueError:
+        number = math.nan
+    check_number(name, number)
+    return NamedCoupling(name, number)
+
+
+def check_number(name: str, number: float) -> None:
+    """Raise a `UserError` unless a coupling can have this number."""
+    most = 1.0 if name == "momentum" else math.inf
+    if not 0 < number < most:
+        within = "between 0 and 1" if name == "momentum" else "above 0"
+        raise UserError(f"coupling={name}:{number:g}: its number must be {within}, like {name}:{_DEFAULTS[name]:g}")
