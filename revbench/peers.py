@@ -17,6 +17,7 @@ from revbench.backprop import ReversibleBlock, StrategyModule, pieces_of, revers
 from revbench.choices import CHAIN_KINDS, PEERS
 from revbench.errors import UserError, unknown
 from revbench.models.residual import ResidualFunction, initialise
+from revbench.paper.couplings import parse_coupling
 
 LIBRARIES = ("revbench", *PEERS)
 
@@ -31,17 +32,36 @@ class ChainNetwork(nn.Module):
         channels: of both halves together.
         bottleneck: F and G have three convolutions, the middle ones on a quarter of their channels.
         library: whose implementation reconstructs the activations.
+        coupling: how F, G and the halves are put together; other libraries have additive ones.
+
+    Raises:
+        UserError: an unknown coupling, or one that a library has not.
     """
 
-    def __init__(self, blocks: int, channels: int, *, bottleneck: bool = False, library: str = "revbench") -> None:
+    def __init__(
+        self,
+        blocks: int,
+        channels: int,
+        *,
+        bottleneck: bool = False,
+        library: str = "revbench",
+        coupling: str = "additive",
+    ) -> None:
         super().__init__()
         half = channels // 2
+        returned = 2 * half if parse_coupling(coupling).name == "affine" else half
         pairs = [
-            (ResidualFunction(half, half, bottleneck=bottleneck), ResidualFunction(half, half, bottleneck=bottleneck))
+            (
+                ResidualFunction(half, returned, bottleneck=bottleneck),
+                ResidualFunction(half, returned, bottleneck=bottleneck),
+            )
             for _ in range(blocks)
         ]
         self.stem = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-        self.chain: StrategyModule = reversible(pairs) if library == "revbench" else PeerChain(library, pairs)
+        if library != "revbench" and coupling != "additive":
+            raise UserError(f"coupling={coupling} is of library revbench; {library} is compared with additive blocks")
+        chain = reversible(pairs, coupling=coupling) if library == "revbench" else PeerChain(library, pairs)
+        self.chain: StrategyModule = chain
         self.head = nn.Linear(channels, 10)
         initialise(self)
 
@@ -118,7 +138,9 @@ def _core(library: str, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> nn.Modu
     return core
 
 
-def chain(library: str = "revbench", kind: str = "basic", blocks: int = 9, tripwire: bool = True) -> ChainNetwork:
+def chain(
+    library: str = "revbench", kind: str = "basic", blocks: int = 9, tripwire: bool = True, coupling: str = "additive"
+) -> ChainNetwork:
     """Returns the network of a case.
 
     Args:
@@ -126,12 +148,15 @@ def chain(library: str = "revbench", kind: str = "basic", blocks: int = 9, tripw
         kind: ``basic``: 64 channels, F and G are BN-ReLU-3×3 twice; ``bottleneck``: 128 channels, BN-ReLU-1×1, 3×3, 1×1.
         blocks: of the chain.
         tripwire: of our engine, so that its cost can be measured.
+        coupling: how F, G and the halves are put together.
 
     Raises:
         UserError: an unknown name, or a library that is not installed.
     """
     if kind not in CHAIN_KINDS:
         raise unknown("kind of chain", kind, CHAIN_KINDS)
-    network = ChainNetwork(blocks, 64 if kind == "basic" else 128, bottleneck=kind == "bottleneck", library=library)
+    network = ChainNetwork(
+        blocks, 64 if kind == "basic" else 128, bottleneck=kind == "bottleneck", library=library, coupling=coupling
+    )
     network.chain.tripwire = tripwire
     return network

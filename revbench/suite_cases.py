@@ -15,6 +15,7 @@ from revbench.tiers import Plan
 from revbench.training.sources import TEXT
 
 DRIFT_DEPTH_BATCH_SIZE, DRIFT_DEPTH_IMAGE_SIZE = 4, 8
+_COUPLING_BATCH_SIZE, _COUPLING_TOKENS = 4, 32
 
 
 def step_cases(plan: Plan) -> list[Case]:
@@ -100,6 +101,20 @@ def lipschitz_cases(plan: Plan) -> list[Case]:
     depth = plan.size.lipschitz_blocks
     chains = [case for case in drift_depth_cases(plan) if (_chain(case).blocks or 0) <= depth]
     return [drift_cases(plan)[0], *chains]
+
+
+def coupling_cases(plan: Plan) -> list[Case]:
+    """Returns the reversible language model of a CPU's size by each coupling of the tier, reconstructed."""
+    base = Case(
+        model=CATALOGUE["gpt-1m"].pair, depth=plan.size.coupling_depth, sequence_length=_COUPLING_TOKENS,
+        batch_size=_COUPLING_BATCH_SIZE, strategy="reconstructed", device=plan.device,
+    )  # fmt: skip
+    return [base.replace(coupling=coupling) for coupling in ("additive", *plan.size.couplings)]
+
+
+def coupling_step_cases(plan: Plan) -> list[Case]:
+    """Returns the same, stored and reconstructed, if the tier measures their steps."""
+    return [one for case in coupling_cases(plan) for one in (case.stored(), case)] if plan.size.coupling_steps else []
 
 
 def determinism_cases(plan: Plan) -> list[Case]:

@@ -39,6 +39,9 @@ class Tier:
         deep_blocks: how deep.
         deep_sequence_length: of them, on the CPU and on a GPU.
         deep_limits_bytes: this memory, on the CPU and on a GPU.
+        couplings: beside the additive one, by which a language model's functions are put together.
+        coupling_depth: blocks of that.
+        coupling_steps: whether its steps are measured, too, beside its drift.
         chain_compiled: whether the compiled ways are among them; compilation takes a minute or more each.
     """
 
@@ -69,6 +72,9 @@ class Tier:
     depth_networks: tuple[str, ...] = ()
     deep_models: tuple[str, str] = ("gpt-1m", "gpt-20m")
     deep_sequence_length: tuple[int, int] = (64, 256)
+    couplings: tuple[str, ...] = ("hamiltonian:0.5", "momentum:0.9", "midpoint:0.5", "leapfrog:0.5")
+    coupling_depth: int = 10
+    coupling_steps: bool = True
 
 
 _MIB, _GIB = 2**20, 2**30
@@ -87,6 +93,7 @@ TIERS: Mapping[str, Tier] = {
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
         depths=(4, 8, 16, 32), depth_batch_size=1, deep_blocks=(4, 8), deep_limits_bytes=(24 * _MIB, 4 * _GIB),
+        couplings=("momentum:0.9", "midpoint:0.5"), coupling_depth=4, coupling_steps=False,
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(

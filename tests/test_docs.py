@@ -50,6 +50,17 @@ def test_the_readmes_example_runs() -> None:
     assert namespace["chain"].strategy == "stored"  # type: ignore[attr-defined]
 
 
+def test_the_examples_of_couplings_run() -> None:
+    how_to = (ROOT / "docs" / "how-to.md").read_text()
+    (section,) = re.findall(r"## Put functions together in another way(.*?)\n## ", how_to, re.DOTALL)
+    namespace: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(example, namespace)
+    for name in ("three", "midpoint", "damped"):
+        chain = namespace[name]
+        assert all(p.grad is not None for p in chain.parameters())  # type: ignore[attr-defined]
+
+
 def test_the_example_of_arguments_runs() -> None:
     (example,) = re.findall(
         r"## Hand masks and contexts.*?```python\n(.*?)```", (ROOT / "docs" / "how-to.md").read_text(), re.DOTALL

@@ -3,18 +3,36 @@
 from revbench.backprop.certificate import Certificate, Difference
 from revbench.backprop.chain import ReversibleBlock, ReversibleChain, pieces_of, propagate, reversible
 from revbench.backprop.compiling import compile_pieces
+from revbench.backprop.couplings import (
+    Additive,
+    Affine,
+    Coupling,
+    Hamiltonian,
+    Leapfrog,
+    Midpoint,
+    Momentum,
+    coupling_of,
+)
 from revbench.backprop.plain import plain_container
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
 from revbench.backprop.strategy_module import StrategyModule
 
 __all__ = [
+    "Additive",
+    "Affine",
     "Certificate",
+    "Coupling",
     "Difference",
+    "Hamiltonian",
+    "Leapfrog",
+    "Midpoint",
+    "Momentum",
     "ReversibleBlock",
     "ReversibleChain",
     "StrategyModule",
     "compile_pieces",
+    "coupling_of",
     "is_recomputing",
     "pieces_of",
     "plain_container",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from revbench.backprop.rules import Affine as AffineRule
 from revbench.backprop.rules import Linear, Rule
-from revbench.case.couplings import NamedCoupling, check_number, parse_coupling
 from revbench.choices import AffineScale
 from revbench.errors import UserError
+from revbench.paper.couplings import NamedCoupling, check_number, parse_coupling
 
 State = tuple[Tensor, ...]
 _IDENTITY = nn.Identity()
@@ -56,7 +56,7 @@ class Coupling(abc.ABC):
 
     @property
     def keeps_first(self) -> bool:
-        """Whether the streams that enter are kept as they are, and put back at the end of the way back."""
+        """Whether what the first function is given is kept as it is, and put back at the end of the way back."""
         return False
 
     @abc.abstractmethod
@@ -106,12 +106,24 @@ class _Split(Coupling):
         return torch.cat(state, dim)
 
 
+@dataclass(frozen=True)
 class _Whole(Coupling):
-    """Of two streams of the whole; a block's functions are used one after the other."""
+    """Of two streams of the whole; a block's functions are used one after the other.
+
+    Attributes:
+        keep_first: keep the later of the streams that enter as it is. It is what the chain's first function is given, which
+            is the furthest on the way back.
+    """
+
+    keep_first: bool = field(default=True, kw_only=True)
 
     @property
     def splits(self) -> bool:
         return False
+
+    @property
+    def keeps_first(self) -> bool:
+        return self.keep_first
 
     def streams(self, functions: int) -> int:
         return 2
@@ -139,7 +151,7 @@ class Additive(_Split):
 @dataclass(frozen=True)
 class Hamiltonian(_Split):
     """``y1 = x1 + h F(x2)``, ``y2 = x2 - h G(y1)``: symplectic Euler steps, F and G being the derivatives of a separable energy
-    (Chang et al. 2018, equation 9).
+    (Chang et al. 2018).
 
     Attributes:
         step: h.
@@ -164,7 +176,7 @@ class Hamiltonian(_Split):
 
 @dataclass(frozen=True)
 class Affine(_Split):
-    """``y1 = s(x2) x1 + t(x2)``, and so on (Dinh et al. 2017, equation 8); each function returns s and t one after the other,
+    """``y1 = s(x2) x1 + t(x2)``, and so on (Dinh et al. 2017); each function returns s and t one after the other,
     so twice the size of a stream along `dim`.
 
     Attributes:
@@ -192,12 +204,13 @@ class Affine(_Split):
 
 @dataclass(frozen=True)
 class Momentum(_Whole):
-    """``v' = g v + (1 - g) F(x)``, ``x' = x + v'`` on streams ``(v, x)`` (Sander et al. 2021, equation 3).
+    """``v' = g v + (1 - g) F(x)``, ``x' = x + v'`` on streams ``(v, x)`` (Sander et al. 2021).
 
     The inverse divides by g at each function, which is so many times the error: 0.9 to the -100 is 38,000.
 
     Attributes:
         share: g, of the velocity that is kept, between 0 and 1.
+        keep_first: as of `Midpoint`.
 
     Raises:
         UserError: another share.
@@ -228,19 +241,19 @@ class Momentum(_Whole):
 
 @dataclass(frozen=True)
 class Midpoint(_Whole):
-    """``x_{n+1} = x_{n-1} + 2 h F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Gal et al. 2025); of one tensor the first step is an
-    Euler step, ``x_1 = x_0 + h F(x_0)``.
+    """``x_{n+1} = x_{n-1} + 2 h F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Chang et al. 2018; of language models Gal et al. 2025).
+
+    Of one tensor the first step is an Euler step, ``x_1 = x_0 + h F(x_0)``.
 
     Attributes:
         step: h.
-        keep_first: keep the streams that enter as they are, for the functions that are furthest from the end.
+        keep_first: keep the later of the streams that enter, for the function that is furthest on the way back.
 
     Raises:
         UserError: a step that is not above 0.
     """
 
     step: float = 0.5
-    keep_first: bool = True
 
     def __post_init__(self) -> None:
         check_number("midpoint", self.step)
@@ -249,11 +262,6 @@ class Midpoint(_Whole):
     def named(self) -> NamedCoupling:
         """``midpoint:h``."""
         return NamedCoupling("midpoint", self.step)
-
-    @property
-    def keeps_first(self) -> bool:
-        """As `keep_first` says."""
-        return self.keep_first
 
     def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
         """Returns one for each function."""
@@ -264,7 +272,7 @@ class Midpoint(_Whole):
 
 @dataclass(frozen=True)
 class Leapfrog(_Whole):
-    """``x_{n+1} = 2 x_n - x_{n-1} + h² F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Chang et al. 2018, equation 14), which is its own
+    """``x_{n+1} = 2 x_n - x_{n-1} + h² F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Chang et al. 2018), which is its own
     inverse; of one tensor both begin as it.
 
     Attributes:
@@ -276,7 +284,6 @@ class Leapfrog(_Whole):
     """
 
     step: float = 1.0
-    keep_first: bool = True
 
     def __post_init__(self) -> None:
         check_number("leapfrog", self.step)
@@ -285,11 +292,6 @@ class Leapfrog(_Whole):
     def named(self) -> NamedCoupling:
         """``leapfrog:h``."""
         return NamedCoupling("leapfrog", self.step)
-
-    @property
-    def keeps_first(self) -> bool:
-        """As `keep_first` says."""
-        return self.keep_first
 
     def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
         """Returns one for each function."""
@@ -309,7 +311,7 @@ def coupling_of(given: str | Coupling, *, dim: int = 1) -> Coupling:
     """Returns a coupling by its name; one that is given is returned as it is.
 
     Args:
-        given: as `revbench.case.couplings.parse_coupling` takes it.
+        given: as `revbench.paper.couplings.parse_coupling` takes it.
         dim: of ``affine``.
 
     Raises:

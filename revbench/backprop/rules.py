@@ -39,6 +39,11 @@ class Rule(abc.ABC):
     def inverse(self, out: Tensor, a: Streams, value: Tensor, *, into: Tensor | None = None) -> Tensor:
         """Returns the `b` that `forward` was given; arguments as there."""
 
+    @property
+    def writes_in_steps(self) -> bool:
+        """Whether `inverse` takes less memory if it is given a tensor to write into, if only a new one."""
+        return False
+
     def shape_of_value(self, shape: torch.Size) -> tuple[int, ...]:
         """Returns which shape the function's value must have for a stream of this shape."""
         return tuple(shape)
@@ -67,6 +72,11 @@ class Linear(Rule):
     def only_adds(self) -> bool:
         """Whether it is ``b + scale m(a)``."""
         return self.keep == 1.0 and self.take == 0.0
+
+    @property
+    def writes_in_steps(self) -> bool:
+        """All but addition alone."""
+        return not self.only_adds
 
     def forward(self, b: Tensor, a: Streams, value: Tensor, *, into: Tensor | None = None) -> Tensor:
         """Returns ``keep b + take a + scale m(a)``."""
@@ -100,7 +110,7 @@ _SCALES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Affine(Rule):
-    """``out = s(a) b + t(a)``, where ``m(a)`` is the raw scale and the shift t one after the other (Dinh et al. 2017, eq. 8).
+    """``out = s(a) b + t(a)``, where ``m(a)`` is the raw scale and the shift t one after the other (Dinh et al. 2017).
 
     The inverse divides by s: where that is small it grows every error, which an additive coupling does not (Behrmann et al.
     2021, section 3). A bounded scale bounds that.

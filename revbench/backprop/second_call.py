@@ -74,11 +74,17 @@ class SecondCall:
         self._dtype: torch.dtype = value.dtype
         self.edge: GradientEdge | None = None
         self._root: Tensor | None = None
+        self._scale_after = 1.0
         if not isinstance(rule, Linear):
             self._root = value
         elif differentiate and value.requires_grad:  # without a graph a view of a leaf says that it needs gradient, too
+            scale = rule.scale
+            if (
+                recording.plain
+            ):  # backward is linear, and what comes out of it takes less memory to scale than what goes in
+                self._scale_after, scale = scale, 1.0
             with torch.enable_grad():
-                self.edge = edge_to(value if rule.scale == 1.0 else value * rule.scale)
+                self.edge = edge_to(value if scale == 1.0 else value * scale)
         self._value: Tensor | None = value.detach()
 
     def take_value(self, dtype: torch.dtype) -> Tensor:
@@ -122,16 +128,20 @@ class SecondCall:
             through = changed is not None and wanted.of_b
             asked += [changed] if changed is not None and wanted.of_b else []
             del leaves, aliases, changed
-            found = iter(torch.autograd.grad([self.edge], asked, grad_out.to(self._dtype), allow_unused=True))
+            gradients = torch.autograd.grad([self.edge], asked, grad_out.to(self._dtype), allow_unused=True)
+            found = iter(g if g is None else _times(g, self._scale_after) for g in gradients)
+            del gradients
             of_inputs = [next(found) if need else None for need in wanted.of_inputs]
             of_parameters = [next(found) if need else None for need in wanted.of_parameters]
             of_b = next(found) if through else None
         if isinstance(self._rule, Linear):
-            of_b = _times(grad_out, self._rule.keep) if wanted.of_b else None
+            keep, take = self._rule.keep, self._rule.take
             last = len(wanted.of_inputs) - len(self._recording.arguments.tensors) - 1
-            if self._rule.take and wanted.of_inputs[last]:
-                of_a, direct = of_inputs[last], _times(grad_out, self._rule.take)
-                of_inputs[last] = direct if of_a is None else of_a + direct
+            if take and wanted.of_inputs[last]:
+                of_a = of_inputs[last]
+                of_inputs[last] = _times(grad_out, take) if of_a is None else torch.add(of_a, grad_out, alpha=take)
+                del of_a
+            of_b = _times(grad_out, keep) if wanted.of_b else None
         return of_inputs, of_parameters, of_b
 
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from revbench.backprop.certificate import Witness
@@ -100,6 +101,8 @@ class Tape:
             into = out
         elif spare and value.dtype == out.dtype and value.shape == out.shape and memory_is_ours(value):
             into = value
+        elif rule.writes_in_steps:
+            into = torch.empty_like(out)
         b = rule.inverse(out, a, value, into=into)
         del out
         self._state = (b, *a)

@@ -145,11 +145,24 @@ class Tripwire:
                 # A function that took another step than in forward leaves an error in one place, unlike any random move.
                 stepped = any(suspicion.explained for suspicion in self._suspicions)
                 allowed = max(note.allowed(relative), _AFTER_A_STEP if stepped else 0.0)
-                if relative < _LOST and not change <= allowed * size:
+                if relative >= _LOST and change > _LOST * size:
+                    self._warn_of_loss(note, change / size)
+                elif relative < _LOST and not change <= allowed * size:
                     found.append(Suspicion(note, now, change, size, relative, each, index))
             self._passed.append((index, now))
         self._suspicions += found
         return found[::-1]
+
+    def _warn_of_loss(self, note: Note, change: float) -> None:
+        first = self._notes[0].module
+        if first not in _warned:
+            _warned.add(first)
+            warnings.warn(
+                f"reconstruction has lost the activations before {note.name}, whose value differs by {change:.2g} of its norm"
+                " from that of forward, so the gradient of what is before it is wrong; use float64, fewer blocks, a coupling that"
+                " grows errors less, or strategy 'stored'",
+                stacklevel=2,
+            )
 
     def bring_back(self, index: int, stream: Tensor) -> None:
         """Take note in backward of the stream that was had back from a half step."""

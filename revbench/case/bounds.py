@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from revbench.errors import UserError, unknown
+from revbench.paper.couplings import parse_coupling
 
 _LARGEST = 2**63  # beyond which no machine has a number of anything
 
@@ -55,6 +56,19 @@ class Text:
             raise UserError(f"{name}={value!r} holds unprintable characters")
         if self.pattern and not re.fullmatch(self.pattern, value):
             raise unknown(name, value, self.forms)
+
+
+@dataclass(frozen=True)
+class CouplingName:
+    """A coupling as `revbench.paper.couplings` writes it, so that one coupling has one name."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses other ways to write its number, too."""
+        if not isinstance(value, str):
+            raise UserError(f"{name}={value!r} must be a word")
+        written = str(parse_coupling(value))
+        if written != value:
+            raise UserError(f"{name}={value!r} is written {written}")
 
 
 @dataclass(frozen=True)

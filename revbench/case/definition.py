@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from revbench import choices
-from revbench.case.bounds import Bound, Flag, Integer, Number, OneOf, Text
+from revbench.case.bounds import Bound, CouplingName, Flag, Integer, Number, OneOf, Text
 from revbench.case.factories import Factory
 from revbench.case.views import Arithmetic, Backpropagation, Schedule
 from revbench.errors import UserError, unknown
@@ -67,6 +67,12 @@ class Case:
         Integer(1, optional=True),
         "units a group of a residual network (ImageNet: of its third), blocks of a transformer; the model's own if not given",
         None,
+    )
+    coupling: str = _field(
+        CouplingName(),
+        "how the functions and streams of a reversible network of the catalogue are put together: "
+        f"{', '.join(choices.COUPLINGS)}, with its number after a colon (momentum:0.9)",
+        "additive",
     )
     data: str = _field(
         Text(_MOST_LETTERS),
@@ -156,7 +162,7 @@ class Case:
 
     @property
     def network(self) -> Architecture | None:
-        """The same with whatever the case says of it: its depth, its size of images, its classes, its length of sequences.
+        """The same with whatever the case says of it: its depth, coupling, size of images, classes, length of sequences.
 
         Raises:
             UserError: no such network can be.
@@ -164,7 +170,10 @@ class Case:
         if self.architecture is None:
             return None
         fields = ("image_size", "num_classes", "sequence_length")
-        found = architecture(self.model, **{n: value for n in fields if (value := getattr(self, n)) is not None})
+        given = {n: value for n in fields if (value := getattr(self, n)) is not None}
+        if self.coupling != "additive":
+            given["coupling"] = self.coupling
+        found = architecture(self.model, **given)
         if self.depth is None:
             return found
         deep = found.deepened(found.grown(self.depth))
@@ -279,8 +288,9 @@ class Case:
                     f" its pair {found.pair} has them"
                 )
             return self
-        for name, whose in (("sequence_length", "language models"), ("depth", "networks")):
-            if getattr(self, name) is not None:
+        of_the_catalogue = (("sequence_length", "language models"), ("depth", "networks"), ("coupling", "networks"))
+        for name, whose in of_the_catalogue:
+            if getattr(self, name) != _FIELDS[name].default:
                 raise UserError(
                     f"{name}={getattr(self, name)} is of the catalogue's {whose}; give {self.model!r} an argument"
                 )

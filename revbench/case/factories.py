@@ -10,7 +10,7 @@ from typing import Any
 
 from revbench.errors import UserError
 
-_DOTTED, _ARGUMENT = r"\w+(?:\.\w+)*", r"\w+=[\w.+-]+"
+_DOTTED, _ARGUMENT = r"\w+(?:\.\w+)*", r"\w+=[\w.:+-]+"
 _FORM = re.compile(rf"({_DOTTED}):({_DOTTED})(?:\(((?:{_ARGUMENT}(?:,{_ARGUMENT})*)?)\))?")
 
 

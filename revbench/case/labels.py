@@ -34,9 +34,13 @@ def title_of(model: str) -> str:
 
 
 def network_name(case: Case) -> str:
-    """Returns what a case's network is called: with its depth, if that is not the catalogue's."""
-    deep = deep_as(case)
-    return title_of(case.model) if deep is None else f"{title_of(case.model)}, {deep}"
+    """Returns what a case's network is called: with its coupling and depth, if those are not the catalogue's."""
+    words = [title_of(case.model)]
+    if case.coupling != "additive":
+        words.append(case.coupling)
+    if (deep := deep_as(case)) is not None:
+        words.append(deep)
+    return ", ".join(words)
 
 
 def strategy_of(case: Case) -> str:
@@ -134,6 +138,8 @@ def describe(case: Case) -> str:
         words[-1] += "+certified"
     if case.compile:
         words[-1] += "+compiled"
+    if case.coupling != "additive":
+        words.append(case.coupling)
     if (deep := deep_as(case)) is not None:
         words.append(deep)
     words += [case.arithmetic.name, f"batch {case.batch_size}"]

@@ -50,8 +50,8 @@ def pair_cases(pair: tuple[str, str], base: Case, *, nulls: int, seeds: Sequence
     """
     cases = []
     for seed in seeds:
-        resnet = base.replace(model=pair[0], strategy="stored", seed=seed)
-        revnet = resnet.replace(model=pair[1])
+        revnet = base.replace(model=pair[1], strategy="stored", seed=seed)
+        resnet = revnet.replace(model=pair[0], coupling="additive")
         cases += [resnet, revnet, revnet.replace(strategy="reconstructed")]
         cases += [revnet.replace(ulp=i + 1) for i in range(nulls)]
     return cases
@@ -87,12 +87,11 @@ def paired(cases: Iterable[Case]) -> list[list[Case]]:
 
 
 def ordinary_of(case: Case) -> str:
-    """Returns the model itself; of a reversible network of the catalogue the one that it is paired with, unless it is deeper than
-    there: a ResNet of as many units is not its pair, a transformer of as many blocks is."""
+    """Returns the model itself; of a reversible network of the catalogue the one that it is paired with, unless it has another
+    coupling, or is deeper than there: a ResNet of as many units is not its pair, a transformer of as many blocks is."""
     known = case.architecture
-    has_pair = (
-        known is not None and known.reversible and (case.depth is None or not isinstance(known, ResidualArchitecture))
-    )
+    as_deep = case.depth is None or not isinstance(known, ResidualArchitecture)
+    has_pair = known is not None and known.reversible and as_deep and case.coupling == "additive"
     return known.pair if known is not None and has_pair else case.model
 
 

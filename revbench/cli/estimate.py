@@ -14,6 +14,7 @@ from revbench.cli.options import (
     DEFAULT_BATCH_SIZE,
     Autocast,
     BatchSize,
+    Coupling,
     Depth,
     Dtype,
     ImageSize,
@@ -27,6 +28,7 @@ from revbench.cli.options import (
 )
 from revbench.errors import UserError
 from revbench.imports import factories_of
+from revbench.paper.couplings import parse_coupling
 from revbench.terminal import say_json
 
 
@@ -38,6 +40,7 @@ def estimate(
     image_size: ImageSize = None,
     sequence_length: SequenceLength = None,
     depth: Depth = None,
+    coupling: Coupling = "additive",
     num_classes: NumClasses = None,
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
@@ -67,6 +70,7 @@ def estimate(
         raise UserError(f"can't write {plot}: there is no folder {plot.parent}")
     common: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length, "depth": depth,
+        "coupling": str(parse_coupling(coupling)),
         "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "optimizer": optimizer, "device": device,
     }  # fmt: skip

@@ -15,6 +15,7 @@ from revbench.cli.options import (
     Autocast,
     BatchSize,
     Compile,
+    Coupling,
     Depth,
     Device,
     Dtype,
@@ -31,6 +32,7 @@ from revbench.cli.options import (
     field_option,
 )
 from revbench.errors import UserError
+from revbench.paper.couplings import parse_coupling
 from revbench.runner.registry import OURS, offered_names, registry
 from revbench.terminal import say, say_json
 
@@ -58,6 +60,7 @@ def run(
     image_size: ImageSize = None,
     sequence_length: SequenceLength = None,
     depth: Depth = None,
+    coupling: Coupling = "additive",
     num_classes: NumClasses = None,
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
@@ -96,6 +99,7 @@ def run(
 
     fields: dict[str, Any] = {
         "batch_size": batch_size, "image_size": image_size, "sequence_length": sequence_length, "depth": depth,
+        "coupling": str(parse_coupling(coupling)),
         "num_classes": num_classes, "dtype": dtype,
         "autocast": autocast, "compile": compile_pieces, "tf32_matmul": tf32, "tf32_convolution": tf32,
         "optimizer": optimizer, "learning_rate": learning_rate,

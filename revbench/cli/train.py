@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from revbench.cli.app import app
-from revbench.cli.options import Autocast, Compile, Device, Dtype, Json, LearningRate, Output, field_option
+from revbench.cli.options import Autocast, Compile, Coupling, Device, Dtype, Json, LearningRate, Output, field_option
+from revbench.paper.couplings import parse_coupling
 from revbench.terminal import say_json
 
 
@@ -45,6 +46,7 @@ def train(
         int | None,
         typer.Option(help="Under imagenet, processes that read files ahead. Default: the free cores, at most 8."),
     ] = None,
+    coupling: Coupling = "additive",
     dtype: Dtype = "float32",
     autocast: Autocast = "none",
     compile_pieces: Compile = False,
@@ -76,6 +78,7 @@ def train(
         models=models or (), pair=pair, strategies=strategy or (), nulls=nulls, seed=seed, seeds=seeds, recipe=recipe,
         steps=steps, epochs=epochs, batch_size=batch_size, data=data, images=images,
         fields={
+            "coupling": str(parse_coupling(coupling)),
             "dtype": dtype, "autocast": autocast, "compile": compile_pieces, "clip_norm": clip,
             "memory_format": "channels_last" if channels_last else "contiguous", "accumulate": accumulate,
             "sync_batch_norm": sync_batch_norm, "learning_rate": learning_rate,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from revbench.backprop import ReversibleBlock, plain_container
+from revbench.backprop import ReversibleBlock, coupling_of, plain_container
 from revbench.choices import Nonreversible, Strategy
 from revbench.models.network import Network, State
 from revbench.models.residual import ResidualFunction, batch_norm, convolution, initialise, shortcut
@@ -79,7 +79,7 @@ def _unit(a: ResidualArchitecture, inputs: int, outputs: int, *, stride: int, fi
     g = ResidualFunction(outputs, outputs, bottleneck=a.bottleneck)
     if stride == 1 and inputs == outputs:
         # The first unit of a basic RevNet changes no shape, so it is reversible and treated as such.
-        return ReversibleBlock(f, g)
+        return ReversibleBlock(f, g, coupling=coupling_of(a.coupling))
     return NonreversibleUnit(f, g, skip(), skip())
 
 

@@ -5,13 +5,14 @@ An ordinary block maps one tensor to one, a reversible one two streams to two. B
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revbench.backprop import ReversibleBlock, plain_container
+from revbench.backprop import ReversibleBlock, coupling_of, plain_container
 from revbench.choices import Nonreversible, Strategy
 from revbench.models.network import Network, State
 from revbench.paper.transformers import LanguageArchitecture, TransformerArchitecture, VisionArchitecture
@@ -163,7 +164,9 @@ class TransformerNetwork(Network[TransformerArchitecture]):
         causal = isinstance(a, LanguageArchitecture)
         rotary = isinstance(a, LanguageArchitecture) and a.positions == "rotary"
         stem, head = _ends(a)
-        block: Callable[[nn.Module, nn.Module], nn.Module] = ReversibleBlock if a.reversible else TransformerBlock
+        block: Callable[[nn.Module, nn.Module], nn.Module] = TransformerBlock
+        if a.reversible:
+            block = functools.partial(ReversibleBlock, coupling=coupling_of(a.coupling))
         trunk = nn.ModuleList(
             block(Attention(a.width, a.heads, causal=causal, rotary=rotary), Mlp(a.width)) for _ in range(a.blocks)
         )

@@ -50,7 +50,7 @@ class Reconstructions:
 
     def compare(self, name: str, half: Tensor, weighed: Any, call_again: Callable[[], Tensor]) -> None:
         """Take the norms of the difference in backward."""
-        block = re.fullmatch(r"block (\d+)'s [FG]", name)
+        block = re.fullmatch(r"block (\d+)'s .+", name)
         assert block is not None
         self._found.setdefault(int(block[1]), []).append(_norms(half, self._kept[name].pop()))
 

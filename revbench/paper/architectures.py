@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from revbench.choices import OwnStrategy
 from revbench.errors import UserError
+from revbench.paper.couplings import parse_coupling
 
 Family = Literal["resnet", "revnet", "gpt", "revgpt", "vit", "revvit"]
 Item = Literal["image", "token"]
@@ -27,6 +28,7 @@ class Architecture(abc.ABC):
         name: the catalogue's name, e.g. ``revnet-38``.
         pair: the name of the network that it is compared with.
         family: one of two that are a pair; the one that begins with ``rev`` has two streams, and so blocks that can be inverted.
+        coupling: how the functions and streams of a reversible network are put together (`revbench.paper.couplings`).
     """
 
     OVERRIDES: ClassVar[Sequence[str]] = ()  # fields that may be replaced
@@ -34,6 +36,7 @@ class Architecture(abc.ABC):
     name: str
     pair: str
     family: Family
+    coupling: str = "additive"
 
     @property
     def reversible(self) -> bool:
@@ -97,6 +100,19 @@ class Architecture(abc.ABC):
     @abc.abstractmethod
     def check(self) -> None:
         """Raise a `UserError` if no network can be so."""
+
+    def check_coupling(self) -> None:
+        """Raise a `UserError` unless its functions can be put together by its coupling."""
+        found = parse_coupling(self.coupling)
+        if found.name != "additive" and not self.reversible:
+            raise UserError(
+                f"coupling={self.coupling} is of reversible networks; the pair of {self.name} is {self.pair}"
+            )
+        if found.name == "affine":
+            raise UserError(
+                f"coupling={self.coupling} needs functions that return scale and shift, and those of {self.name} return one"
+                " stream; revbench.peers:chain(coupling=affine) has them"
+            )
 
     def check_positive(self, *fields: str) -> None:
         """Raise a `UserError` unless these fields are integers of at least 1."""

@@ -21,7 +21,7 @@ def architecture(name: str, **overrides: Any) -> Architecture:
         name: a key of `CATALOGUE`.
         overrides: fields of its class: of a residual network ``units``, ``channels``, ``stem_channels``, ``bottleneck``,
             ``num_classes``, ``image_size``; of a transformer ``blocks``, ``width``, ``heads``, and ``vocabulary``,
-            ``sequence_length``, ``positions`` or ``patch``, ``num_classes``, ``image_size``.
+            ``sequence_length``, ``positions`` or ``patch``, ``num_classes``, ``image_size``; of both ``coupling``.
 
     Raises:
         UserError: an unknown name or field, or a value that no network can have.

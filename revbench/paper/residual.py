@@ -32,7 +32,7 @@ class ResidualArchitecture(Architecture):
         image_size: height and width in pixels that the network is meant for.
     """
 
-    OVERRIDES = ("units", "channels", "stem_channels", "bottleneck", "num_classes", "image_size")
+    OVERRIDES = ("units", "channels", "stem_channels", "bottleneck", "num_classes", "image_size", "coupling")
 
     stem: Stem
     bottleneck: bool
@@ -83,6 +83,7 @@ class ResidualArchitecture(Architecture):
 
     def check(self) -> None:
         """Raise a `UserError` if no network can be so."""
+        self.check_coupling()
         if not isinstance(self.bottleneck, bool):
             raise UserError(f"{self.name}: bottleneck={self.bottleneck!r} must be true or false")
         for field in ("units", "channels"):

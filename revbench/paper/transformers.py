@@ -57,6 +57,7 @@ class TransformerArchitecture(Architecture):
 
     def check(self) -> None:
         """Raise a `UserError` if no network can be so."""
+        self.check_coupling()
         self.check_positive("blocks", "width", "heads")
         if self.width % self.heads:
             raise UserError(
@@ -100,7 +101,7 @@ class LanguageArchitecture(TransformerArchitecture):
         positions: ``learned``, or ``rotary`` (Su et al. 2021) in each attention.
     """
 
-    OVERRIDES = ("blocks", "width", "heads", "vocabulary", "sequence_length", "positions")
+    OVERRIDES = ("blocks", "width", "heads", "vocabulary", "sequence_length", "positions", "coupling")
 
     vocabulary: int
     sequence_length: int
@@ -156,7 +157,7 @@ class VisionArchitecture(TransformerArchitecture):
         image_size: S, height and width in pixels.
     """
 
-    OVERRIDES = ("blocks", "width", "heads", "patch", "num_classes", "image_size")
+    OVERRIDES = ("blocks", "width", "heads", "patch", "num_classes", "image_size", "coupling")
 
     patch: int
     num_classes: int

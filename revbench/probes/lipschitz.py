@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from revbench.numerics.lipschitz import block_stabilities
+from revbench.numerics.lipschitz import Stretch
+from revbench.numerics.stability import BlockStability, block_stabilities
 from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload, build_workload
 
@@ -33,12 +34,18 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
     metrics: dict[str, Value] = {"blocks": len(found)}
     columns: dict[str, list[Value]] = {"level": ["block"] * len(found), "name": list(found)}
     for name in ("f", "g", "inverse"):
+        of_blocks = [_stretch_of(block, name) for block in found.values()]
+        there = [one for one in of_blocks if one is not None]
         for kind in ("lipschitz", "gain"):
-            values = [getattr(getattr(block, name), kind) for block in found.values()]
-            columns[f"{kind}_{name}"] = list(values)
-            metrics[f"{kind}_{name}"] = statistics.median(values)
+            columns[f"{kind}_{name}"] = [None if one is None else getattr(one, kind) for one in of_blocks]
+            values: list[float] = [getattr(one, kind) for one in there]
+            summaries = {"": statistics.median(values) if values else None}
             if kind == "lipschitz":
-                metrics[f"{kind}_{name}_largest"] = max(values)
+                summaries["_largest"] = max(values, default=None)
+            for end, value in summaries.items():
+                metrics[f"{kind}_{name}{end}"] = value
+                if value is None:
+                    metrics[f"{kind}_{name}{end}_reason"] = "a block of this network has one function"
     conditions: list[float] = [block.inverse_condition for block in found.values()]
     columns["inverse_condition"] = list(conditions)
     metrics["inverse_condition"] = statistics.median(conditions)
@@ -46,5 +53,14 @@ def measure_lipschitz(workload: Workload, *, progress: Progress, draw: int = 0) 
     for name in ("predicted", "bounded"):
         values = [getattr(block, f"{name}_error") for block in found.values()]
         columns[f"{name}_activation_error"] = list(values)
-        metrics[f"{name}_activation_error"] = max(values)
+        metrics[f"{name}_activation_error"] = max((value for value in values if value is not None), default=None)
+        if metrics[f"{name}_activation_error"] is None:
+            metrics[f"{name}_activation_error_reason"] = "no activation of a chain of one half block is brought back"
     return Measurement(metrics, series=columns)
+
+
+def _stretch_of(block: BlockStability, name: str) -> Stretch | None:
+    if name == "inverse":
+        return block.inverse
+    which = ("f", "g").index(name)
+    return block.functions[which] if which < len(block.functions) else None

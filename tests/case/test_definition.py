@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -164,3 +165,33 @@ def test_the_work_of_a_step_is_counted_in_images_or_tokens() -> None:
 def test_a_length_is_of_texts_and_a_size_of_images(fields: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Case(**fields).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "revnet-38", "coupling": "momentum"}, "'momentum' is written momentum:0.9$"),
+        ({"model": "revnet-38", "coupling": "midpoint:0.50"}, "is written midpoint:0.5"),
+        ({"model": "revnet-38", "coupling": "tides"}, "unknown coupling 'tides'"),
+        ({"model": "revnet-38", "coupling": 0.5}, "must be a word"),
+        ({"model": "revnet-38", "coupling": "affine:tanh"}, "needs functions that return scale and shift"),
+        (
+            {"model": "resnet-32", "coupling": "midpoint:0.5"},
+            "is of reversible networks; the pair of resnet-32 is revnet-38",
+        ),
+        (
+            {"model": "package:factory", "coupling": "midpoint:0.5"},
+            "is of the catalogue's networks; give 'package:factory'",
+        ),
+    ],
+)
+def test_couplings_that_a_case_can_not_have(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Case(**changes).check()
+
+
+def test_a_coupling_is_part_of_the_network() -> None:
+    case = Case(model="revgpt-1m", coupling="midpoint:0.1").check()
+    assert case.network is not None
+    assert case.network.coupling == "midpoint:0.1"
+    assert case.id == "revgpt-1m,coupling=midpoint:0.1"

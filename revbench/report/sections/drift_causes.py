@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name, strategy_of
+from revbench.paper.couplings import parse_coupling
 from revbench.probes.declared import DETERMINISM, DRIFT, LIPSCHITZ
 from revbench.report.document import MISSING, Table
 from revbench.report.evidence import Evidence
 from revbench.report.sections import names
 from revbench.report.table import Column, lay_out, words
 from revbench.results.schema import Row
+
+_LOST = 1e-2  # of the activations' norm: beyond it a network computes the gradient of another input
 
 
 def stability_table(evidence: Evidence) -> Table | None:
@@ -43,7 +46,24 @@ def stability_table(evidence: Evidence) -> Table | None:
         " grows most. Measured: the median over draws. Growth: the factor a block that fits the longest run of blocks. Breaks"
         " down: the first block on the way back whose activations are off by a tenth.",
     ]
-    return lay_out("Why: what blocks do to an error", columns, [evidence.cases(LIPSCHITZ)], notes, name=names.CAUSES)
+    cases = evidence.cases(LIPSCHITZ)
+    notes += [_loses(evidence, case) for case in cases if (_worst_error(evidence, case) or 0.0) > _LOST]
+    return lay_out("Why: what blocks do to an error", columns, [cases], notes, name=names.CAUSES)
+
+
+def _worst_error(evidence: Evidence, case: Case) -> float | None:
+    measured = _measured(evidence, case)
+    return _predicted(evidence, case) if measured is None else measured
+
+
+def _loses(evidence: Evidence, case: Case) -> str:
+    """Says of a case that its way back is ill-conditioned, and what mends it."""
+    error, coupling = _worst_error(evidence, case), parse_coupling(case.coupling)
+    why = f" Its inverse divides by {coupling.number:g} at each function." if coupling.name == "momentum" else ""
+    return (
+        f"{network_name(case)} ({case.arithmetic.name}) loses its activations on the way back: they are off by up to"
+        f" {error:.1g} of their norm.{why} Finer arithmetic, fewer blocks, or stored activations mend that."
+    )
 
 
 def _with_largest(evidence: Evidence, case: Case, name: str) -> str:

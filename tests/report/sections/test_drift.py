@@ -104,6 +104,19 @@ def table(report: Report, title: str) -> Table:
     return found
 
 
+def test_activations_that_are_lost_are_said_to_be(tmp_path: Path) -> None:
+    rows: list[Row | tuple[Row, Columns]] = []
+    for coupling, error in (("momentum:0.5", 0.3), ("midpoint:0.5", 1e-5)):
+        case = Case(model="revgpt-1m", coupling=coupling, strategy="reconstructed")
+        metrics = {"predicted_activation_error": error, "bounded_activation_error": 1.0, "blocks": 10}
+        rows.append((make_row(case=case, probe="lipschitz", metrics=metrics, samples={}), blocks_series(3, "float32")))
+    notes = table(build_report([write_run(tmp_path / "run", *rows)]), "Why: what blocks do to an error").notes
+    said = [str(note) for note in notes if "loses its activations" in str(note)]
+    assert len(said) == 1
+    assert "RevGPT-1M, momentum:0.5 (float32)" in said[0]
+    assert "off by up to 0.3 of their norm. Its inverse divides by 0.5 at each function" in said[0]
+
+
 def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
     found = table(report, "Angle and error of the gradient, against float64")
     assert found.columns == (

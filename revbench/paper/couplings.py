@@ -15,7 +15,7 @@ _DEFAULTS: Mapping[str, float] = {"hamiltonian": 1.0, "momentum": 0.9, "midpoint
 
 @dataclass(frozen=True)
 class NamedCoupling:
-    """A coupling by its name.
+    """A coupling by its name, which as a string always has its number, so that it stays what it is if a default changes.
 
     Attributes:
         name: one of `revbench.choices.COUPLINGS`.
@@ -29,8 +29,8 @@ class NamedCoupling:
 
     def __str__(self) -> str:
         if self.name == "affine":
-            return self.name if self.scale == AFFINE_SCALES[0] else f"{self.name}:{self.scale}"
-        return self.name if self.number == _DEFAULTS.get(self.name, 0.0) else f"{self.name}:{self.number:g}"
+            return f"{self.name}:{self.scale}"
+        return f"{self.name}:{self.number:g}" if self.name in _DEFAULTS else self.name
 
 
 def parse_coupling(text: str) -> NamedCoupling:
