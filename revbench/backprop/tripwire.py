@@ -33,6 +33,8 @@ from revbench.backprop.suspicion import Note, Suspicion, changes, distance, meas
 
 # Beyond this relative error of its input nothing can be said of a function.
 _LOST = 1 / 32
+# A value that changes by this share of its norm, the input being lost, is the value of another input.
+_GONE = 0.1
 # Once a suspicion was explained, a value must change by this share of its norm to raise another in the same pass.
 _AFTER_A_STEP = 0.5
 # A chain that makes its input so many times larger is warned of, or in fine arithmetic where epsilon times the square of that
@@ -135,7 +137,8 @@ class Tripwire:
         if not self.immediate:
             self._compare_ends()
         unread, self._unread = self._unread, []
-        found = []
+        found: list[Suspicion] = []
+        gone: tuple[Note, float] | None = None
         notes = [self._notes[index] for index, _ in unread]
         measured = changes(notes, [now for _, now in unread])
         for (index, now), note, (change, size) in zip(unread, notes, measured, strict=True):
@@ -145,12 +148,15 @@ class Tripwire:
                 # A function that took another step than in forward leaves an error in one place, unlike any random move.
                 stepped = any(suspicion.explained for suspicion in self._suspicions)
                 allowed = max(note.allowed(relative), _AFTER_A_STEP if stepped else 0.0)
-                if relative >= _LOST and change > _LOST * size:
-                    self._warn_of_loss(note, change / size)
+                if relative >= _LOST:
+                    if gone is None and size > 0 and change > max(_GONE, 8 * note.floor) * size:
+                        gone = note, change / size
                 elif relative < _LOST and not change <= allowed * size:
                     found.append(Suspicion(note, now, change, size, relative, each, index))
             self._passed.append((index, now))
         self._suspicions += found
+        if gone is not None and not found:  # else it may be the fault of what is suspected
+            self._warn_of_loss(*gone)
         return found[::-1]
 
     def _warn_of_loss(self, note: Note, change: float) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from revbench.errors import first_line
 from revbench.observing.calling import call
 
+State = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class ActivationError:
@@ -78,7 +80,7 @@ def _joined(halves: list[tuple[float, float, float, float]]) -> ActivationError:
 
 @torch.no_grad()
 def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationError], dict[str, str]]:
-    """Returns the reconstruction errors of blocks that are not ours but have ``forward(x1, x2)`` and ``inverse(y1, y2)``.
+    """Returns the reconstruction errors of blocks that are not ours but have a ``forward`` of tensors and an ``inverse``.
 
     One forward pass keeps what enters and leaves each such block. Then the way back is gone with `inverse`, block after
     block from the end of each run of blocks that feed each other, and what comes out is compared with what was kept.
@@ -89,7 +91,9 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
         inputs: its first argument.
 
     Returns:
-        By the name of the block, in the order of forward; and those that were left out, with the reason.
+        By the name of the block, in the order of forward; and those that were left out, with the reason. A block takes and
+        returns one tensor, or several one by one or in one tuple or list; its inverse takes what it returned, likewise. What
+        else goes in or comes out (edges of a graph, a log determinant) is handed on, or left alone.
     """
     left_out: dict[str, str] = {}
     invertible = {name: module for name, module in model.named_modules() if callable(getattr(module, "inverse", None))}
@@ -101,13 +105,16 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
-    seen: list[tuple[nn.Module, tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+    seen: list[_Passed] = []
 
     def keep(module: nn.Module, entered: tuple[Any, ...], left: Any) -> None:
-        if _is_pair(entered) and _is_pair(left):
-            seen.append((module, tuple(x.clone() for x in entered), tuple(y.clone() for y in left)))
+        passed = _Passed.of(module, entered, left)
+        if passed is None:
+            left_out[blocks[module]] = (
+                "it does not take and return tensors, as many floating-point ones as it was given"
+            )
         else:
-            left_out[blocks[module]] = "it does not take two tensors and return two"
+            seen.append(passed)
 
     handles = [block.register_forward_hook(keep) for block in blocks]
     try:
@@ -116,25 +123,78 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
         for handle in handles:
             handle.remove()
     found: dict[str, ActivationError] = {}
-    back: tuple[Tensor, ...] = ()
-    fed: tuple[Tensor, ...] = ()  # what entered the block after this one
-    for block, entered, left in reversed(seen):
-        linked = len(fed) == 2 and all(map(torch.equal, fed, left))
-        inverse: Any = block.inverse
+    back: State = ()
+    fed: State = ()  # what entered the block after this one
+    for passed in reversed(seen):
+        name = blocks[passed.block]
+        linked = len(fed) == len(passed.left) and all(map(_equal, fed, passed.left))
         try:
-            back = tuple(inverse(*(back if linked else left)))
-            if not _is_pair(back):
-                raise TypeError("it does not return two")
+            back = passed.back(back if linked else passed.left)
         except Exception as error:  # an inverse of another form, or none
-            left_out[blocks[block]] = f"its inverse can't be called with two tensors: {first_line(error)}"
-            back, fed = entered, entered
+            left_out[name] = f"its inverse can't be called with what it returned: {first_line(error)}"
+            fed = ()
             continue
-        found[blocks[block]] = _joined([_norms(b, x) for b, x in zip(back, entered, strict=True)])
-        fed = entered
+        found[name] = _joined([_norms(b, x) for b, x in zip(back, passed.entered, strict=True)])
+        fed = passed.entered
     called = {*found, *left_out}
     left_out |= {name: "it was not called" for name in blocks.values() if name not in called}
     return dict(reversed(found.items())), left_out
 
 
-def _is_pair(values: Any) -> bool:
-    return isinstance(values, tuple) and len(values) == 2 and all(isinstance(value, Tensor) for value in values)
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """One call of a block.
+
+    Attributes:
+        block: that was called.
+        entered, left: copies of its floating-point tensors.
+        others: what else it was given.
+        in_one: whether the tensors were given in one tuple or list.
+    """
+
+    block: nn.Module
+    entered: State
+    left: State
+    others: tuple[Any, ...]
+    in_one: bool
+
+    @classmethod
+    def of(cls, block: nn.Module, entered: tuple[Any, ...], left: Any) -> _Passed | None:
+        """Returns the call; None if it is of another form."""
+        in_one = len(entered) > 0 and isinstance(entered[0], (tuple, list))
+        given = _streams(entered[0] if in_one else entered)
+        outputs = _streams(left[0] if isinstance(left, tuple) and left and isinstance(left[0], (tuple, list)) else left)
+        outputs = outputs[: len(given)]
+        if not given or [y.shape.numel() for y in outputs] != [x.shape.numel() for x in given]:
+            return None
+        others = entered[1:] if in_one else entered[len(given) :]
+        return cls(block, tuple(x.clone() for x in given), tuple(y.clone() for y in outputs), others, in_one)
+
+    def back(self, streams: State) -> State:
+        """Returns what the inverse makes of these.
+
+        Raises:
+            TypeError: other things than it was given.
+        """
+        inverse: Any = self.block.inverse
+        given = tuple(y.clone() for y in streams)  # some free what they are given
+        made = inverse(list(given), *self.others) if self.in_one else inverse(*given, *self.others)
+        found = _streams(made[0] if isinstance(made, tuple) and made and isinstance(made[0], (tuple, list)) else made)
+        found = found[: len(self.entered)]
+        if [x.shape for x in found] != [x.shape for x in self.entered]:
+            raise TypeError(f"it returns {len(found)} tensors of other shapes")
+        return found
+
+
+def _streams(values: Any) -> State:
+    """Returns the floating-point tensors that something is or begins with."""
+    found: list[Tensor] = []
+    for value in (values,) if isinstance(values, Tensor) else values if isinstance(values, (tuple, list)) else ():
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0):
+            break
+        found.append(value)
+    return tuple(found)

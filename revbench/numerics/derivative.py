@@ -37,9 +37,23 @@ def derivative_error(step: Step, model: nn.Module, inputs: Any, targets: Any, gr
         The estimate, within a factor of two in 19 of 20; NaN of a gradient of zero. Below about 1e-6 it is what
         differences can tell.
     """
+    norm = norm_of(gradient)
+    return distance_to_derivative(step, model, inputs, targets, gradient) / norm if norm > 0 else math.nan
+
+
+def distance_to_derivative(
+    step: Step, model: nn.Module, inputs: Any, targets: Any, gradient: Mapping[str, Tensor], *, move: float = _MOVE
+) -> float:
+    """Returns ``|∇L - g|``, estimated likewise.
+
+    Args:
+        step, model, inputs, targets: as of `derivative_error`.
+        gradient: g, by the names of the parameters that are asked for.
+        move: how far the weights are moved, of their norm.
+    """
     weights = _weights(model, gradient)
     count = sum(w.numel() for w in weights.values())
-    distance = _MOVE * max(norm_of(weights), 1e-3) / math.sqrt(count)
+    distance = move * max(norm_of(weights), 1e-3) / math.sqrt(count)
     generator = torch.Generator().manual_seed(0)
     squares = []
     for _ in range(DIRECTIONS):
@@ -50,8 +64,7 @@ def derivative_error(step: Step, model: nn.Module, inputs: Any, targets: Any, gr
                 values.append(step.value(model, inputs, targets))
         along = sum((gradient[name].double() * direction).sum().item() for name, direction in v.items())
         squares.append(((values[0] - values[1]) / (2 * distance) - along) ** 2)
-    norm = norm_of(gradient)
-    return math.sqrt(sum(squares) / len(squares)) / norm if norm > 0 else math.nan
+    return math.sqrt(sum(squares) / len(squares))
 
 
 def gradient_condition(

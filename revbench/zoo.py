@@ -1,0 +1,282 @@
+"""Reversible networks that others wrote, small, as factories: what the doctor is shown on.
+
+A case names one as ``revbench.zoo:memcnn`` or ``revbench.zoo:memcnn(blocks=9)``. Each package is used as its own documentation
+says, by the people who wrote it and whom we thank; the functions inside are plain layers. The packages are of the extra ``zoo``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from revbench.errors import UserError
+
+Made = tuple[nn.Module, Callable[[int, torch.Generator], tuple[Any, Any]], Callable[[Any, Any], Tensor]]
+
+_CHANNELS, _SIZE, _CLASSES = 8, 6, 5
+
+
+def _imported(package: str) -> Any:
+    """Returns a package.
+
+    Raises:
+        UserError: it is not installed, or can't be imported.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they call of PyTorch is deprecated
+            return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"{package} can't be imported ({error}); it is of the extra zoo: pip install revbench[zoo]"
+        ) from error
+
+
+def _images(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, 3, _SIZE, _SIZE, generator=generator), torch.randint(
+        _CLASSES, (count,), generator=generator
+    )
+
+
+class ImageNetwork(nn.Module):
+    """A 3×3 convolution, somebody's blocks from one tensor to one, the mean of each channel, a linear layer."""
+
+    def __init__(self, blocks: Callable[[Tensor], Tensor] | nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, _CHANNELS, 3, padding=1)
+        self.blocks = blocks
+        self.head = nn.Linear(_CHANNELS, _CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits ``(N, 5)`` of images ``(N, 3, S, S)``."""
+        logits: Tensor = self.head(self.blocks(self.stem(images)).mean((2, 3)))
+        return logits
+
+
+def _function(channels: int = _CHANNELS // 2) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1))
+
+
+def _pairs(blocks: int) -> Iterable[tuple[nn.Module, nn.Module]]:
+    return [(_function(), _function()) for _ in range(blocks)]
+
+
+def revbench(blocks: int = 3) -> Made:
+    """Returns a network of our own chain."""
+    from revbench.backprop import reversible
+
+    return ImageNetwork(reversible(_pairs(blocks))), _images, cross_entropy
+
+
+def memcnn(blocks: int = 3) -> Made:
+    """Returns one of memcnn's additive couplings, each in its wrapper (van de Leemput et al. 2019)."""
+    package = _imported("memcnn")
+    wrapped = (
+        package.InvertibleModuleWrapper(
+            package.AdditiveCoupling(Fm=f, Gm=g), keep_input=False, keep_input_inverse=False
+        )
+        for f, g in _pairs(blocks)
+    )
+    return ImageNetwork(nn.Sequential(*wrapped)), _images, cross_entropy
+
+
+def revtorch(blocks: int = 3) -> Made:
+    """Returns one of RevTorch's blocks."""
+    package = _imported("revtorch")
+    chain = package.ReversibleSequence(
+        nn.ModuleList(package.ReversibleBlock(f, g, split_along_dim=1) for f, g in _pairs(blocks))
+    )
+    return ImageNetwork(chain), _images, cross_entropy
+
+
+def revlib(blocks: int = 3) -> Made:
+    """Returns one of revlib's sequence."""
+    package = _imported("revlib")
+    chain = package.ReversibleSequential(*(module for pair in _pairs(blocks) for module in pair))
+    return ImageNetwork(chain), _images, cross_entropy
+
+
+def pytorchcv(blocks: int = 3) -> Made:
+    """Returns pytorchcv's RevNet with one group of so many units and the stem and head that it has."""
+    package = _imported("pytorchcv.models.revnet")
+    network = package.RevNet(
+        channels=[[_CHANNELS] * blocks], init_block_channels=_CHANNELS, bottleneck=False, in_size=(32, 32),
+        num_classes=_CLASSES,
+    )  # fmt: skip
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, 3, 32, 32, generator=generator), torch.randint(
+            _CLASSES, (count,), generator=generator
+        )
+
+    return network, make_batch, cross_entropy
+
+
+def momentumnet(blocks: int = 3) -> Made:
+    """Returns momentumnet's network over residual functions of images, with its memory-saving backward pass."""
+    package = _imported("momentumnet")
+    functions = [_function(_CHANNELS) for _ in range(blocks)]
+    return ImageNetwork(package.MomentumNet(functions, gamma=0.9, use_backprop=False)), _images, cross_entropy
+
+
+def iunets(blocks: int = 2) -> Made:
+    """Returns iUNets' network of so many levels (Etmann et al. 2020)."""
+    package = _imported("iunets")
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, _CHANNELS, 3, padding=1)
+            self.net = package.iUNet(
+                in_channels=_CHANNELS, dim=2, architecture=(2,) * blocks, module_kwargs={"depth": 2}, verbose=0
+            )
+            self.head = nn.Conv2d(_CHANNELS, 1, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.head(self.net(self.stem(images)))
+            return found
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, 3, 16, 16, generator=generator), torch.randn(count, 1, 16, 16, generator=generator)
+
+    return Whole(), make_batch, mse_loss
+
+
+class SequenceNetwork(nn.Module):
+    """A linear layer, somebody's blocks on sequences, a linear layer."""
+
+    def __init__(self, blocks: nn.Module, width: int) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.head = nn.Linear(4, width), blocks, nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, T, 4)`` to ``(N, T, 4)``."""
+        found: Tensor = self.head(self.blocks(self.stem(x)))
+        return found
+
+
+def _sequences(length: int) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, length, 4, generator=generator), torch.randn(count, length, 4, generator=generator)
+
+    return make_batch
+
+
+def reformer_pytorch(blocks: int = 2, lsh: bool = False) -> Made:
+    """Returns reformer-pytorch's network, by default with full attention; `lsh` hashes."""
+    package = _imported("reformer_pytorch")
+    blocks_of = package.Reformer(
+        dim=16, depth=blocks, heads=2, bucket_size=4, n_hashes=2, full_attn_thres=0 if lsh else 64, ff_chunks=1
+    )
+    return SequenceNetwork(blocks_of, 16), _sequences(16), mse_loss
+
+
+def performer_pytorch(blocks: int = 2) -> Made:
+    """Returns performer-pytorch's network, reversible."""
+    package = _imported("performer_pytorch")
+    blocks_of = package.Performer(dim=16, depth=blocks, heads=2, dim_head=8, reversible=True, nb_features=8)
+    return SequenceNetwork(blocks_of, 16), _sequences(16), mse_loss
+
+
+def transformers_reformer(blocks: int = 2, lsh: bool = True) -> Made:
+    """Returns the Reformer of transformers as a language model; with `lsh` half of its attentions hash."""
+    package = _imported("transformers.models.reformer.modeling_reformer")
+    configuration = _imported("transformers.models.reformer.configuration_reformer")
+    layers = ["local", "lsh"] if lsh else ["local", "local"]
+    config = configuration.ReformerConfig(
+        vocab_size=20, hidden_size=16, feed_forward_size=16, num_attention_heads=2, attention_head_size=8,
+        attn_layers=(layers * blocks)[:blocks], num_buckets=4, num_hashes=2, lsh_attn_chunk_length=4,
+        local_attn_chunk_length=4, axial_pos_embds=False, max_position_embeddings=32, is_decoder=True,
+        hidden_dropout_prob=0.0, local_attention_probs_dropout_prob=0.0, lsh_attention_probs_dropout_prob=0.0, hash_seed=None,
+        use_cache=False,
+    )  # fmt: skip
+    model = package.ReformerModelWithLMHead(config)
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            found: Tensor = self.model(input_ids=tokens, use_cache=False).logits
+            return found
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        tokens = torch.randint(20, (count, 17), generator=generator)
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    return Logits(), make_batch, loss
+
+
+def torch_geometric(blocks: int = 3) -> Made:
+    """Returns a chain of PyTorch Geometric's GroupAddRev over two groups (Li et al. 2021), each a function of features."""
+    package = _imported("torch_geometric.nn")
+
+    class Graph(nn.Module):
+        """A linear layer on the mean of the neighbours in a ring, which the blocks hand their edges to."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.linear = nn.BatchNorm1d(8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+            found: Tensor = self.linear(self.norm(x).relu())
+            return found + torch.zeros_like(x).index_add(0, edges[1], found[edges[0]])
+
+        def reset_parameters(self) -> None:
+            """PyTorch Geometric calls it of the copies that it makes for further groups."""
+            self.norm.reset_parameters()
+            self.linear.reset_parameters()
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(4, 16), nn.Linear(16, 4)
+            self.blocks = nn.ModuleList(package.GroupAddRev(Graph(), num_groups=2) for _ in range(blocks))
+
+        def forward(self, x: Tensor) -> Tensor:
+            nodes = torch.arange(len(x), device=x.device)
+            edges = torch.stack((nodes, nodes.roll(1)))
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x, edges)
+            found: Tensor = self.head(x)
+            return found
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, 4, generator=generator), torch.randn(count, 4, generator=generator)
+
+    return Whole(), make_batch, mse_loss
+
+
+def freia(blocks: int = 3) -> Made:
+    """Returns a chain of FrEIA's affine couplings, which keeps its activations: a stored reversible network."""
+    framework, modules = _imported("FrEIA.framework"), _imported("FrEIA.modules")
+
+    def subnet(inputs: int, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flow = framework.SequenceINN(8)
+            for _ in range(blocks):
+                self.flow.append(modules.AllInOneBlock, subnet_constructor=subnet)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.flow(x)[0]
+            return found
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, 8, generator=generator), torch.randn(count, 8, generator=generator)
+
+    return Whole(), make_batch, mse_loss
