@@ -15,6 +15,7 @@ _HOMES = {
     "DriftMonitor": "revbench.numerics.monitor",
     "UserError": "revbench.errors",
     "build_model": "revbench.models",
+    "doctor": "revbench.launch.doctor:examine",
     "drift": "revbench.numerics.drift",
     "is_recomputing": "revbench.backprop",
     "load_runs": "revbench.results.frames",
@@ -29,6 +30,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build_model",
+    "doctor",
     "drift",
     "is_recomputing",
     "load_runs",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from revbench.backprop import is_recomputing, reversible
     from revbench.case import Case
     from revbench.errors import UserError
+    from revbench.launch.doctor import examine as doctor
     from revbench.launch.interactive import measure
     from revbench.models import build_model
     from revbench.numerics.drift import drift
@@ -52,7 +55,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'revbench' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home, _, called = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(home), called or name)
 
 
 def __dir__() -> list[str]:

@@ -103,15 +103,15 @@ def revlib(blocks: int = 3) -> Made:
 
 
 def pytorchcv(blocks: int = 3) -> Made:
-    """Returns pytorchcv's RevNet with one group of so many units and the stem and head that it has."""
+    """Returns pytorchcv's RevNet with one group of so many units; its head pools 56 by 56 pixels."""
     package = _imported("pytorchcv.models.revnet")
     network = package.RevNet(
-        channels=[[_CHANNELS] * blocks], init_block_channels=_CHANNELS, bottleneck=False, in_size=(32, 32),
+        channels=[[_CHANNELS] * blocks], init_block_channels=_CHANNELS, bottleneck=False, in_size=(56, 56),
         num_classes=_CLASSES,
     )  # fmt: skip
 
     def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, 3, 32, 32, generator=generator), torch.randint(
+        return torch.randn(count, 3, 56, 56, generator=generator), torch.randint(
             _CLASSES, (count,), generator=generator
         )
 
@@ -125,8 +125,13 @@ def momentumnet(blocks: int = 3) -> Made:
     return ImageNetwork(package.MomentumNet(functions, gamma=0.9, use_backprop=False)), _images, cross_entropy
 
 
-def iunets(blocks: int = 2) -> Made:
-    """Returns iUNets' network of so many levels (Etmann et al. 2020)."""
+def iunets(blocks: int = 2, orthogonal: str = "cayley") -> Made:
+    """Returns iUNets' network of three levels with so many couplings each (Etmann et al. 2020).
+
+    Args:
+        blocks: couplings of a level.
+        orthogonal: how orthogonal matrices are made of weights: ``cayley``, ``exp`` or ``householder``.
+    """
     package = _imported("iunets")
 
     class Whole(nn.Module):
@@ -134,7 +139,13 @@ def iunets(blocks: int = 2) -> Made:
             super().__init__()
             self.stem = nn.Conv2d(3, _CHANNELS, 3, padding=1)
             self.net = package.iUNet(
-                in_channels=_CHANNELS, dim=2, architecture=(2,) * blocks, module_kwargs={"depth": 2}, verbose=0
+                in_channels=_CHANNELS,
+                dim=2,
+                architecture=(blocks,) * 3,
+                module_kwargs={"depth": 2},
+                verbose=0,
+                resampling_method=orthogonal,
+                channel_mixing_method=orthogonal,
             )
             self.head = nn.Conv2d(_CHANNELS, 1, 1)
 

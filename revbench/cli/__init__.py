@@ -1,8 +1,9 @@
 """The command line door: ``revbench run | train | estimate | report | compare | history | export | merge | models | probes |
-env``.
+doctor | env``.
 
-Exit codes: 0; 1 the gate failed; 2 the user's mistake, or a fault of ours, in one line; 3 no case could be measured, or the
-run ended before its time by something else than the user; 130 interrupted; 141 nobody reads the output any more.
+Exit codes: 0; 1 the gate failed, or the doctor found a fault; 2 the user's mistake, or a fault of ours, in one line; 3 no case
+could be measured, or the run ended before its time by something else than the user; 130 interrupted; 141 nobody reads the
+output any more.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import typer
 
 # These register their commands, in the order in which --help lists them.
 # isort: off
-from revbench.cli import run, train, estimate, report, compare, history, export, merge, models, probes, env  # noqa: F401
+from revbench.cli import run, train, estimate, report, compare, history, export, merge, models, probes, doctor, env  # noqa: F401
 
 # isort: on
 from revbench.cli.app import app

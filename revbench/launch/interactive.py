@@ -147,7 +147,7 @@ def measure(
         raise UserError("a module with a batch of its own has one draw; give a function, or a make_batch, for several")
     scratch = Path(tempfile.mkdtemp(prefix="revbench-"))
     try:
-        base, variables = _case_of(what, batch, loss, fields, scratch)
+        base, variables = case_of(what, batch, loss, fields, scratch)
         strategies = [strategy] if isinstance(strategy, str) else list(strategy or [base.strategy])
         cases = [base.under(name, base.nonreversible).check() for name in strategies]
         folder = Path(output) if output is not None else scratch / "run"
@@ -167,10 +167,18 @@ def _is_fixed(what: Any, batch: Any) -> bool:
     return is_module and batch is not None and not callable(batch)
 
 
-def _case_of(
+def case_of(
     what: Any, batch: Any, loss: Any, fields: Mapping[str, Any], scratch: Path
 ) -> tuple[Case, Mapping[str, str]]:
-    """Returns the case, and what its workers find in their environment."""
+    """Returns the case of whatever is measured, and what its workers find in their environment.
+
+    Args:
+        what, batch, loss, fields: as `measure` takes them.
+        scratch: a folder, in which a module or function is written down.
+
+    Raises:
+        UserError: something else, or what can't be written down.
+    """
     if isinstance(what, (Case, str)):
         if batch is not None or loss is not None:
             raise UserError(

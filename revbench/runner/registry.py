@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
+from revbench.checkup.declared import DOCTOR
 from revbench.errors import UserError, first_line, unknown
 from revbench.prediction.declared import FIT
 from revbench.probes.declaration import Metric, Probe
@@ -33,7 +34,7 @@ OURS: Mapping[str, Probe] = {
     probe.name: probe
     for probe in (
         TIME, MEMORY, FLOPS_OF_STEP, DRIFT, PARAMETERS, LIPSCHITZ, DETERMINISM, LEAK, NVML, MEMORY_HISTORY, ENERGY,
-        FIT, TRAINING,
+        FIT, TRAINING, DOCTOR,
     )
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from revbench.probes.declared.builders import word
 from revbench.units import COUNT
 
 Verdict = Literal["passed", "failed", "can't tell"]
+Answer = tuple[Verdict, str]  # with what was seen, in words
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ CHECKS: Mapping[str, Check] = {
             "buffers",
             "Does backward leave buffers (batch-norm statistics) alone?",
             "Running statistics move twice or more a step: what is evaluated is not what that momentum was chosen for.",
-            "Take the square root of the decay (1 - momentum) for each further update, or use normalisation without running"
-            " statistics.",
+            "Set 1 - momentum to its n-th root, n being how often a batch is counted, or normalise without running statistics.",
         ),
         Check(
             "dropout",
@@ -207,7 +207,7 @@ VERDICTS: Sequence[Verdict] = ("passed", "failed", "can't tell")
 
 DOCTOR = Probe(
     name="doctor",
-    function="revbench.doctor.examining:examine",
+    function="revbench.checkup.examining:examine",
     sentence="whether any fault that is known of reversible networks is in this one",
     metrics=(
         Metric("passed", COUNT, "checks that found nothing wrong", "count", "higher"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from revbench.doctor.checks import check
-from revbench.doctor.declared import CHECKS, Finding
-from revbench.doctor.subject import Subject
+from revbench.checkup.checks import check
+from revbench.checkup.declared import CHECKS, Finding
+from revbench.checkup.subject import Subject
 from revbench.errors import unknown
 from revbench.probes.measurement import Measurement, Progress, Value
 from revbench.workload import Workload
@@ -18,19 +18,20 @@ def examine(workload: Workload, *, progress: Progress, checks: Sequence[str] = (
     Args:
         workload: of a case in float64; its strategy is what is examined.
         progress: called before each check with its name (``begins``), and after it with what was found.
-        checks: names of `revbench.doctor.declared.CHECKS`; all if empty.
+        checks: names of `revbench.checkup.declared.CHECKS`; all if empty.
 
     Returns:
         Metrics ``passed``, ``failed``, ``unknown``, ``failures``; series ``check``, ``verdict``, ``found``.
 
     Raises:
-        UserError: an unknown check.
+        UserError: an unknown check, a batch that the network can't be called with.
     """
     names = list(checks) or list(CHECKS)
     for name in names:
         if name not in CHECKS:
             raise unknown("check", name, CHECKS)
     subject = Subject(workload)
+    subject.check_batch()
     found: list[Finding] = []
     for name in names:
         progress({"begins": name})

@@ -1,0 +1,304 @@
+"""Checks of the gradient: is it the derivative of the loss, however the network is used?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revbench.checkup.declared import Answer
+from revbench.checkup.scenarios import (
+    CalledTwice,
+    ChangedInPlace,
+    GivenALeaf,
+    InputsAsParameters,
+    Plainly,
+    UsedElsewhere,
+)
+from revbench.checkup.subject import WRONG, Subject, Unanswerable, share
+from revbench.checkup.twins import store
+from revbench.errors import first_line
+from revbench.numerics.activations import round_trips
+from revbench.numerics.derivative import norm_of
+from revbench.observing.nested import tensors_in
+
+_DROPOUT = 0.5
+_INVERSE_OFF = 1e-3
+_LITTLE = 1e-300
+_NOISE = 1e-5  # of the whole gradient's norm: what differences of the loss tell of one tensor
+
+
+def gradient(subject: Subject) -> Answer:
+    """With dropouts off, the batch as it is given."""
+    network = Plainly(subject.fresh())
+    found = subject.run(network).gradient
+    wrong, size = subject.judged_gradient(network, found), norm_of(found)
+    if wrong is None:
+        return "passed", f"{share(subject.error(network, found) / max(size, _LITTLE))} off, of {len(found)} tensors"
+    errors = subject.errors(network, found)
+    subject.known = frozenset(n for n, e in errors.items() if e > max(WRONG * norm_of({n: found[n]}), _NOISE * size))
+    return (
+        "failed",
+        f"{wrong}; {len(subject.known)} of {len(found)} tensors are wrong, which the other checks leave out",
+    )
+
+
+def reference(subject: Subject) -> dict[str, Tensor]:
+    """Returns the gradient by plain use, but for what is known to be wrong."""
+    found = subject.run(Plainly(subject.fresh())).gradient
+    return {name: g for name, g in found.items() if name not in subject.known}
+
+
+def relative_error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Returns by how much of its norm a gradient differs from another; what it has not is taken for zero."""
+    differences = {n: found[n] - g if n in found else g for n, g in expected.items()}
+    return norm_of(differences) / max(norm_of(expected), _LITTLE)
+
+
+def judgement(wrong: str | None, right: str = "it is right") -> Answer:
+    """Returns the answer that follows from what is wrong."""
+    return ("passed", right) if wrong is None else ("failed", wrong)
+
+
+def by(error: float, words: str, most: float = WRONG) -> Answer:
+    """Returns the answer that follows from a relative error."""
+    return ("passed" if error <= most else "failed"), f"{share(error)} {words}"
+
+
+def twin(subject: Subject) -> Answer:
+    """Gradients of the package's own two ways, where it has two."""
+    other = subject.fresh()
+    switch = store(other)
+    if switch is None:
+        raise Unanswerable("no switch is known by which this network keeps its activations")
+    ours, theirs = subject.run(Plainly(subject.fresh())).gradient, subject.run(Plainly(other)).gradient
+    return by(relative_error(ours, theirs), f"of the gradient differs from that with {switch}")
+
+
+def inverse(subject: Subject) -> Answer:
+    """Each block's own inverse, one after the other from the end."""
+    model = subject.fresh().eval()
+    if store(model) is None and not any(callable(getattr(m, "inverse", None)) for m in model.modules()):
+        raise Unanswerable("no module has an inverse")
+    found, left_out = round_trips(model, subject.copied())
+    if not found:
+        raise Unanswerable(f"no inverse can be called: {next(iter(left_out.values()), 'there is none')}")
+    name, worst = max(found.items(), key=lambda pair: pair[1].rms)
+    return by(worst.rms, f"off after {len(found)} blocks, at {name or 'the network'}", _INVERSE_OFF)
+
+
+def dropout(subject: Subject) -> Answer:
+    """With its own dropouts; else with such as are planted where backward runs a module again, whose masks are compared."""
+    model, planted = with_dropout(subject)
+    wrong = subject.judged(Plainly(model))
+    if planted.own:
+        return judgement(wrong, f"it is right, with {planted}")
+    planted.masks.clear()
+    loss = subject.loss_of(model)
+    forward = set(planted.masks)
+    loss.backward()
+    others = sum(mask not in forward for mask in planted.masks)
+    if others:
+        return (
+            "failed",
+            f"{others} masks in backward are not those of forward: {wrong or 'the gradient does not show it'}",
+        )
+    return "passed", f"the masks in backward are those of forward, with {planted}"
+
+
+def input_gradient(subject: Subject) -> Answer:
+    """A leaf that enters the blocks; of the network itself leaves, and tensors that an operation made of them."""
+    first, _ = subject.leaves.ends()
+    inner = GivenALeaf(subject.fresh(), first, subject.inputs)
+    if inner.leaf is not None and (wrong := subject.judged(inner)) is not None:
+        return "failed", f"given a leaf, the blocks: {wrong}"
+    if not any(x.is_floating_point() for x in tensors_in(subject.inputs)):
+        if inner.leaf is None:
+            raise Unanswerable("its inputs are integers, and where the blocks begin is not known")
+        return "passed", "it is right of a leaf that enters the blocks"
+    for trunk, what in ((None, "a leaf"), (lambda x: x * 1.25, "what a trunk made")):
+        wrong = subject.judged(InputsAsParameters(subject.fresh(), subject.inputs, trunk=trunk))
+        if wrong is not None:
+            return "failed", f"given {what}, the network: {wrong}"
+    return "passed", "it is right of a leaf and of what a trunk made"
+
+
+def input_without_gradient(subject: Subject) -> Answer:
+    """All that is called before the first module inside the blocks is frozen."""
+    leaves = subject.leaves
+    if not leaves.inside:
+        raise Unanswerable("backward is not seen to run any module again, so where the blocks begin is not known")
+    model = subject.fresh()
+    for name in leaves.all[: leaves.all.index(leaves.inside[0])]:
+        model.get_submodule(name).requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise Unanswerable("there is no weight in or after the blocks")
+    return judgement(subject.judged(Plainly(model)), "weights are trained all the same")
+
+
+def shared_input(subject: Subject) -> Answer:
+    """A loss of what enters and leaves the blocks, beside that of the network."""
+    network = UsedElsewhere(subject.fresh(), *subject.leaves.ends())
+    return judgement(
+        subject.judged(network, lambda outputs, targets: subject.loss(outputs, targets) + network.beside())
+    )
+
+
+def output_in_place(subject: Subject) -> Answer:
+    """An operation that writes over what leaves the blocks."""
+    _, last = subject.leaves.ends()
+    network = ChangedInPlace(subject.fresh(), last)
+    try:
+        found = subject.run(network).gradient
+    except Exception as error:
+        return "passed", f"refused: {first_line(error)}"
+    return judgement(subject.judged_gradient(network, found))
+
+
+def frozen(subject: Subject) -> Answer:
+    """Every second parameter, and all but the last."""
+    for which, what in ((slice(0, None, 2), "every second"), (slice(0, -1), "all but the last")):
+        model = subject.fresh()
+        for parameter in list(model.parameters())[which]:
+            parameter.requires_grad_(False)
+        if not any(p.requires_grad for p in model.parameters()):
+            continue
+        try:
+            wrong = subject.judged(Plainly(model))
+        except Unanswerable:
+            continue
+        if wrong is not None:
+            return "failed", f"with {what} frozen: {wrong}"
+    return "passed", "every second, and all but the last"
+
+
+def module_hooks(subject: Subject) -> Answer:
+    """A hook that halves what a module inside the blocks returns."""
+    model = subject.fresh()
+    module = model.get_submodule(_middle(subject))
+    module.register_forward_hook(lambda module, args, out: out * 0.5)
+    return judgement(subject.judged(Plainly(model)), f"respected, at a {type(module).__name__}")
+
+
+def accumulation(subject: Subject) -> Answer:
+    """Two calls, one backward pass."""
+    return judgement(subject.judged(CalledTwice(subject.fresh())))
+
+
+def autograd_grad(subject: Subject) -> Answer:
+    """Asked for the gradient of every parameter."""
+    network, expected = Plainly(subject.fresh()), reference(subject)
+    parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(subject.loss_of(network), list(parameters.values()), allow_unused=True)
+    written = [n for n, p in parameters.items() if p.grad is not None]
+    if written:
+        return "failed", f"it writes .grad of {len(written)} parameters, first {written[0].removeprefix('model.')}"
+    given = {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
+    return by(relative_error(given, expected), "off what backward gives")
+
+
+def second_derivative(subject: Subject) -> Answer:
+    """The derivative of the gradient along a direction, against a difference of gradients."""
+    network = Plainly(subject.fresh())
+    parameters = {n: p for n, p in network.named_parameters() if p.requires_grad and n not in subject.known}
+    draw = torch.Generator().manual_seed(1)
+    direction = {n: torch.randn(p.shape, generator=draw, dtype=torch.float64).to(p) for n, p in parameters.items()}
+    step = 1e-6 * norm_of(parameters) / max(norm_of(direction), _LITTLE)
+    ends = [_gradient_beside(subject, direction, sign) for sign in (step, -step)]
+    expected = {n: (ends[0][n] - ends[1][n]) / (2 * step) for n in parameters}
+    try:
+        loss = subject.loss_of(network)
+        grads = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
+        along = [
+            (g * direction[n]).sum()
+            for n, g in zip(parameters, grads, strict=True)
+            if g is not None and g.requires_grad
+        ]
+        if not along:
+            return "failed", "the gradient has no graph, silently"
+        found = torch.autograd.grad(torch.stack(along).sum(), list(parameters.values()), allow_unused=True)
+    except Exception as error:
+        return "passed", f"refused: {first_line(error)}"
+    given = {n: h for n, h in zip(parameters, found, strict=True) if h is not None}
+    return by(relative_error(given, expected), "off", 10 * WRONG)
+
+
+def _gradient_beside(subject: Subject, direction: dict[str, Tensor], distance: float) -> dict[str, Tensor]:
+    moved = Plainly(subject.fresh())
+    with torch.no_grad():
+        for name, parameter in moved.named_parameters():
+            if name in direction:
+                parameter.add_(direction[name], alpha=distance)
+    return subject.run(moved).gradient
+
+
+def evaluation(subject: Subject) -> Answer:
+    """After a step in train()."""
+    model = subject.fresh()
+    subject.loss_of(model).backward()
+    return judgement(subject.judged(Plainly(model.eval())))
+
+
+def determinism(subject: Subject) -> Answer:
+    """The same step twice."""
+    one, other = (subject.run(Plainly(subject.fresh())).gradient for _ in range(2))
+    unlike = [name for name, g in one.items() if not torch.equal(g, other[name])]
+    if unlike:
+        return (
+            "failed",
+            f"{len(unlike)} of {len(one)} gradients differ, first that of {unlike[0].removeprefix('model.')}",
+        )
+    return "passed", f"{len(one)} gradients are equal, bit for bit"
+
+
+class Planted:
+    """The dropouts of a copy.
+
+    Args:
+        own: how many are the network's own.
+        planted: behind how many modules others were put.
+
+    Attributes:
+        masks: a number for each mask that was drawn by those that were planted.
+    """
+
+    def __init__(self, own: int, planted: int = 0) -> None:
+        self.own, self._planted = own, planted
+        self.masks: list[float] = []
+
+    def __str__(self) -> str:
+        return f"its own {self.own} dropouts" if self.own else f"one planted behind {self._planted} modules"
+
+    def drop(self, plain: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Returns what a module returns, with half of it dropped."""
+        value = plain(*args, **kwargs)
+        mask = F.dropout(torch.ones_like(value), _DROPOUT)
+        self.masks.append(float((mask.detach().flatten() * torch.arange(1, mask.numel() + 1).to(mask).sqrt()).sum()))
+        return value * mask
+
+
+def with_dropout(subject: Subject) -> tuple[nn.Module, Planted]:
+    """Returns a copy that draws random numbers inside the blocks, and what draws them."""
+    model = subject.fresh(dropout=True)
+    own = sum(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
+    if own:
+        return model, Planted(own)
+    # Behind every module with a matrix: what others would call their layers.
+    modules = [model.get_submodule(name) for name in subject.leaves.inside]
+    modules = [m for m in modules if any(p.dim() >= 2 for p in m.parameters())]
+    modules = modules or [model.get_submodule(_middle(subject))]
+    planted = Planted(0, len(modules))
+    for module in modules:
+        module.forward = functools.partial(planted.drop, module.forward)
+    return model, planted
+
+
+def _middle(subject: Subject) -> str:
+    name = subject.leaves.middle()
+    if name is None:
+        raise Unanswerable("no module inside returns one tensor")
+    return name

@@ -1,0 +1,286 @@
+"""The network that is examined: fresh copies of it, its batch, and whether a gradient of it is right.
+
+A gradient is right if it is the derivative of the loss, which is taken from the loss at weights that are moved a little: that
+needs no second network, and no knowledge of how this one back-propagates.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revbench.backprop import StrategyModule
+from revbench.case import Case
+from revbench.checkup.leaves import Leaves
+from revbench.errors import UserError, first_line
+from revbench.numerics.derivative import distance_to_derivative, norm_of
+from revbench.numerics.passes import Pass, Step, seed_generators
+from revbench.observing.calling import call
+from revbench.observing.module_calls import around_module_calls
+from revbench.observing.nested import map_tensors, tensors_in
+from revbench.workload import Workload, build_workload
+
+Loss = Callable[[Any, Any], Tensor]
+
+WRONG = 2e-3  # of the gradient's norm
+_SURE = 1e-5  # so near the derivative a gradient is right
+_FLAT = 1e-9  # so little a loss changes that does not depend on its weights
+# How far weights are moved, of their norm: a kink or a step between two points is in one of the distances only, a wrong gradient
+# in all. Small ones pass fewer kinks, large ones stand out of the rounding of a network that computes in float32 somewhere.
+_MOVES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-7)
+_FEW_MOVES = (1e-5, 1e-4)
+_NAMED = 3  # tensors in words
+_MOST_TENSORS = 120  # that are looked at one by one
+_SEED = 7
+_DEPTHS = ("depth", "blocks", "num_blocks", "n_blocks", "layers", "num_layers", "n_layers", "num_hidden_layers")
+
+
+class Unanswerable(Exception):
+    """A check can't be made of this network; the message says why."""
+
+
+class Subject:
+    """A network and its batch.
+
+    Args:
+        workload: in float64, on the CPU or a GPU; what is reversible by our own engine in it is reconstructed, unless its case
+            names another strategy.
+
+    Attributes:
+        inputs, targets: the batch.
+        loss: from outputs and targets to a scalar.
+        known: names of parameters whose gradient is wrong in any case: nothing else is told by it.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.case = workload.case
+        self._pristine = _reconstructed(workload).model
+        self.inputs, self.targets = workload.batch()
+        self.loss: Loss = workload.loss
+        self.known: frozenset[str] = frozenset()
+
+    def check_batch(self) -> None:
+        """Raise a `UserError` if the network can't be called with its batch, or its loss is no number."""
+        model = self.fresh()
+        shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in tensors_in(self.inputs))
+        try:
+            with torch.no_grad():
+                outputs = call(model, self.copied())
+        except Exception as error:
+            raise UserError(
+                f"{type(model).__name__} can't be called with its batch: {first_line(error)}; its inputs are {shapes or 'none'}"
+            ) from error
+        try:
+            float(self.loss(outputs, self.targets))
+        except Exception as error:
+            found = ", ".join(f"{str(y.dtype).removeprefix('torch.')} {tuple(y.shape)}" for y in tensors_in(outputs))
+            raise UserError(
+                f"the loss can't be taken of outputs {found or 'without tensors'}: {first_line(error)}"
+            ) from error
+
+    def fresh(self, *, dropout: bool = False) -> nn.Module:
+        """Returns a copy of the network with the weights that it began with, in training mode.
+
+        Args:
+            dropout: whether its dropouts are active.
+        """
+        try:
+            model = copy.deepcopy(self._pristine)
+        except Exception:  # some hold what can't be copied
+            model = _reconstructed(build_workload(self.case)).model
+            model.load_state_dict(self._pristine.state_dict())
+        model.train()
+        if not dropout:
+            switch_dropouts_off(model)
+        return model
+
+    def copied(self) -> Any:
+        """Returns a copy of the inputs: some networks free what they are given."""
+        return map_tensors(torch.clone, self.inputs)
+
+    def loss_of(self, model: nn.Module) -> Tensor:
+        """Returns the loss of a network, by the same random numbers each time."""
+        seed_generators(_SEED)
+        return self.loss(call(model, self.copied()), self.targets)
+
+    def run(self, network: nn.Module, loss: Loss | None = None) -> Pass:
+        """Returns what one forward and one backward pass gives; buffers end as they began."""
+        return self._step(loss).run(network, self.inputs, self.targets, "the network")
+
+    def _step(self, loss: Loss | None) -> Step:
+        return Step(loss or self.loss, seed=_SEED)
+
+    def error(
+        self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None = None, *, moves: Sequence[float] = _MOVES
+    ) -> float:  # fmt: skip
+        """Returns how far a gradient is from the derivative of the loss, in the Euclidean norm, at the move where it fits best.
+
+        Args:
+            network: whose loss it is; its weights end as they began.
+            gradient: of those parameters that are asked for, by their names.
+            loss: from its outputs and the targets.
+            moves: how far the weights are moved, of their norm.
+        """
+        found = math.inf
+        for move in moves:
+            error = distance_to_derivative(self._step(loss), network, self.inputs, self.targets, gradient, move=move)
+            found = min(found, error if math.isfinite(error) else math.inf)
+            if found <= _SURE * norm_of(gradient):
+                break
+        return found
+
+    def errors(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None = None) -> dict[str, float]:
+        """Returns the same of each parameter alone."""
+        return {name: self.error(network, {name: g}, loss, moves=_FEW_MOVES) for name, g in gradient.items()}
+
+    def judged(self, network: nn.Module, loss: Loss | None = None) -> str | None:
+        """Returns what is wrong with the gradient of a network, in words; None if it is right.
+
+        Raises:
+            Unanswerable: all of it is wrong in any case.
+        """
+        return self.judged_gradient(network, self.run(network, loss).gradient, loss)
+
+    def judged_gradient(
+        self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None = None
+    ) -> str | None:
+        """Returns the same of a gradient that is there."""
+        gradient = {name: g for name, g in gradient.items() if name not in self.known}
+        if not gradient:
+            raise Unanswerable("the gradient of every parameter is wrong in any case")
+        error, size = self.error(network, gradient, loss), norm_of(gradient)
+        if size == 0:
+            return "there is no gradient at all" if error > _FLAT else None
+        if error <= WRONG * size:
+            return None
+        return f"{share(error / size)} of the gradient is wrong{self._where(network, gradient, loss, size)}"
+
+    def _where(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None, size: float) -> str:
+        if len(gradient) > _MOST_TENSORS:
+            return ""
+        errors = self.errors(network, gradient, loss)
+        without = [n for n, g in gradient.items() if norm_of({n: g}) == 0 and errors[n] > WRONG * size]
+        if without:
+            return f"; {_listed(without)} get none"
+        return f", most in {_listed([max(errors, key=lambda name: errors[name])])}"
+
+    @functools.cached_property
+    def leaves(self) -> Leaves:
+        """Where the blocks are, as far as that is seen."""
+        model = self.fresh()
+        names = {module: name for name, module in model.named_modules()}
+        forward: dict[str, None] = {}
+        called: dict[str, None] = {}
+        again: dict[str, None] = {}
+        with around_module_calls(after=_noting(names, forward, leaves=True)), torch.no_grad():
+            self.loss_of(model)  # without gradient, since ours then calls all of them by `nn.Module.__call__`
+        with around_module_calls(after=_noting(names, called, leaves=False)):
+            loss = self.loss_of(model)
+        with around_module_calls(after=_noting(names, again, leaves=True)):
+            loss.backward()
+        inside = {
+            leaf for m in model.modules() if isinstance(m, StrategyModule) for p in m.pieces() for leaf in p.modules()
+        }
+        again |= {name: None for name in forward if model.get_submodule(name) in inside}
+        return Leaves(list(forward), [name for name in forward if name in again], list(called))
+
+    def deeper(self, times: int, *, dtype: str, batch_size: int | None = None) -> Workload | None:
+        """Returns the same network so many times as deep, by default with as many items; None if nobody knows how to make one."""
+        case = self.case.replace(dtype=dtype, batch_size=batch_size or self.case.batch_size)
+        if case.factory is None:
+            found = case.network
+            assert found is not None
+            return _reconstructed(build_workload(case.replace(depth=max(found.depth) * times)))
+        argument = _depth_of(case)
+        if argument is None:
+            return None
+        name, depth = argument
+        deep = case.replace(model=str(case.factory.with_arguments(**{name: depth * times})))
+        return _reconstructed(build_workload(deep))
+
+
+def _reconstructed(workload: Workload) -> Workload:
+    if workload.case.strategy == "stored":
+        for module in workload.model.modules():
+            if isinstance(module, StrategyModule) and "reconstructed" in module.strategies:
+                module.strategy = "reconstructed"
+    return workload
+
+
+def switch_dropouts_off(model: nn.Module) -> None:
+    """Puts PyTorch's dropouts into evaluation mode."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+
+
+def _noting(names: Mapping[nn.Module, str], into: dict[str, None], *, leaves: bool) -> Callable[[nn.Module, Any], None]:
+    """Returns what notes the modules that are called: those without children that return one tensor, or all where there is a
+    graph."""
+
+    def note(module: nn.Module, outputs: Any) -> None:
+        if module not in names:
+            return
+        if not leaves:
+            if torch.is_grad_enabled():
+                into[names[module]] = None
+        elif not any(True for _ in module.children()) and isinstance(outputs, Tensor) and outputs.is_floating_point():
+            into[names[module]] = None
+
+    return note
+
+
+def _depth_of(case: Case) -> tuple[str, int] | None:
+    """Returns the argument of a factory that says how deep its network is, and its value."""
+    named = case.factory
+    assert named is not None
+    try:
+        factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
+        parameters = inspect.signature(factory).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"model {case.model!r} can't be looked at: {error}") from error
+    for name in _DEPTHS:
+        value = named.arguments.get(name, parameters[name].default if name in parameters else None)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return name, value
+    return None
+
+
+@contextmanager
+def repeatable_seeds() -> Iterator[None]:
+    """Inside, `torch.seed`, by which some networks ask the system for a seed, draws it from PyTorch's generator: a loss is then a
+    function of the weights."""
+    plain = torch.seed, torch.random.seed
+
+    def seed() -> int:
+        drawn = int(torch.randint(2**31, (1,)))
+        torch.manual_seed(drawn)
+        return drawn
+
+    torch.seed = torch.random.seed = seed
+    try:
+        yield
+    finally:
+        torch.seed, torch.random.seed = plain
+
+
+def share(error: float) -> str:
+    """Returns a share of a norm as a person reads it."""
+    if not math.isfinite(error):
+        return "all"
+    return f"{error:.0%}" if error >= 0.1 else f"{error:.1%}" if error >= 1e-3 else f"{error:.0e}"
+
+
+def _listed(names: list[str]) -> str:
+    shown = [name.removeprefix("model.") for name in names[:_NAMED]]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(shown) + more
