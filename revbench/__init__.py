@@ -22,6 +22,7 @@ _HOMES = {
     "measure": "revbench.launch.interactive",
     "predict": "revbench.prediction",
     "reversible": "revbench.backprop",
+    "sequential": "revbench.backprop",
 }
 
 __all__ = [
@@ -37,10 +38,11 @@ __all__ = [
     "measure",
     "predict",
     "reversible",
+    "sequential",
 ]
 
 if TYPE_CHECKING:
-    from revbench.backprop import is_recomputing, reversible
+    from revbench.backprop import is_recomputing, reversible, sequential
     from revbench.case import Case
     from revbench.errors import UserError
     from revbench.launch.doctor import examine as doctor

@@ -45,12 +45,13 @@ class ByValue:
         made = self.network if isinstance(self.network, nn.Module) else self.network()
         if self.batch is None and self.loss is None:
             return made
-        model, make_batch, loss = made if isinstance(made, tuple) and len(made) == 3 else (made, None, None)
+        parts = made if isinstance(made, tuple) and len(made) in (3, 4) else (made, None, None)
+        model, make_batch, loss, *own_setter = parts
         if callable(self.batch):
             make_batch = self.batch
         elif self.batch is not None:
             make_batch, loss = self._same_batch, loss or mean_square
-        return model, make_batch, self.loss or loss
+        return (model, make_batch, self.loss or loss, *own_setter)
 
     def _same_batch(self, count: int, generator: torch.Generator) -> tuple[Any, Any]:
         return self.batch if isinstance(self.batch, tuple) and len(self.batch) == 2 else (self.batch, None)

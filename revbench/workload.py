@@ -1,11 +1,11 @@
 """From a case to a model, a batch and a training step.
 
-A workload is a network of the catalogue, or what a factory ``package.module:factory`` returns, called without
-arguments or with those that the name gives (``package.module:factory(depth=9)``): a module
-(fed with images ``(N, 3, S, S)`` and cross-entropy), or ``(module, make_batch, loss)`` where
-``make_batch(batch_size, generator)`` returns ``(inputs, targets)`` on the CPU (how the network is called with them says
-`revbench.observing.calling`) and ``loss(outputs, targets)`` a
-scalar. The strategy is set on every `revbench.reversible` inside the module.
+A workload is a network of the catalogue, or what a factory ``package.module:factory`` returns, called without arguments or with
+those that the name gives (``package.module:factory(depth=9)``): a module (fed with images ``(N, 3, S, S)`` and cross-entropy),
+``(module, make_batch, loss)`` or ``(module, make_batch, loss, set_strategy)``. ``make_batch(batch_size, generator)`` returns
+``(inputs, targets)`` on the CPU (how the network is called with them says `revbench.observing.calling`) and ``loss(outputs,
+targets)`` a scalar. The strategy is set on every `revbench.reversible` inside the module; of a network that has two ways of its
+own ``set_strategy(module, strategy)`` sets ``stored`` or ``reconstructed``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +23,18 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import cross_entropy
 
 from revbench.backprop import StrategyModule, compile_pieces
-from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Case, Factory
+from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Backpropagation, Case, Factory
 from revbench.choices import STRATEGIES
-from revbench.errors import UserError
+from revbench.errors import UserError, first_line
 from revbench.models.networks import Loss, MakeBatch, batches_of, network_of, normal_images
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.observing.calling import call
 from revbench.observing.nested import map_tensors
 from revbench.paper.recipes import RECIPES
+
+SetStrategy = Callable[[nn.Module, str], None]
+
+OWN_WAYS = ("stored", "reconstructed")  # of a network that sets its own
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Workload:
         loss: from the model's outputs and the targets to a scalar.
         optimizer: over the model's parameters.
         draws: whether the factory brings its own `make_batch`.
+        own_setter: the factory's ``set_strategy``, of a network whose ways to back-propagate are not ours.
     """
 
     case: Case
@@ -51,6 +57,7 @@ class Workload:
     loss: Loss
     optimizer: torch.optim.Optimizer
     draws: bool = False
+    own_setter: SetStrategy | None = None
 
     def batch(self, draw: int = 0) -> tuple[Any, Any]:
         """Returns the batch of this number: the same on every device and in every dtype."""
@@ -112,9 +119,9 @@ def build_workload(case: Case) -> Workload:
     """
     case.check()
     torch.manual_seed(case.seed)
-    draws = False
+    draws, own_setter = False, None
     if case.factory is not None:
-        model, own_batch, loss = _from_factory(case, case.factory)
+        model, own_batch, loss, own_setter = _from_factory(case, case.factory)
         draws = own_batch is not None
         size, classes = case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES
         make_batch = own_batch or normal_images(size, classes)
@@ -128,24 +135,31 @@ def build_workload(case: Case) -> Workload:
     _move(model, case)
     if case.ulp:
         move_by_one_ulp(model, case.ulp)
-    chains = set_strategy(model, case)
+    chains = set_strategy(model, case, own_setter)
     if case.compile:
         for chain in chains:
             chain.compile_pieces()
         if not chains:
             compile_pieces([model])
-    return Workload(case, model.train(), make_batch, loss, make_optimizer(case, model), draws)
+    return Workload(case, model.train(), make_batch, loss, make_optimizer(case, model), draws, own_setter)
 
 
-def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
+def set_strategy(model: nn.Module, case: Case, own_setter: SetStrategy | None = None) -> list[StrategyModule]:
     """Set a case's strategy, and what goes with it, on everything inside a model that has one.
 
+    Args:
+        model, case: what and which.
+        own_setter: of a network whose ways are not ours; it is called with the strategy's name alone.
+
     Returns:
-        All that has one.
+        All that has one of ours.
 
     Raises:
         UserError: a strategy that is not supported.
     """
+    if own_setter is not None:
+        _set_by(own_setter, model, case)
+        return []
     chains = [module for module in model.modules() if isinstance(module, StrategyModule)]
     if not chains and case.strategy != "stored":
         raise UserError(f"model {case.model!r} has no revbench.reversible inside; only strategy stored is possible")
@@ -154,8 +168,26 @@ def set_strategy(model: nn.Module, case: Case) -> list[StrategyModule]:
     return chains
 
 
-def supported_strategies(model: nn.Module) -> tuple[str, ...]:
-    """Returns those of our own strategies that everything inside a model supports; ``stored`` alone where nothing has one."""
+def _set_by(own_setter: SetStrategy, model: nn.Module, case: Case) -> None:
+    if case.strategy not in OWN_WAYS or case.backpropagation != Backpropagation(case.strategy):  # type: ignore[arg-type]
+        raise UserError(
+            f"model {case.model!r} sets its own ways, {' and '.join(OWN_WAYS)}; strategy={case.strategy} and what goes with ours"
+            " are not among them"
+        )
+    try:
+        own_setter(model, case.strategy)
+    except Exception as error:
+        raise UserError(
+            f"the set_strategy of model {case.model!r} failed for {case.strategy!r}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def supported_strategies(workload: Workload) -> tuple[str, ...]:
+    """Returns those of our own strategies that everything inside a model supports; ``stored`` alone where nothing has one, and of
+    a network that sets its own ways those two."""
+    if workload.own_setter is not None:
+        return OWN_WAYS
+    model = workload.model
     chains = [module.strategies for module in model.modules() if isinstance(module, StrategyModule)]
     return tuple(s for s in STRATEGIES if s == "stored" or (chains and all(s in chain for chain in chains)))
 
@@ -187,7 +219,7 @@ def _move(model: nn.Module, case: Case) -> None:
                 slots[key] = moved[old]  # type: ignore[assignment]
 
 
-def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | None, Loss]:
+def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | None, Loss, SetStrategy | None]:
     try:
         factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
     except (ImportError, AttributeError, ValueError) as error:
@@ -202,12 +234,17 @@ def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | No
         raise UserError(f"model {case.model!r} can't be called so: {error}") from error
     made = factory(**named.arguments)
     parts = made if isinstance(made, tuple) else (made, None, None)
-    if len(parts) != 3 or not isinstance(parts[0], nn.Module):
+    if len(parts) not in (3, 4) or not isinstance(parts[0], nn.Module):
         raise UserError(
-            f"model {case.model!r} returned {type(made).__name__}, not a module or (module, make_batch, loss)"
+            f"model {case.model!r} returned {type(made).__name__}, not a module, (module, make_batch, loss) or (module,"
+            " make_batch, loss, set_strategy)"
         )
-    model, make_batch, loss = parts
-    return model, make_batch, loss or cross_entropy
+    model, make_batch, loss, own_setter = (*parts, None)[:4]
+    if own_setter is not None and any(isinstance(module, StrategyModule) for module in model.modules()):
+        raise UserError(
+            f"model {case.model!r} has a revbench.reversible inside, whose strategy is set without set_strategy"
+        )
+    return model, make_batch, loss or cross_entropy, own_setter
 
 
 def make_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:

@@ -6,6 +6,8 @@ says, by the people who wrote it and whom we thank; the functions inside are pla
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterable
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from revbench.errors import UserError
+from revbench.errors import UserError, unknown
 
 Made = tuple[nn.Module, Callable[[int, torch.Generator], tuple[Any, Any]], Callable[[Any, Any], Tensor]]
 
@@ -60,7 +62,8 @@ class ImageNetwork(nn.Module):
 
 
 def _function(channels: int = _CHANNELS // 2) -> nn.Module:
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1))
+    convolution = nn.Conv2d(channels, channels, 3, padding=1)
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), convolution, nn.Dropout(0.5))
 
 
 def _pairs(blocks: int) -> Iterable[tuple[nn.Module, nn.Module]]:
@@ -237,10 +240,10 @@ def torch_geometric(blocks: int = 3) -> Made:
 
         def __init__(self) -> None:
             super().__init__()
-            self.norm, self.linear = nn.BatchNorm1d(8), nn.Linear(8, 8)
+            self.norm, self.linear, self.dropout = nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Dropout(0.5)
 
         def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-            found: Tensor = self.linear(self.norm(x).relu())
+            found: Tensor = self.dropout(self.linear(self.norm(x).relu()))
             return found + torch.zeros_like(x).index_add(0, edges[1], found[edges[0]])
 
         def reset_parameters(self) -> None:
@@ -291,3 +294,77 @@ def freia(blocks: int = 3) -> Made:
         return torch.randn(count, 8, generator=generator), torch.randn(count, 8, generator=generator)
 
     return Whole(), make_batch, mse_loss
+
+
+class _UnderTorch(nn.Module):
+    """Residual blocks on halves under one of PyTorch's own ways to keep fewer activations."""
+
+    def __init__(self, blocks: int, way: str) -> None:
+        super().__init__()
+        from revbench.backprop import ReversibleBlock
+
+        self.blocks = nn.ModuleList(ReversibleBlock(f, g) for f, g in _pairs(blocks))
+        self._way = way
+        self._budgeted: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = tuple(x.chunk(2, 1))
+        if self._way == "budget":
+            state = self._under_a_budget(*state)
+        elif self._way == "offload":
+            with torch.autograd.graph.save_on_cpu():
+                for block in self.blocks:
+                    state = block(*state)
+        else:
+            for block in self.blocks:
+                state = self._checkpointed(block, state)
+        return torch.cat(state, 1)
+
+    def _checkpointed(self, block: nn.Module, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+        kept = [torch.ops.aten.convolution.default]
+        options: dict[str, Any] = {"use_reentrant": self._way == "reentrant"}
+        if self._way == "selective":
+            options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, kept)
+        found: tuple[Tensor, ...] = checkpoint(block, *state, **options)
+        return found
+
+    def _under_a_budget(self, *state: Tensor) -> tuple[Tensor, ...]:
+        import torch._functorch.config as settings
+
+        def run(*given: Tensor) -> tuple[Tensor, ...]:
+            for block in self.blocks:
+                given = block(*given)
+            return given
+
+        if self._budgeted is None:
+            self._budgeted = torch.compile(run)
+        with settings.patch(activation_memory_budget=0.1):
+            found: tuple[Tensor, ...] = self._budgeted(*state)
+        return found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _UnderTorch:
+        other = _UnderTorch(0, self._way)
+        memo[id(self)] = other
+        other.blocks = copy.deepcopy(self.blocks, memo)
+        return other
+
+
+def torch_recomputation(way: str = "nonreentrant", blocks: int = 3) -> Made:
+    """Returns the network of `revbench` under one of PyTorch's own ways.
+
+    Args:
+        way: ``nonreentrant`` or ``reentrant`` checkpoints, ``selective`` ones that keep the outputs of convolutions, ``budget``
+            (compiled, with a tenth of the activations' memory), or ``offload`` (`save_on_cpu`).
+        blocks: of the network.
+
+    Raises:
+        UserError: an unknown way.
+    """
+    if way not in TORCH_WAYS:
+        raise unknown("way of PyTorch's", way, TORCH_WAYS)
+    return ImageNetwork(_UnderTorch(blocks, way)), _images, cross_entropy
+
+
+TORCH_WAYS = ("nonreentrant", "reentrant", "selective", "budget", "offload")

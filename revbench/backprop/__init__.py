@@ -16,6 +16,7 @@ from revbench.backprop.couplings import (
 from revbench.backprop.plain import plain_container
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
+from revbench.backprop.sequence import UnitSequence, sequential
 from revbench.backprop.strategy_module import StrategyModule
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ReversibleBlock",
     "ReversibleChain",
     "StrategyModule",
+    "UnitSequence",
     "compile_pieces",
     "coupling_of",
     "is_recomputing",
@@ -39,4 +41,5 @@ __all__ = [
     "propagate",
     "reversible",
     "segment",
+    "sequential",
 ]

@@ -114,9 +114,25 @@ class ChainArguments:
         own = self._own[which][block] if which < len(self._own) else {}
         return self._args, {**self._kwargs, **own}
 
-    def of_block(self, block: int, functions: int) -> dict[str, Any]:
+    def of_unit(self, index: int, functions: int) -> dict[str, Any]:
         """Keyword arguments of a whole `ReversibleBlock` of so many functions."""
-        return {"arguments": tuple(self.of(block, i) for i in range(functions))} if self else {}
+        return {"arguments": tuple(self.of(index, i) for i in range(functions))} if self else {}
+
+
+class SharedArguments(ChainArguments):
+    """Keyword arguments that every unit of a sequence is called with beside the state.
+
+    Args:
+        kwargs: for each.
+        units: how many there are.
+    """
+
+    def __init__(self, kwargs: Mapping[str, Any], units: int) -> None:
+        super().__init__((), kwargs, None, None, units)
+
+    def of_unit(self, index: int, functions: int) -> dict[str, Any]:
+        """The keyword arguments themselves."""
+        return dict(self._kwargs)
 
 
 def _one_each(name: str, given: Any, blocks: int) -> Sequence[Mapping[str, Any]]:

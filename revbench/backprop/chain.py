@@ -141,7 +141,8 @@ def propagate(
         owner: the module whose units they are.
         way: the strategy, and what goes with it. Whether it certifies is its owner's affair, by the witness.
         witness: under `reconstructed`, sees the activations.
-        arguments: what each function is called with beside the streams, if all units are `ReversibleBlock`.
+        arguments: what each function is called with beside the streams, if all units are `ReversibleBlock`; or what units of
+            other kinds are (`SharedArguments`).
         tripwire: under the strategies that run functions again, compare what they give with what they gave.
         starts: whether the state is what a coupling made of one tensor.
 
@@ -190,7 +191,8 @@ def _of_units(
     """Returns the keyword arguments of each unit beside the streams."""
     found: list[dict[str, Any]] = []
     for i, unit in enumerate(units):
-        given = arguments.of_block(i, len(unit.functions)) if arguments and isinstance(unit, ReversibleBlock) else {}
+        functions = len(unit.functions) if isinstance(unit, ReversibleBlock) else 0
+        given = arguments.of_unit(i, functions) if arguments else {}
         found.append({**given, "starts": True} if starts and i == 0 else given)
     return found
 

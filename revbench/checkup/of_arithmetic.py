@@ -54,7 +54,7 @@ def _under_autocast(subject: Subject, *, inside: bool) -> Answer:
         return "failed", f"{len(without)} of {len(expected)} weights get no gradient, first {first}"
     other = subject.fresh()
     words, stored = "off the float64 gradient", 0.0
-    if store(other) is not None:
+    if store(other, subject.own_setter) is not None:
         stored = relative_error(_autocast_gradient(subject, other, inside=inside), expected)
         words += f", {share(stored)} with stored activations"
     return by(relative_error(found, expected), words, max(_UNLIKE, 4 * stored))

@@ -72,7 +72,7 @@ def by(error: float, words: str, most: float = WRONG) -> Answer:
 def twin(subject: Subject) -> Answer:
     """Gradients of the package's own two ways, where it has two."""
     other = subject.fresh()
-    switch = store(other)
+    switch = store(other, subject.own_setter)
     if switch is None:
         raise Unanswerable("no switch is known by which this network keeps its activations")
     ours, theirs = subject.run(Plainly(subject.fresh())).gradient, subject.run(Plainly(other)).gradient
@@ -82,7 +82,9 @@ def twin(subject: Subject) -> Answer:
 def inverse(subject: Subject) -> Answer:
     """Each block's own inverse, one after the other from the end."""
     model = subject.fresh().eval()
-    if store(model) is None and not any(callable(getattr(m, "inverse", None)) for m in model.modules()):
+    if store(model, subject.own_setter) is None and not any(
+        callable(getattr(m, "inverse", None)) for m in model.modules()
+    ):
         raise Unanswerable("no module has an inverse")
     found, left_out = round_trips(model, subject.copied())
     if not found:
@@ -107,7 +109,9 @@ def dropout(subject: Subject) -> Answer:
             "failed",
             f"{others} masks in backward are not those of forward: {wrong or 'the gradient does not show it'}",
         )
-    return "passed", f"the masks in backward are those of forward, with {planted}"
+    if wrong is None:
+        return "passed", f"the masks in backward are those of forward, with {planted}"
+    return "can't tell", f"the masks in backward are those of forward, with {planted}; {wrong}"
 
 
 def input_gradient(subject: Subject) -> Answer:

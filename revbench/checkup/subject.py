@@ -58,11 +58,13 @@ class Subject:
     Attributes:
         inputs, targets: the batch.
         loss: from outputs and targets to a scalar.
+        own_setter: sets the network's own ways to back-propagate, if its factory brings that.
         known: names of parameters whose gradient is wrong in any case: nothing else is told by it.
     """
 
     def __init__(self, workload: Workload) -> None:
         self.case = workload.case
+        self.own_setter = workload.own_setter
         self._pristine = _reconstructed(workload).model
         self.inputs, self.targets = workload.batch()
         self.loss: Loss = workload.loss
@@ -209,7 +211,9 @@ class Subject:
 
 
 def _reconstructed(workload: Workload) -> Workload:
-    if workload.case.strategy == "stored":
+    if workload.case.strategy == "stored" and workload.own_setter is not None:
+        workload.own_setter(workload.model, "reconstructed")
+    elif workload.case.strategy == "stored":
         for module in workload.model.modules():
             if isinstance(module, StrategyModule) and "reconstructed" in module.strategies:
                 module.strategy = "reconstructed"

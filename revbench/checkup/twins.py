@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from revbench.backprop import StrategyModule
+from revbench.workload import SetStrategy
 
 
 class Switch(NamedTuple):
@@ -35,12 +36,19 @@ SWITCHES: Sequence[Switch] = (
 )
 
 
-def store(model: nn.Module) -> str | None:
+def store(model: nn.Module, own_setter: SetStrategy | None = None) -> str | None:
     """Make a network its stored twin, in place.
+
+    Args:
+        model: the network.
+        own_setter: its factory's ``set_strategy``.
 
     Returns:
         By what; None if there is no switch that is known.
     """
+    if own_setter is not None:
+        own_setter(model, "stored")
+        return "its own set_strategy"
     found: dict[str, None] = {}
     for module in model.modules():
         if isinstance(module, StrategyModule):

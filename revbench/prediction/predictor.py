@@ -130,7 +130,7 @@ class Predictor:
         """
         with _named_faults(case):
             _, workload = self._built(case.stored())
-        return supported_strategies(workload.model)
+        return supported_strategies(workload)
 
     def _built(self, case: Case) -> tuple[FakeTensorMode, Workload]:
         """Returns a network, with its optimizer's state, that runs as this case asks."""
@@ -146,7 +146,7 @@ class Predictor:
                 _make_optimizer_state(workload)
             self._network = network, mode, workload
         _, mode, workload = self._network
-        set_strategy(workload.model, here)
+        set_strategy(workload.model, here, workload.own_setter)
         return mode, dataclasses.replace(workload, case=here)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from revbench.backprop import Certificate
 from revbench.numerics.drift_record import DriftRecord
 from revbench.numerics.gradients import GradientDrift, compare_gradients
@@ -38,13 +40,16 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = 5, fir
         FloatingPointError: loss or gradient is not finite; the message says where this began.
     """
     case = workload.case
+    own: dict[str, Any] = {}
+    if workload.own_setter is not None and case.strategy != "stored":
+        own = {"strategy": case.strategy, "set_strategy": workload.own_setter}
     found: list[GradientDrift] = []
     for draw in range(first_draw, first_draw + draws):
         ours = build_workload(case.replace(seed=case.seed + draw))
         inputs, targets = ours.batch()
         drift = compare_gradients(
             ours.model, ours.loss, inputs, targets, autocast=case.autocast, seed=draw, follow_switches=not case.compile,
-            other_batches=[ours.batch(number) for number in range(1, NOISE_BATCHES)],
+            other_batches=[ours.batch(number) for number in range(1, NOISE_BATCHES)], **own,
         )  # fmt: skip
         found.append(drift)
         progress({"done": len(found), "of": draws, "angle_degrees": drift.whole.angle_degrees})

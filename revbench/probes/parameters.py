@@ -14,4 +14,4 @@ def measure_parameters(workload: Workload, *, progress: Progress) -> Measurement
         supports, separated by commas.
     """
     count = sum(p.numel() for p in workload.model.parameters())
-    return Measurement({"parameters": count, "strategies": ", ".join(supported_strategies(workload.model))})
+    return Measurement({"parameters": count, "strategies": ", ".join(supported_strategies(workload))})

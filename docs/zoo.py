@@ -1,0 +1,146 @@
+"""Makes docs/zoo.md, the page of what the doctor finds in other packages: ``python docs/zoo.py`` examines those that are
+installed and keeps what was found in docs/zoo.json; ``python docs/zoo.py --render`` only writes the page anew.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from revbench.checkup.declared import CHECKS
+
+HERE = Path(__file__).parent
+PAGE, FOUND = HERE / "zoo.md", HERE / "zoo.json"
+MARKS = {"passed": "✓", "failed": "**✗**", "can't tell": "·"}
+
+
+class Column(NamedTuple):
+    """A network of the zoo.
+
+    Attributes:
+        title: the head of its column.
+        package: as it is installed.
+        model: as a case names it.
+        home: where the package is developed.
+    """
+
+    title: str
+    package: str
+    model: str
+    home: str
+
+
+COLUMNS: Sequence[Column] = (
+    Column("revbench", "revbench", "revbench.zoo:revbench", ""),
+    Column("memcnn", "memcnn", "revbench.zoo:memcnn", "https://github.com/silvandeleemput/memcnn"),
+    Column("RevTorch", "revtorch", "revbench.zoo:revtorch", "https://github.com/RobinBruegger/RevTorch"),
+    Column("revlib", "revlib", "revbench.zoo:revlib", "https://github.com/HomebrewNLP/revlib"),
+    Column("pytorchcv RevNet", "pytorchcv", "revbench.zoo:pytorchcv", "https://github.com/osmr/pytorchcv"),
+    Column("PyG GroupAddRev", "torch-geometric", "revbench.zoo:torch_geometric", "https://github.com/pyg-team/pytorch_geometric"),
+    Column("momentumnet", "momentumnet", "revbench.zoo:momentumnet", "https://github.com/michaelsdr/momentumnet"),
+    Column("iunets", "iunets", "revbench.zoo:iunets", "https://github.com/cetmann/iunets"),
+    Column("reformer-pytorch", "reformer-pytorch", "revbench.zoo:reformer_pytorch", "https://github.com/lucidrains/reformer-pytorch"),
+    Column("the same, hashing", "reformer-pytorch", "revbench.zoo:reformer_pytorch(lsh=True)", "https://github.com/lucidrains/reformer-pytorch"),
+    Column("performer-pytorch", "performer-pytorch", "revbench.zoo:performer_pytorch", "https://github.com/lucidrains/performer-pytorch"),
+    Column("transformers Reformer", "transformers", "revbench.zoo:transformers_reformer", "https://github.com/huggingface/transformers"),
+    Column("the same, local", "transformers", "revbench.zoo:transformers_reformer(lsh=False)", "https://github.com/huggingface/transformers"),
+    Column("FrEIA", "FrEIA", "revbench.zoo:freia", "https://github.com/vislearn/FrEIA"),
+    *(
+        Column(f"torch {way}", "torch", f"revbench.zoo:torch_recomputation(way={way})", "https://github.com/pytorch/pytorch")
+        for way in ("nonreentrant", "reentrant", "selective", "budget", "offload")
+    ),
+)  # fmt: skip
+
+
+def installed(package: str) -> str | None:
+    """Returns a package's version; None if it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def examine_all(only: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what is found in every network whose package is installed; of the others what was found before."""
+    from revbench.launch.doctor import examine
+
+    before = json.loads(FOUND.read_text()) if FOUND.exists() else {"networks": {}}
+    networks: dict[str, Any] = {}
+    for column in COLUMNS:
+        there = installed(column.package)
+        if there is None or (only and column.title not in only):
+            if column.title in before["networks"]:
+                networks[column.title] = before["networks"][column.title]
+            if there is None:
+                print(f"{column.title}: {column.package} is not installed", file=sys.stderr)
+            continue
+        print(column.title, file=sys.stderr)
+        examination = examine(column.model)
+        networks[column.title] = {
+            "package": column.package, "version": there, "torch": version("torch"), "model": column.model,
+            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            "findings": {f.check: [f.verdict, f.words] for f in examination.findings},
+        }  # fmt: skip
+    return {"networks": networks}
+
+
+def page(found: dict[str, Any]) -> str:
+    """Returns the page."""
+    networks: dict[str, Any] = found["networks"]
+    homes = {column.title: column.home for column in COLUMNS}
+    heads = " | ".join(networks)
+    lines = [
+        "# What the doctor finds",
+        "",
+        "`revbench doctor` on small networks of packages that others wrote, each used as its documentation says, at a version and on"
+        " a date. We thank their authors: most of what is known of training reversible networks is in this code, and a mark here"
+        " is about one use at one version, not about a package. Whoever finds one that is wrong or out of date: the command"
+        " under the table repeats it.",
+        "",
+        "✓ passed, **✗** failed, · can't be told. What was seen stands below.",
+        "",
+        f"| check | {heads} |",
+        "|---" * (1 + len(networks)) + "|",
+    ]
+    for name in CHECKS:
+        cells = (MARKS[networks[title]["findings"][name][0]] for title in networks)
+        lines.append(f"| [{name}](#{name}) | {' | '.join(cells)} |")
+    lines += ["", "| network | package | version | torch | date | again |", "|---|---|---|---|---|---|"]
+    for title, one in networks.items():
+        package = f"[{one['package']}]({homes[title]})" if homes.get(title) else one["package"]
+        again = f'`revbench doctor "{one["model"]}"`'
+        lines.append(f"| {title} | {package} | {one['version']} | {one['torch']} | {one['date']} | {again} |")
+    lines += [
+        "",
+        "All of them: `pip install revbench[zoo]`, then `python docs/zoo.py`. The networks are in"
+        " [`revbench/zoo.py`](../revbench/zoo.py).",
+    ]
+    for name, check in CHECKS.items():
+        lines += ["", f"## {name}", "", f"{check.question} If not: {check.means} Mend: {check.mend}", ""]
+        seen: dict[tuple[str, str], list[str]] = {}
+        for title, one in networks.items():
+            verdict, words = one["findings"][name]
+            if verdict == "failed":
+                seen.setdefault((verdict, words), []).append(title)
+        lines += [f"- {', '.join(titles)}: {_plain(words)}" for (_, words), titles in seen.items()] or [
+            "No network fails it."
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(words: str) -> str:
+    cut = words if len(words) <= 200 else f"{words[:199]}…"
+    return cut.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
+
+
+if __name__ == "__main__":
+    if "--render" not in sys.argv:
+        FOUND.write_text(
+            json.dumps(examine_all([a for a in sys.argv[1:] if a != "--render"]), indent=1, ensure_ascii=False) + "\n"
+        )
+    PAGE.write_text(page(json.loads(FOUND.read_text())))
