@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,7 +20,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from revbench.errors import UserError, unknown
 
-Made = tuple[nn.Module, Callable[[int, torch.Generator], tuple[Any, Any]], Callable[[Any, Any], Tensor]]
+Batches = Callable[[int, torch.Generator], tuple[Any, Any]]
+Loss = Callable[[Any, Any], Tensor]
+Made = tuple[nn.Module, Batches, Loss]
+MadeOfTwo = tuple[nn.Module, Batches, Loss, Callable[[nn.Module, str], None]]  # with what sets one of its two ways
 
 _CHANNELS, _SIZE, _CLASSES = 8, 6, 5
 
@@ -77,7 +81,18 @@ def revbench(blocks: int = 3) -> Made:
     return ImageNetwork(reversible(_pairs(blocks))), _images, cross_entropy
 
 
-def memcnn(blocks: int = 3) -> Made:
+def _set(attribute: str, stored: Any, reconstructed: Any) -> Callable[[nn.Module, str], None]:
+    """Returns what sets an attribute on every module that has it."""
+
+    def set_strategy(model: nn.Module, strategy: str) -> None:
+        for module in model.modules():
+            if hasattr(module, attribute):
+                setattr(module, attribute, stored if strategy == "stored" else reconstructed)
+
+    return set_strategy
+
+
+def memcnn(blocks: int = 3) -> MadeOfTwo:
     """Returns one of memcnn's additive couplings, each in its wrapper (van de Leemput et al. 2019)."""
     package = _imported("memcnn")
     wrapped = (
@@ -86,7 +101,7 @@ def memcnn(blocks: int = 3) -> Made:
         )
         for f, g in _pairs(blocks)
     )
-    return ImageNetwork(nn.Sequential(*wrapped)), _images, cross_entropy
+    return ImageNetwork(nn.Sequential(*wrapped)), _images, cross_entropy, _set("disable", True, False)
 
 
 def revtorch(blocks: int = 3) -> Made:
@@ -105,7 +120,7 @@ def revlib(blocks: int = 3) -> Made:
     return ImageNetwork(chain), _images, cross_entropy
 
 
-def pytorchcv(blocks: int = 3) -> Made:
+def pytorchcv(blocks: int = 3) -> MadeOfTwo:
     """Returns pytorchcv's RevNet with one group of so many units; its head pools 56 by 56 pixels."""
     package = _imported("pytorchcv.models.revnet")
     network = package.RevNet(
@@ -118,7 +133,32 @@ def pytorchcv(blocks: int = 3) -> Made:
             _CLASSES, (count,), generator=generator
         )
 
-    return network, make_batch, cross_entropy
+    return network, make_batch, cross_entropy, _set_pytorchcv
+
+
+def _set_pytorchcv(model: nn.Module, strategy: str) -> None:
+    """Sets plain autograd of the same functions, or pytorchcv's own function, on each of its blocks."""
+
+    def plain(x: Tensor, fm: nn.Module, gm: nn.Module, *parameters: Tensor) -> Tensor:
+        x1, x2 = x.chunk(2, 1)
+        y1 = x1 + fm(x2)
+        return torch.cat((y1, x2 + gm(y1)), 1)
+
+    package = _imported("pytorchcv.models.revnet")
+    for module in model.modules():
+        if isinstance(module, package.ReversibleBlock):
+            stored = strategy == "stored"
+            module.rev_funct = plain if stored else package.ReversibleBlockFunction.apply
+            # Its own forward frees the block's input.
+            forward = functools.partial(_plain_block, module) if stored else None
+            module.__dict__.pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+
+
+def _plain_block(block: Any, x: Tensor) -> Tensor:
+    found: Tensor = block.rev_funct(x, block.fm, block.gm)
+    return found
 
 
 def momentumnet(blocks: int = 3) -> Made:
@@ -182,13 +222,13 @@ def _sequences(length: int) -> Callable[[int, torch.Generator], tuple[Tensor, Te
     return make_batch
 
 
-def reformer_pytorch(blocks: int = 2, lsh: bool = False) -> Made:
+def reformer_pytorch(blocks: int = 2, lsh: bool = False) -> MadeOfTwo:
     """Returns reformer-pytorch's network, by default with full attention; `lsh` hashes."""
     package = _imported("reformer_pytorch")
     blocks_of = package.Reformer(
         dim=16, depth=blocks, heads=2, bucket_size=4, n_hashes=2, full_attn_thres=0 if lsh else 64, ff_chunks=1
     )
-    return SequenceNetwork(blocks_of, 16), _sequences(16), mse_loss
+    return SequenceNetwork(blocks_of, 16), _sequences(16), mse_loss, _set("reverse_thres", math.inf, 0)
 
 
 def performer_pytorch(blocks: int = 2) -> Made:
@@ -231,7 +271,7 @@ def transformers_reformer(blocks: int = 2, lsh: bool = True) -> Made:
     return Logits(), make_batch, loss
 
 
-def torch_geometric(blocks: int = 3) -> Made:
+def torch_geometric(blocks: int = 3) -> MadeOfTwo:
     """Returns a chain of PyTorch Geometric's GroupAddRev over two groups (Li et al. 2021), each a function of features."""
     package = _imported("torch_geometric.nn")
 
@@ -269,7 +309,7 @@ def torch_geometric(blocks: int = 3) -> Made:
     def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.randn(count, 4, generator=generator), torch.randn(count, 4, generator=generator)
 
-    return Whole(), make_batch, mse_loss
+    return Whole(), make_batch, mse_loss, _set("disable", True, False)
 
 
 def freia(blocks: int = 3) -> Made:
