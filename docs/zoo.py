@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from revbench.checkup.declared import CHECKS
+from revbench.terminal import say
 
 HERE = Path(__file__).parent
 PAGE, FOUND = HERE / "zoo.md", HERE / "zoo.json"
@@ -77,9 +78,9 @@ def examine_all(only: Sequence[str] = ()) -> dict[str, Any]:
             if column.title in before["networks"]:
                 networks[column.title] = before["networks"][column.title]
             if there is None:
-                print(f"{column.title}: {column.package} is not installed", file=sys.stderr)
+                say(f"{column.title}: {column.package} is not installed", sys.stderr)
             continue
-        print(column.title, file=sys.stderr)
+        say(column.title, sys.stderr)
         examination = examine(column.model)
         networks[column.title] = {
             "package": column.package, "version": there, "torch": version("torch"), "model": column.model,
@@ -97,9 +98,9 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# What the doctor finds",
         "",
-        "`revbench doctor` on small networks of packages that others wrote, each used as its documentation says, at a version and on"
-        " a date. We thank their authors: most of what is known of training reversible networks is in this code, and a mark here"
-        " is about one use at one version, not about a package. Whoever finds one that is wrong or out of date: the command"
+        "`revbench doctor` on small networks of packages that others wrote, each used as its documentation says, at a version and"
+        " on a date. We thank their authors: most of what is known of training reversible networks is in this code, and a mark"
+        " here is about one use at one version, not about a package. Whoever finds one that is wrong or out of date: the command"
         " under the table repeats it.",
         "",
         "✓ passed, **✗** failed, · can't be told. What was seen stands below.",

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from revbench.case import Case
+from revbench.checkup.declared import CHECKS
 from revbench.choices import ALL_STRATEGIES, STATUSES
 from revbench.cli import app
 from revbench.paper.catalogue import CATALOGUE
@@ -48,6 +49,27 @@ def test_the_readmes_example_runs() -> None:
     namespace: dict[str, object] = {}
     exec(example, namespace)
     assert namespace["chain"].strategy == "stored"  # type: ignore[attr-defined]
+
+
+def test_the_doctors_example_runs() -> None:
+    how_to = (ROOT / "docs" / "how-to.md").read_text()
+    (section,) = re.findall(r"## Ask the doctor about your network(.*?)\n## ", how_to, re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    namespace: dict[str, object] = {"__name__": "__main__"}  # of a notebook, say: it goes to the worker by value
+    exec(example, namespace)
+    namespace["test_my_network"]()  # type: ignore[operator]
+
+
+def test_the_example_of_checkpointing_runs() -> None:
+    how_to = (ROOT / "docs" / "how-to.md").read_text()
+    (section,) = re.findall(r"## Checkpoint any list of blocks(.*?)\n## ", how_to, re.DOTALL)
+    namespace: dict[str, object] = {}
+    exec(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0], namespace)
+
+
+def test_the_reference_has_every_check() -> None:
+    for check in CHECKS.values():
+        assert f"| `{check.name}` | {check.question} |" in REFERENCE
 
 
 def test_the_examples_of_couplings_run() -> None:

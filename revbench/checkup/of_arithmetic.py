@@ -28,7 +28,7 @@ _SAME = 1e-2  # outputs that differ by less in float32 are those of one function
 _STAYS, _GROWS = 0.1, 0.25  # of what further blocks return
 _ENOUGH_BYTES = 8 * 2**20
 _DEEPER = 4  # times as deep
-_LONG_SECONDS = 3.0
+_LONG_SECONDS = 1.0  # then four times as deep takes too long
 _NOT_DEEPER = "it can't be made deeper: its factory has no argument like depth=… or blocks=…"
 
 

@@ -75,7 +75,7 @@ def test_blocks_that_can_not_be_inverted_are_named() -> None:
 
     metrics = revbench.drift(Mixed, batch, set_strategy=reconstructs_all_but_one).metrics()
     said = str(metrics["blocks_left_out"])
-    assert said.startswith("blocks.2: its inverse can't be called with two tensors: ")
+    assert said.startswith("blocks.2: its inverse can't be called with what it returned: ")
     assert "unused: it was not called" in said
     assert 0 < float(str(metrics["activation_error"])) < 1e-4
 
