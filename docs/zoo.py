@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +39,9 @@ class Column(NamedTuple):
 COLUMNS: Sequence[Column] = (
     Column("revbench", "revbench", "revbench.zoo:revbench", ""),
     Column("memcnn", "memcnn", "revbench.zoo:memcnn", "https://github.com/silvandeleemput/memcnn"),
+    Column("memcnn, preserve_rng_state", "memcnn", "revbench.zoo:memcnn(preserve=True)", "https://github.com/silvandeleemput/memcnn"),
     Column("RevTorch", "revtorch", "revbench.zoo:revtorch", "https://github.com/RobinBruegger/RevTorch"),
+    Column("RevTorch, fix_random_seed", "revtorch", "revbench.zoo:revtorch(fixed=True)", "https://github.com/RobinBruegger/RevTorch"),
     Column("revlib", "revlib", "revbench.zoo:revlib", "https://github.com/HomebrewNLP/revlib"),
     Column("pytorchcv RevNet", "pytorchcv", "revbench.zoo:pytorchcv", "https://github.com/osmr/pytorchcv"),
     Column("PyG GroupAddRev", "torch-geometric", "revbench.zoo:torch_geometric", "https://github.com/pyg-team/pytorch_geometric"),
@@ -56,6 +58,24 @@ COLUMNS: Sequence[Column] = (
         for way in ("nonreentrant", "reentrant", "selective", "budget", "offload")
     ),
 )  # fmt: skip
+
+
+# What is to be known of a network beside its marks.
+NOTES: Mapping[str, str] = {
+    "memcnn": "Its wrapper frees what a block is given (`keep_input=False`), as its documentation says, so nobody else may read"
+    " that: a leaf, or a tensor that is used elsewhere, too. Masks: the column beside it. Batch norm in both passes is discussed"
+    " in [issue 12](https://github.com/silvandeleemput/memcnn/issues/12).",
+    "RevTorch": "Masks: the column beside it; [issue 3](https://github.com/RobinBruegger/RevTorch/issues/3) asked for it.",
+    "PyG GroupAddRev": "It frees what a block is given, likewise.",
+    "iunets": "What is wrong is not the reversible part but the derivative of the Cayley transform, by which orthogonal matrices are"
+    " made of weights, under stored activations as well. Q = (I + A)⁻¹ (I - A) has dQ = -(I + A)⁻¹ dA (I + Q); release 0.1"
+    " returns something else, of the other sign at A = 0. The tensors that it reaches are left out of the other checks.",
+    "transformers Reformer": "The rotations by which it hashes are drawn in forward and not in backward, where buckets are taken"
+    " from forward, so the masks that are drawn after them are others; with local attention alone they are the same. It keeps"
+    " those buckets. `eval()` with gradient is refused on purpose.",
+    "FrEIA": "It keeps its activations on purpose: its inverse is for densities, not for memory.",
+    "torch nonreentrant": "A checkpoint keeps a state for each block, on purpose, and the other ways of PyTorch what they say.",
+}
 
 
 def installed(package: str) -> str | None:
@@ -116,6 +136,7 @@ def page(found: dict[str, Any]) -> str:
         package = f"[{one['package']}]({homes[title]})" if homes.get(title) else one["package"]
         again = f'`revbench doctor "{one["model"]}"`'
         lines.append(f"| {title} | {package} | {one['version']} | {one['torch']} | {one['date']} | {again} |")
+    lines += ["", *(f"- **{title}.** {note}" for title, note in NOTES.items() if title in networks)]
     lines += [
         "",
         "All of them: `pip install revbench[zoo]`, then `python docs/zoo.py`. The networks are in"

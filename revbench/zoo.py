@@ -92,8 +92,9 @@ def _set(attribute: str, stored: Any, reconstructed: Any) -> Callable[[nn.Module
     return set_strategy
 
 
-def memcnn(blocks: int = 3) -> MadeOfTwo:
-    """Returns one of memcnn's additive couplings, each in its wrapper (van de Leemput et al. 2019)."""
+def memcnn(blocks: int = 3, preserve: bool = False) -> MadeOfTwo:
+    """Returns one of memcnn's additive couplings, each in its wrapper (van de Leemput et al. 2019); `preserve` is its
+    ``preserve_rng_state``."""
     package = _imported("memcnn")
     wrapped = (
         package.InvertibleModuleWrapper(
@@ -104,11 +105,13 @@ def memcnn(blocks: int = 3) -> MadeOfTwo:
     return ImageNetwork(nn.Sequential(*wrapped)), _images, cross_entropy, _set("disable", True, False)
 
 
-def revtorch(blocks: int = 3) -> Made:
-    """Returns one of RevTorch's blocks."""
+def revtorch(blocks: int = 3, fixed: bool = False) -> Made:
+    """Returns one of RevTorch's blocks; `fixed` is its ``fix_random_seed``."""
     package = _imported("revtorch")
     chain = package.ReversibleSequence(
-        nn.ModuleList(package.ReversibleBlock(f, g, split_along_dim=1) for f, g in _pairs(blocks))
+        nn.ModuleList(
+            package.ReversibleBlock(f, g, split_along_dim=1, fix_random_seed=fixed) for f, g in _pairs(blocks)
+        )
     )
     return ImageNetwork(chain), _images, cross_entropy
 

@@ -70,6 +70,7 @@ def test_none_is_found_in_ours() -> None:
     assert [words for verdict, words in FOUND["revbench"]["findings"].values() if verdict == "failed"] == []
 
 
+@pytest.mark.filterwarnings("ignore")  # of what they call of PyTorch
 @pytest.mark.parametrize("column", ZOO.COLUMNS, ids=lambda column: column.title)
 def test_a_network_of_the_zoo_takes_a_step(column: Any) -> None:
     if ZOO.installed(column.package) is None:

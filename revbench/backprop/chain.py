@@ -229,9 +229,11 @@ class ReversibleChain(StrategyModule):
         Args:
             x: one tensor, or the streams as a tuple. One tensor is split evenly along `split_dim`; couplings of two streams of
                 the whole begin both from it and return the last state.
-            args, kwargs: what every function is called with after the streams: masks, contexts, positions. Tensors among
+            args: what every function is called with after the streams: masks, contexts, positions. Tensors among
                 them that need gradient get theirs; tuples, lists and dicts may be nested.
-            f_kwargs, g_kwargs: further keyword arguments for each F or each G: a dict, or a list with one for each block.
+            f_kwargs: further keyword arguments for each block's first function: a dict, or a list with one for each block.
+            g_kwargs: the same for each block's second function.
+            kwargs: as `args`, by keyword.
 
         Returns:
             The same kind as `x`, of the same shape.

@@ -25,7 +25,7 @@ from revbench.workload import Workload
 _UNLIKE = 0.5  # of the gradient's norm: what no rounding to bfloat16 explains
 _OFF = 0.1  # the same of float32
 _SAME = 1e-2  # outputs that differ by less in float32 are those of one function
-_STAYS, _GROWS = 0.1, 0.25  # of what further blocks return
+_STAYS, _GROWS = 0.03, 0.1  # of what further blocks return
 _ENOUGH_BYTES = 8 * 2**20
 _DEEPER = 4  # times as deep
 _LONG_SECONDS = 1.0  # then four times as deep takes too long
