@@ -67,8 +67,8 @@ NOTES: Mapping[str, str] = {
     " in [issue 12](https://github.com/silvandeleemput/memcnn/issues/12).",
     "RevTorch": "Masks: the column beside it; [issue 3](https://github.com/RobinBruegger/RevTorch/issues/3) asked for it.",
     "PyG GroupAddRev": "It frees what a block is given, likewise.",
-    "iunets": "What is wrong is not the reversible part but the derivative of the Cayley transform, by which orthogonal matrices are"
-    " made of weights, under stored activations as well. Q = (I + A)⁻¹ (I - A) has dQ = -(I + A)⁻¹ dA (I + Q); release 0.1"
+    "iunets": "What is wrong is not the reversible part but the derivative of the Cayley transform, by which orthogonal matrices"
+    " are made of weights, under stored activations as well. Q = (I + A)⁻¹ (I - A) has dQ = -(I + A)⁻¹ dA (I + Q); release 0.1"
     " returns something else, of the other sign at A = 0. The tensors that it reaches are left out of the other checks.",
     "transformers Reformer": "The rotations by which it hashes are drawn in forward and not in backward, where buckets are taken"
     " from forward, so the masks that are drawn after them are others; with local attention alone they are the same. It keeps"

@@ -465,6 +465,21 @@ def errors_of_gradients(coupling: Coupling, blocks: int) -> list[float]:
     return [((a - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True)]
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", FORMULAS)
+def test_on_a_gpu(name: str) -> None:
+    def gradients(strategy: Any) -> list[Tensor | None]:
+        chain = chain_of(name, strategy).cuda()
+        torch.manual_seed(1)
+        x = torch.randn(5, 12 if name in PAIRS else 6, dtype=torch.float64).cuda().requires_grad_()
+        torch.manual_seed(2)
+        chain(x).square().sum().backward()
+        return [x.grad, *(p.grad for p in chain.parameters())]
+
+    assert relative_difference(gradients("reconstructed"), gradients("stored")) < 1e-9
+
+
 def test_activations_that_are_lost_are_told_of() -> None:
     with pytest.warns(UserWarning, match="reconstruction has lost the activations before block .*differs by"):
         errors = errors_of_gradients(Momentum(0.5), 40)
