@@ -166,6 +166,7 @@ def begin_anew(project: Path) -> None:
 FEWER = ("--revbench-repeats=5", "--revbench-repeats=2")  # to save time
 
 
+@pytest.mark.slow  # two whole runs
 def test_pull_requests_are_held_against_the_last_push(project: Path, bin_folder: Path) -> None:
     pushed = job(project, bin_folder, "push")
     assert pushed.run("guard.yml", FEWER) == 0, pushed.said

@@ -63,6 +63,7 @@ def project(tmp_path: Path) -> Path:
 RUN = ("run", "nets.mine:make", "--batch-size", "256", "--strategy", "reconstructed", "--device", "cpu")
 
 
+@pytest.mark.slow  # five launches of both, a minute and more
 def test_a_planted_slow_down_and_a_planted_tensor_are_found(project: Path) -> None:
     (project / "nets" / "mine.py").write_text(
         NETWORK.replace("WAIT = 0", "WAIT = 15").replace("KEPT = 1", "KEPT = 16384")
