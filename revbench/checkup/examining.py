@@ -9,14 +9,14 @@ from revbench.checkup.declared import CHECKS, Finding
 from revbench.checkup.subject import Subject
 from revbench.errors import unknown
 from revbench.probes.measurement import Measurement, Progress, Value
-from revbench.workload import Workload
+from revbench.workload import Workload, build_workload
 
 
 def examine(workload: Workload, *, progress: Progress, checks: Sequence[str] = ()) -> Measurement:
     """Looks for every fault that is known.
 
     Args:
-        workload: of a case in float64; its strategy is what is examined.
+        workload: its strategy is what is examined; what is compared with a derivative is in float64, whatever its case says.
         progress: called before each check with its name (``begins``), and after it with what was found.
         checks: names of `revbench.checkup.declared.CHECKS`; all if empty.
 
@@ -30,7 +30,8 @@ def examine(workload: Workload, *, progress: Progress, checks: Sequence[str] = (
     for name in names:
         if name not in CHECKS:
             raise unknown("check", name, CHECKS)
-    subject = Subject(workload)
+    exact = workload.case.replace(dtype="float64", autocast="none")
+    subject = Subject(workload if exact == workload.case else build_workload(exact))
     subject.check_batch()
     found: list[Finding] = []
     for name in names:

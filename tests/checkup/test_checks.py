@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import revbench
 from revbench.case import Case
 from revbench.checkup.checks import RUNS, check
 from revbench.checkup.declared import CHECKS, Finding
@@ -120,6 +121,15 @@ def test_none_in_our_couplings(coupling: str) -> None:
     )
     found = findings(build_workload(case), *names)
     assert {name: f.words for name, f in found.items() if f.verdict != "passed"} == {}
+
+
+def test_measured_like_any_probe_in_a_run() -> None:
+    found = revbench.measure(
+        f"{network.__module__}:network(fault=masks)", "doctor", options={"doctor": {"checks": ["gradient", "dropout"]}}
+    )
+    (row,) = found
+    assert row.status == "ok"
+    assert (row.metrics["passed"], row.metrics["failures"]) == (1, "dropout")
 
 
 def test_measured_like_any_probe() -> None:
