@@ -18,6 +18,7 @@ from revbench.terminal import say
 HERE = Path(__file__).parent
 PAGE, FOUND = HERE / "zoo.md", HERE / "zoo.json"
 MARKS = {"passed": "✓", "failed": "**✗**", "can't tell": "·"}
+RAISES = "raises "  # how the words of a failure begin that is loud
 
 
 class Column(NamedTuple):
@@ -63,8 +64,8 @@ COLUMNS: Sequence[Column] = (
 # What is to be known of a network beside its marks.
 NOTES: Mapping[str, str] = {
     "memcnn": "Its wrapper frees what a block is given (`keep_input=False`), as its documentation says, so nobody else may read"
-    " that: a leaf, or a tensor that is used elsewhere, too. Masks: the column beside it. Batch norm in both passes is discussed"
-    " in [issue 12](https://github.com/silvandeleemput/memcnn/issues/12).",
+    " that: a leaf, or a tensor that is used elsewhere, too. `preserve_rng_state`, the column beside it, is of its inverse alone;"
+    " its documentation of autocast is of GPUs. Batch norm in both passes is discussed in [issue 12](https://github.com/silvandeleemput/memcnn/issues/12).",
     "RevTorch": "Masks: the column beside it; [issue 3](https://github.com/RobinBruegger/RevTorch/issues/3) asked for it.",
     "PyG GroupAddRev": "It frees what a block is given, likewise.",
     "iunets": "What is wrong is not the reversible part but the derivative of the Cayley transform, by which orthogonal matrices"
@@ -123,13 +124,16 @@ def page(found: dict[str, Any]) -> str:
         " here is about one use at one version, not about a package. Whoever finds one that is wrong or out of date: the command"
         " under the table repeats it.",
         "",
-        "✓ passed, **✗** failed, · can't be told. What was seen stands below.",
+        "✓ passed, **✗** failed, *raises*: an error where plain autograd has none, which nobody can overlook, · can't be told."
+        " What was seen of all but what passed stands below. All of it on a CPU: autocast is the CPU's bfloat16, and offloading"
+        " moves nothing. Where functions are not the package's own they are plain layers with batch norm and dropout; where it"
+        " brings networks without dropout (pytorchcv, iunets, the transformers) dropouts are planted behind their layers.",
         "",
         f"| check | {heads} |",
         "|---" * (1 + len(networks)) + "|",
     ]
     for name in CHECKS:
-        cells = (MARKS[networks[title]["findings"][name][0]] for title in networks)
+        cells = (_mark(*networks[title]["findings"][name]) for title in networks)
         lines.append(f"| [{name}](#{name}) | {' | '.join(cells)} |")
     lines += ["", "| network | package | version | torch | date | again |", "|---|---|---|---|---|---|"]
     for title, one in networks.items():
@@ -147,12 +151,16 @@ def page(found: dict[str, Any]) -> str:
         seen: dict[tuple[str, str], list[str]] = {}
         for title, one in networks.items():
             verdict, words = one["findings"][name]
-            if verdict == "failed":
+            if verdict != "passed":
                 seen.setdefault((verdict, words), []).append(title)
-        lines += [f"- {', '.join(titles)}: {_plain(words)}" for (_, words), titles in seen.items()] or [
-            "No network fails it."
+        lines += [f"- {_mark(*said)} {', '.join(titles)}: {_plain(said[1])}" for said, titles in seen.items()] or [
+            "All pass."
         ]
     return "\n".join(lines) + "\n"
+
+
+def _mark(verdict: str, words: str) -> str:
+    return "*raises*" if verdict == "failed" and words.startswith(RAISES) else MARKS[verdict]
 
 
 def _plain(words: str) -> str:

@@ -71,7 +71,8 @@ class ByValue:
 
 def mean_square(outputs: Any, targets: Any) -> Tensor:
     """Returns the mean of the squares of all outputs: a loss for a batch without targets."""
-    return torch.stack([tensor.float().square().mean() for tensor in tensors_in(outputs)]).mean()
+    wide = (y if y.dtype == torch.float64 else y.float() for y in tensors_in(outputs))
+    return torch.stack([y.square().mean() for y in wide]).mean()
 
 
 def write_by_value(thing: ByValue, folder: Path) -> str:

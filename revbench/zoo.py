@@ -98,7 +98,10 @@ def memcnn(blocks: int = 3, preserve: bool = False) -> MadeOfTwo:
     package = _imported("memcnn")
     wrapped = (
         package.InvertibleModuleWrapper(
-            package.AdditiveCoupling(Fm=f, Gm=g), keep_input=False, keep_input_inverse=False
+            package.AdditiveCoupling(Fm=f, Gm=g),
+            keep_input=False,
+            keep_input_inverse=False,
+            preserve_rng_state=preserve,
         )
         for f, g in _pairs(blocks)
     )

@@ -115,7 +115,7 @@ class ChainArguments:
         return self._args, {**self._kwargs, **own}
 
     def of_unit(self, index: int, functions: int) -> dict[str, Any]:
-        """Keyword arguments of a whole `ReversibleBlock` of so many functions."""
+        """Keyword arguments of a whole `ReversibleBlock` of so many functions, or of what wraps one."""
         return {"arguments": tuple(self.of(index, i) for i in range(functions))} if self else {}
 
 

@@ -42,9 +42,9 @@ class ReversibleBlock(nn.Module):
     f: nn.Module
     g: nn.Module
 
-    def __init__(self, *functions: nn.Module, coupling: Coupling = ADDITIVE) -> None:
+    def __init__(self, *functions: nn.Module, coupling: str | Coupling = ADDITIVE) -> None:
         super().__init__()
-        self.coupling = coupling
+        self.coupling = coupling_of(coupling)
         self._names = [name.lower() for name in function_names(len(functions))]
         for name, function in zip(self._names, functions, strict=True):
             self.add_module(name, function)
@@ -113,7 +113,7 @@ def _half_steps(
         assert isinstance(block, ReversibleBlock)
         if block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks:
             raise RuntimeError(
-                f"block {i} has hooks, but under 'reconstructed' only its f and g are called; hook those"
+                f"block {i} has hooks, but under 'reconstructed' only its functions are called; hook those (f, g)"
             )
         for step in block.half_steps(starts=starts and i == 0):
             given = arguments.of(i, step.argument) if arguments and step.argument is not None else None
@@ -137,7 +137,7 @@ def propagate(
     Args:
         units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` of one coupling is
             reconstructed from the state after it, and the other units follow `nonreversible`.
-        state: the tensors that enter the first unit (two halves if any unit is reversible).
+        state: the tensors that enter the first unit: the streams, if it is reversible.
         owner: the module whose units they are.
         way: the strategy, and what goes with it. Whether it certifies is its owner's affair, by the witness.
         witness: under `reconstructed`, sees the activations.
@@ -178,9 +178,12 @@ def propagate(
             assert isinstance(left, tuple)
             state = left
         elif way.nonreversible == "recomputed":
-            state = segments.segment([unit], state, first_unit=start, tripwire=tripwire, structures=structures)
+            state = segments.segment(
+                [unit], state, first_unit=start, tripwire=tripwire, structures=structures,
+                arguments=[Arguments((), of_units[start])] if of_units[start] else None,
+            )  # fmt: skip
         else:
-            state = _run([unit], state, [{}])
+            state = _run([unit], state, [of_units[start]])
         start = stop
     return state
 
@@ -190,8 +193,9 @@ def _of_units(
 ) -> list[dict[str, Any]]:
     """Returns the keyword arguments of each unit beside the streams."""
     found: list[dict[str, Any]] = []
-    for i, unit in enumerate(units):
-        functions = len(unit.functions) if isinstance(unit, ReversibleBlock) else 0
+    # Of a unit that wraps a block as many as the others have.
+    functions = max((len(unit.functions) for unit in units if isinstance(unit, ReversibleBlock)), default=2)
+    for i in range(len(units)):
         given = arguments.of_unit(i, functions) if arguments else {}
         found.append({**given, "starts": True} if starts and i == 0 else given)
     return found
@@ -240,10 +244,12 @@ class ReversibleChain(StrategyModule):
 
         Raises:
             TypeError: `x` is neither a tensor nor a tuple of as many tensors as there are streams.
-            ValueError: streams of unlike dtype or device, or of unlike shape where they are parts or states of one tensor; a size
-                along `split_dim` that can't be split, no such dimension.
+            ValueError: streams of unlike shape, dtype or device; a size along `split_dim` that can't be split, no such dimension;
+                `g_kwargs` for blocks of one function.
         """
         state, whole = self._streams_of(x), isinstance(x, Tensor)
+        if g_kwargs and any(isinstance(block, ReversibleBlock) and len(block.functions) < 2 for block in self.blocks):
+            raise ValueError("g_kwargs are of each block's second function, and here a block has one; give f_kwargs")
         arguments = ChainArguments(args, kwargs, f_kwargs, g_kwargs, len(self.blocks))
         reconstruct = self.strategy == "reconstructed" and len(self.blocks) and torch.is_grad_enabled()
         reconstruct = reconstruct and all(map(is_reversible, self.blocks)) and not transformed(state)

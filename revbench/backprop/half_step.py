@@ -31,7 +31,7 @@ from revbench.backprop.finite import all_finite, refuse_what_is_not_finite
 from revbench.backprop.ownership import memory_is_ours
 from revbench.backprop.plain import functions_are_pytorchs
 from revbench.backprop.recording import Recording
-from revbench.backprop.rules import Linear, Rule
+from revbench.backprop.rules import Rule, is_linear
 from revbench.backprop.second_call import SecondCall, Wanted
 from revbench.backprop.structure import Structures
 from revbench.backprop.surroundings import Surroundings
@@ -89,7 +89,7 @@ class _HalfStep(torch.autograd.Function):
         strides_of_b, strides = ctx.strides
         wanted = Wanted.of(ctx.needs_input_grad, len(strides), len(recording.parameters), grad_out)
         last = ctx.index == tape.first_with_gradient
-        through_b = not isinstance(rule, Linear) and grad_out is not None and (wanted.any or wanted.of_b)
+        through_b = not is_linear(rule) and grad_out is not None and (wanted.any or wanted.of_b)
         # No name for `out` where `undo` must be able to free it.
         a, last_out = tape.end(needs_out=through_b) if last else (tape.state()[:-1], None)
         a = tuple(_laid_out(stream, stride) for stream, stride in zip(a, strides, strict=True))
@@ -115,7 +115,7 @@ class _HalfStep(torch.autograd.Function):
             if tape.witness is not None and not last:
                 again = functools.partial(recording.once_more, (*a, *ctx.saved_tensors), differentiate=wanted.any)
                 tape.witness.compare(recording.name, tape.state()[0], weighed, again)
-        elif of_b is not None and isinstance(rule, Linear):
+        elif of_b is not None and is_linear(rule):
             of_b = of_b * rule.keep if rule.keep != 1.0 else of_b
         if last:
             tape.settle(ctx.index, a, last_out)
@@ -155,8 +155,11 @@ def _refuse_another_shape(name: str, b: Tensor, value: Any, rule: Rule) -> None:
         raise ValueError(f"{name} returned {found}; it must return one tensor, {wanted}")
 
 
-def _join(rule: Rule, name: str, b: Tensor, a: Sequence[Tensor], value: Tensor, *, spare: bool = False) -> Tensor:
-    """Returns what b becomes, if that has the dtype of the stream; written over `value` if that is `spare`.
+def _join(
+    rule: Rule, name: str, b: Tensor, a: Sequence[Tensor], value: Tensor, *, spare: bool = False, undone: bool = True
+) -> Tensor:
+    """Returns what b becomes, if that has the dtype of the stream; written over `value` if that is `spare`. `undone` says whether
+    backward goes back through it.
 
     Raises:
         ValueError: `value` has a dtype that would change the stream's.
@@ -165,10 +168,10 @@ def _join(rule: Rule, name: str, b: Tensor, a: Sequence[Tensor], value: Tensor, 
     out = rule.forward(b, a, value, into=value if spare and value.dtype is b.dtype and value.shape == b.shape else None)
     if out.dtype != b.dtype:
         raise ValueError(f"{name} returned {value.dtype}, which would turn the {b.dtype} stream to {out.dtype}")
-    if b.device.type == "cpu" and not isinstance(b, FakeTensor) and not rule.is_invertible(value):
+    if undone and not isinstance(b, FakeTensor) and not rule.is_invertible(value) and all_finite(b, *a):
         raise FloatingPointError(
-            f"{name} gave a scale that is 0, infinite or NaN, so its coupling can't be inverted; bound its scale"
-            " (coupling='affine' has scales between 1/e and e), or go on with strategy 'stored'"
+            f"{name} gave a scale that is 0 to rounding, infinite or NaN, so its coupling can't be inverted; look at its weights,"
+            " bound its scale (coupling='affine:tanh' has scales between 1/e and e), or go on with strategy 'stored'"
         )
     return out
 
@@ -242,7 +245,7 @@ def reconstructed(
 
     Raises:
         ValueError: a function returns another shape, or a dtype that would change the stream's.
-        FloatingPointError: an activation is NaN or infinite, or a half step can't be undone (on the CPU, or with a witness).
+        FloatingPointError: an activation is NaN or infinite (on the CPU, or with a witness), or a half step can't be undone.
 
     Reference: Gomez et al. 2017, equations 6 to 8 and Algorithm 1.
     """
@@ -295,5 +298,5 @@ def reconstructed(
         args, kwargs = given or ((), {})
         value = half_step.function(*a, *args, **kwargs)
         _refuse_another_shape(name, b, value, half_step.rule)
-        state = (*a, _join(half_step.rule, name, b, a, value))
+        state = (*a, _join(half_step.rule, name, b, a, value, undone=False))
     return state if join_dim is None else torch.cat(state, join_dim)

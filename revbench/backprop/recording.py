@@ -99,7 +99,7 @@ class Recording:
             reads another's buffers, and no tensor comes in from outside.
         eager: plain, and not compiled, whose results may lie in memory of the compiler's.
         needs: of each input of the first call, whether it needs gradient.
-        hooks_input: whether the first call asked for the gradient of its first input, by a hook or `retain_grad`.
+        hooks_input: whether the first call asked for the gradient of one of its inputs, by a hook or `retain_grad`.
     """
 
     def __init__(
@@ -202,7 +202,9 @@ class Recording:
             outputs = self._call(views, again=False)
             self.state.refuse_new()
             # Hooks of all modules belong to who observes (FlopCounterMode), and hook every input.
-            self.hooks_input = not _hooks_of_all() and (bool(views[0]._backward_hooks) or views[0].retains_grad)
+            given = views[: len(views) - len(self.arguments.tensors)]
+            hooked = any(bool(view._backward_hooks) or view.retains_grad for view in given)
+            self.hooks_input = not _hooks_of_all() and hooked
         if not (any(needs) or any(p.requires_grad for p in self.parameters)):  # the last moment: no node is made
             refuse_strangers(_tensors(outputs), (), self)
         return _without_history(outputs)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -95,6 +96,11 @@ class Linear(Rule):
         return b if self.keep == 1.0 else torch.div(b, self.keep, out=into)
 
 
+def is_linear(rule: Rule) -> TypeGuard[Linear]:
+    """Tells whether a rule is `Linear` itself: one that is made of it may do more."""
+    return type(rule) is Linear
+
+
 def _plus(b: Tensor, value: Tensor, scale: float, into: Tensor | None = None) -> Tensor:
     if scale == -1.0:
         return torch.sub(b, value, out=into)
@@ -131,28 +137,35 @@ class Affine(Rule):
         if self.scale not in _SCALES:
             raise unknown("scale of an affine coupling", self.scale, AFFINE_SCALES)
 
-    def parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns s and t, each of the stream's shape."""
-        raw, shift = value.chunk(2, self.dim)
+    def parts(self, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Returns s and t, each of the stream's shape, in the stream's dtype at least.
+
+        Autocast changes the dtype of some functions and not of others, and backward is outside of it.
+        """
+        raw, shift = value.to(torch.promote_types(value.dtype, dtype)).chunk(2, self.dim)
         return _SCALES[self.scale](raw), shift
 
     def forward(self, b: Tensor, a: Streams, value: Tensor, *, into: Tensor | None = None) -> Tensor:
         """Returns ``s b + t``."""
-        scale, shift = self.parts(value)
+        scale, shift = self.parts(value, b.dtype)
         return b * scale + shift
 
     def inverse(self, out: Tensor, a: Streams, value: Tensor, *, into: Tensor | None = None) -> Tensor:
         """Returns ``(out - t) / s``."""
-        scale, shift = self.parts(value)
+        scale, shift = self.parts(value, out.dtype)
         return torch.div(torch.sub(out, shift, out=into), scale, out=into)
 
     def shape_of_value(self, shape: torch.Size) -> tuple[int, ...]:
         """Returns the shape with twice the size along `dim`."""
         sizes = list(shape)
+        if not -len(sizes) <= self.dim < len(sizes):
+            raise ValueError(
+                f"a stream of shape {tuple(shape)} has no dimension {self.dim} for scale and shift; give another split_dim"
+            )
         sizes[self.dim] *= 2
         return tuple(sizes)
 
     def is_invertible(self, value: Tensor) -> bool:
-        """Tells whether every scale is a positive number that can be divided by; on a GPU it is waited for."""
-        scale, _ = self.parts(value)
-        return bool((scale.isfinite() & (scale >= torch.finfo(scale.dtype).tiny)).all())
+        """Tells whether every scale is a number that is not below the arithmetic's epsilon; on a GPU it is waited for."""
+        scale, _ = self.parts(value, value.dtype)
+        return bool((scale.isfinite() & (scale.abs() >= torch.finfo(scale.dtype).eps)).all())

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 from revbench.backprop.edges import edge_to
 from revbench.backprop.ownership import Holders
 from revbench.backprop.recording import Recording
-from revbench.backprop.rules import Linear, Rule
+from revbench.backprop.rules import Affine, Linear, Rule, is_linear
 from revbench.backprop.strangers import refuse_strangers
 
 Gradients = list[Tensor | None]
@@ -75,7 +75,7 @@ class SecondCall:
         self.edge: GradientEdge | None = None
         self._root: Tensor | None = None
         self._scale_after = 1.0
-        if not isinstance(rule, Linear):
+        if not is_linear(rule):
             self._root = value
         elif differentiate and value.requires_grad:  # without a graph a view of a leaf says that it needs gradient, too
             scale = rule.scale
@@ -118,7 +118,7 @@ class SecondCall:
         if self.edge is not None:
             leaves, aliases, changed = self._leaves, self._aliases, self._changed
             self._leaves, self._aliases, self._changed = [], {}, None
-            if not self._recording.plain:
+            if not (self._recording.plain and type(self._rule) in _OURS):
                 known = [*leaves, *aliases.values(), *([changed] if changed is not None else ())]
                 refuse_strangers([self.edge], known, self._recording)
                 del known
@@ -134,7 +134,7 @@ class SecondCall:
             of_inputs = [next(found) if need else None for need in wanted.of_inputs]
             of_parameters = [next(found) if need else None for need in wanted.of_parameters]
             of_b = next(found) if through else None
-        if isinstance(self._rule, Linear):
+        if is_linear(self._rule):
             keep, take = self._rule.keep, self._rule.take
             last = len(wanted.of_inputs) - len(self._recording.arguments.tensors) - 1
             if take and wanted.of_inputs[last]:
@@ -143,6 +143,9 @@ class SecondCall:
                 del of_a
             of_b = _times(grad_out, keep) if wanted.of_b else None
         return of_inputs, of_parameters, of_b
+
+
+_OURS = (Linear, Affine)  # which hold no tensor of anybody's
 
 
 def _times(gradient: Tensor, factor: float) -> Tensor:

@@ -199,12 +199,14 @@ class Suspicion:
         """
         share = _SHARE if self.note.floor < 1e-3 else _SHARE_IF_COARSE
         still = self._the_same_again(inputs, call, self.now, share)
-        count = sum(x.numel() for x in inputs)
+        moving = [x for x in inputs if watchable(x)]  # tokens can't be moved
+        count = sum(x.numel() for x in moving)
         generator = torch.Generator().manual_seed(count)
-        size = math.hypot(*(norm(x.abs()) for x in inputs))
-        scale = max(self._each, torch.finfo(inputs[0].dtype).eps * size / math.sqrt(max(1, count)))
-        for trial in range(_TRIALS):
-            moved = [_moved(x, (1 + trial % 2) * scale, generator) for x in inputs]
+        size = math.hypot(*(norm(x.abs()) for x in moving))
+        epsilon = max((torch.finfo(x.dtype).eps for x in moving), default=0.0)
+        scale = max(self._each, epsilon * size / math.sqrt(max(1, count)))
+        for trial in range(_TRIALS if moving else 0):
+            moved = [_moved(x, (1 + trial % 2) * scale, generator) if watchable(x) else x for x in inputs]
             # Beside a call without a move: a state that goes on with each call must not be taken for steepness.
             if distance(self.note.now(call(moved)), still, self.note.size) >= share * self.change:
                 for _ in range(_AGREEMENTS):  # one by chance: of random factors a pair in some sixty is as close

@@ -28,13 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.fingerprint import PHASES, Order, fingerprint, numbers_read
-from revbench.backprop.rules import Linear, Rule
+from revbench.backprop.rules import Rule, is_linear
 from revbench.backprop.suspicion import Note, Suspicion, changes, distance, measure_sizes, norm, unseen
 
 # Beyond this relative error of its input nothing can be said of a function.
 _LOST = 1 / 32
 # A value that changes by this share of its norm, the input being lost, is the value of another input.
 _GONE = 0.1
+# An input that is off by this share of its norm is lost, whatever the function makes of it, in arithmetic at least so fine.
+_ALL, _FINE = 0.5, 1e-3
 # Once a suspicion was explained, a value must change by this share of its norm to raise another in the same pass.
 _AFTER_A_STEP = 0.5
 # A chain that makes its input so many times larger is warned of, or in fine arithmetic where epsilon times the square of that
@@ -43,7 +45,8 @@ _GROWTH = 16.0
 # The largest of many normal errors is about so many times their root mean square.
 _PEAK = 4.0
 
-_warned: WeakSet[nn.Module] = WeakSet()
+_warned: WeakSet[nn.Module] = WeakSet()  # of growth
+_warned_of_loss: WeakSet[nn.Module] = WeakSet()
 _calls = itertools.count()
 
 
@@ -85,7 +88,7 @@ class Tripwire:
         """Forward: what a half step's function gave, and the stream that its rule changes by that."""
         self._notes.append(Note(name, module, value, arithmetic, self._phase))
         self._rules.append(rule)
-        self._changed.append(None if isinstance(rule, Linear) else fingerprint(changes, None, self._phase))
+        self._changed.append(None if is_linear(rule) else fingerprint(changes, None, self._phase))
 
     def enter(self, state: Sequence[Tensor]) -> None:
         """Take note in forward of the streams before the first half step."""
@@ -149,8 +152,9 @@ class Tripwire:
                 stepped = any(suspicion.explained for suspicion in self._suspicions)
                 allowed = max(note.allowed(relative), _AFTER_A_STEP if stepped else 0.0)
                 if relative >= _LOST:
-                    if gone is None and size > 0 and change > max(_GONE, 8 * note.floor) * size:
-                        gone = note, change / size
+                    moved = size > 0 and change > max(_GONE, 8 * note.floor) * size
+                    if gone is None and (moved or (relative >= _ALL and note.floor < _FINE)):
+                        gone = note, relative
                 elif relative < _LOST and not change <= allowed * size:
                     found.append(Suspicion(note, now, change, size, relative, each, index))
             self._passed.append((index, now))
@@ -159,13 +163,13 @@ class Tripwire:
             self._warn_of_loss(*gone)
         return found[::-1]
 
-    def _warn_of_loss(self, note: Note, change: float) -> None:
+    def _warn_of_loss(self, note: Note, error: float) -> None:
         first = self._notes[0].module
-        if first not in _warned:
-            _warned.add(first)
+        if first not in _warned_of_loss:
+            _warned_of_loss.add(first)
             warnings.warn(
-                f"reconstruction has lost the activations before {note.name}, whose value differs by {change:.2g} of its norm"
-                " from that of forward, so the gradient of what is before it is wrong; use float64, fewer blocks, a coupling that"
+                f"reconstruction has lost the activations that {note.name} is given: they are off by about {error:.2g} of their"
+                " norm, so the gradient of what is before it is wrong; use float64, fewer blocks, a coupling that"
                 " grows errors less, or strategy 'stored'",
                 stacklevel=2,
             )
@@ -212,7 +216,7 @@ class Tripwire:
         if changed is not None:
             stored = changed[0].double()
             return _Stream(stored, self._returned[index].double() - stored, 0.0)
-        assert isinstance(rule, Linear)
+        assert is_linear(rule)
         a, out = state[-2], state[-1]
         rounding = math.hypot(out.rounding, self._epsilon * norm(out.stored))
         stored, error = out.stored - rule.scale * before, out.error - rule.scale * (now.double() - before)

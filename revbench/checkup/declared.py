@@ -169,7 +169,7 @@ CHECKS: Mapping[str, Check] = {
         Check(
             "memory",
             "Does memory stay the same when it gets deeper?",
-            "The activations are kept all the same: all of the cost, and not all of the saving.",
+            "Something of each block is kept: depth costs memory, if less than stored activations do.",
             "Look for what holds inputs or outputs of each block: save_for_backward, attributes, hooks.",
         ),
         Check(

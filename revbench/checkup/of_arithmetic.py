@@ -14,6 +14,7 @@ from revbench.checkup.declared import Answer
 from revbench.checkup.of_gradients import by, reference, relative_error
 from revbench.checkup.subject import Loss, Subject, Unanswerable, share, switch_dropouts_off
 from revbench.checkup.twins import store
+from revbench.errors import first_line
 from revbench.numerics.derivative import norm_of
 from revbench.numerics.passes import seed_generators
 from revbench.observing.calling import call
@@ -27,6 +28,7 @@ _OFF = 0.1  # the same of float32
 _SAME = 1e-2  # outputs that differ by less in float32 are those of one function
 _STAYS, _GROWS = 0.03, 0.1  # of what further blocks return
 _ENOUGH_BYTES = 8 * 2**20
+_MOST_TIMES = 256  # the batch
 _DEEPER = 4  # times as deep
 _LONG_SECONDS = 1.0  # then four times as deep takes too long
 _NOT_DEEPER = "it can't be made deeper: its factory has no argument like depth=… or blocks=…"
@@ -88,19 +90,25 @@ def depth(subject: Subject) -> Answer:
     said: list[str] = []
     for times in (_DEEPER, _DEEPER**2, _DEEPER**3):
         began = time.monotonic()
-        built = subject.deeper(times, dtype="float64")
+        try:
+            built = subject.deeper(times, dtype="float64")
+        except Exception as error:  # of a factory that has no such depth
+            said.append(f"{times} times can't be made ({first_line(error)})")
+            break
         if built is None:
             raise Unanswerable(_NOT_DEEPER)
         inputs, targets = built.batch()
         found = _in_float32(built.model, inputs, targets, built.loss)
         if not found.gradient_error <= _OFF:
-            if not found.output_error <= _SAME:
+            if _SAME < found.output_error < math.inf:  # forward itself is another function in float32
                 said.append(f"the outputs themselves differ by {share(found.output_error)} at {times} times")
                 break
             return "failed", f"{times} times as deep {share(found.gradient_error)} of the float32 gradient is wrong"
         said.append(f"{share(found.gradient_error)} at {times} times")
         if time.monotonic() - began > _LONG_SECONDS:
             break
+    if " at " not in said[0] or said[0].startswith("the outputs"):
+        raise Unanswerable(said[0])
     return "passed", f"off the float64 gradient: {', '.join(said)}"
 
 
@@ -141,7 +149,10 @@ def memory(subject: Subject) -> Answer:
     shallow, deep = (subject.deeper(times, dtype="float32", batch_size=items) for times in (1, _DEEPER))
     assert shallow is not None
     assert deep is not None
-    few, many = _held(shallow), _held(deep)
+    try:
+        few, many = _held(shallow), _held(deep)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise Unanswerable(f"it takes more memory than there is: {first_line(error)}") from error
     growth = (many.peak - few.peak) / max(1, many.returned - few.returned)
     words = f"{max(growth, 0.0):.0%} of what further blocks return is kept, {_DEEPER} times as deep"
     if growth <= _STAYS:

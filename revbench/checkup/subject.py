@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.checkup.leaves import Leaves
+from revbench.checkup.scenarios import Plainly
 from revbench.errors import UserError, first_line
 from revbench.numerics.derivative import distance_to_derivative, norm_of
 from revbench.numerics.passes import Pass, Step, seed_generators
@@ -33,13 +35,13 @@ Loss = Callable[[Any, Any], Tensor]
 
 WRONG = 2e-3  # of the gradient's norm
 _SURE = 1e-5  # so near the derivative a gradient is right
-_FLAT = 1e-9  # so little a loss changes that does not depend on its weights
+_NOISE = 1e-6  # of the whole gradient's norm: what differences of the loss tell of a part of it
 # How far weights are moved, of their norm: a kink or a step between two points is in one of the distances only, a wrong gradient
 # in all. Small ones pass fewer kinks, large ones stand out of the rounding of a network that computes in float32 somewhere.
 _MOVES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-7)
 _FEW_MOVES = (1e-5, 1e-4)
 _NAMED = 3  # tensors in words
-_MOST_TENSORS = 120  # that are looked at one by one
+_MOST_SECONDS = 30.0  # in which tensors are looked at one by one
 _SEED = 7
 _DEPTHS = ("depth", "blocks", "num_blocks", "n_blocks", "layers", "num_layers", "n_layers", "num_hidden_layers")
 
@@ -59,7 +61,6 @@ class Subject:
         inputs, targets: the batch.
         loss: from outputs and targets to a scalar.
         own_setter: sets the network's own ways to back-propagate, if its factory brings that.
-        known: names of parameters whose gradient is wrong in any case: nothing else is told by it.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -68,7 +69,22 @@ class Subject:
         self._pristine = _reconstructed(workload).model
         self.inputs, self.targets = workload.batch()
         self.loss: Loss = workload.loss
-        self.known: frozenset[str] = frozenset()
+        _move_off_the_kinks(self._pristine)
+
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        """Names of parameters whose gradient is wrong in any case: nothing else is told by them.
+
+        Looked for once, when a gradient is found wrong. Where that takes too long all are taken for wrong.
+        """
+        network = Plainly(self.fresh())
+        found = self.run(network).gradient
+        if self._wrong(network, found, None) is None:
+            return frozenset()
+        errors, size = self.errors(network, found), norm_of(found)
+        if len(errors) < len(found):
+            return frozenset(found)
+        return frozenset(n for n, e in errors.items() if e > max(WRONG * norm_of({n: found[n]}), _NOISE * size))
 
     def check_batch(self) -> None:
         """Raise a `UserError` if the network can't be called with its batch, or its loss is no number."""
@@ -79,15 +95,22 @@ class Subject:
                 outputs = call(model, self.copied())
         except Exception as error:
             raise UserError(
-                f"{type(model).__name__} can't be called with its batch: {first_line(error)}; its inputs are {shapes or 'none'}"
+                f"{type(model).__name__} can't be called with its batch, both in float64: {first_line(error)}; its inputs are"
+                f" {shapes or 'none'}"
             ) from error
         try:
-            float(self.loss(outputs, self.targets))
+            value = float(self.loss(outputs, self.targets))
         except Exception as error:
             found = ", ".join(f"{str(y.dtype).removeprefix('torch.')} {tuple(y.shape)}" for y in tensors_in(outputs))
             raise UserError(
                 f"the loss can't be taken of outputs {found or 'without tensors'}: {first_line(error)}"
             ) from error
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss of {type(model).__name__} is {value}; give weights and a batch for which it is a number"
+            )
+        if not any(p.requires_grad for p in model.parameters()):
+            raise UserError(f"{type(model).__name__} has no parameter that needs gradient; there is nothing to look at")
 
     def fresh(self, *, dropout: bool = False) -> nn.Module:
         """Returns a copy of the network with the weights that it began with, in training mode.
@@ -141,8 +164,14 @@ class Subject:
         return found
 
     def errors(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None = None) -> dict[str, float]:
-        """Returns the same of each parameter alone."""
-        return {name: self.error(network, {name: g}, loss, moves=_FEW_MOVES) for name, g in gradient.items()}
+        """Returns the same of each parameter alone, of as many as there is time for."""
+        found: dict[str, float] = {}
+        began = time.monotonic()
+        for name, g in gradient.items():
+            if time.monotonic() - began > _MOST_SECONDS:
+                break
+            found[name] = self.error(network, {name: g}, loss, moves=_FEW_MOVES)
+        return found
 
     def judged(self, network: nn.Module, loss: Loss | None = None) -> str | None:
         """Returns what is wrong with the gradient of a network, in words; None if it is right.
@@ -155,25 +184,64 @@ class Subject:
     def judged_gradient(
         self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None = None
     ) -> str | None:
-        """Returns the same of a gradient that is there."""
+        """Returns the same of a gradient that is there; what is wrong in any case is left out."""
+        wrong = self._wrong(network, gradient, loss)
+        if wrong is None or not self.known:
+            return wrong
         gradient = {name: g for name, g in gradient.items() if name not in self.known}
         if not gradient:
-            raise Unanswerable("the gradient of every parameter is wrong in any case")
-        error, size = self.error(network, gradient, loss), norm_of(gradient)
-        if size == 0:
-            return "there is no gradient at all" if error > _FLAT else None
-        if error <= WRONG * size:
-            return None
-        return f"{share(error / size)} of the gradient is wrong{self._where(network, gradient, loss, size)}"
+            raise Unanswerable("the gradient is wrong in any case")
+        return self._wrong(network, gradient, loss)
 
-    def _where(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None, size: float) -> str:
-        if len(gradient) > _MOST_TENSORS:
-            return ""
+    def plainly_wrong(self, network: nn.Module, gradient: Mapping[str, Tensor]) -> str | None:
+        """Returns what is wrong with the gradient of the network as it is, nothing left out."""
+        return self._wrong(network, gradient, None)
+
+    def _wrong(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None) -> str | None:
+        """Judges what is inside the blocks and what is not each by its own norm: one must not hide the other."""
+        size, floor = norm_of(gradient), self._floor(network, gradient, loss)
+        inside = [name for name in gradient if self.is_inside(name)]
+        groups = [inside, [name for name in gradient if name not in inside]] if inside else [list(gradient)]
+        for names in filter(None, groups):
+            part = {name: gradient[name] for name in names}
+            error, own = self.error(network, part, loss), norm_of(part)
+            if error <= max(floor, _NOISE * size if own > 0 else 0.0) or error <= WRONG * own:
+                continue
+            if size == 0:
+                return "there is no gradient at all"
+            words = (
+                "of the gradient"
+                if len(part) == len(gradient)
+                else "inside the blocks"
+                if names is inside
+                else "outside them"
+            )
+            share_of = error / own if own > 0 else math.inf
+            return f"{share(share_of)} {words} is wrong{self._where(network, part, loss, error)}"
+        return None
+
+    def is_inside(self, name: str) -> bool:
+        """Tells whether a parameter, by its name, is one of a module inside the blocks."""
+        owner = name.removeprefix("model.").rpartition(".")[0]
+        return owner in self._inside
+
+    @functools.cached_property
+    def _inside(self) -> frozenset[str]:
+        return frozenset(self.leaves.inside)
+
+    def _floor(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None) -> float:
+        """Returns what differences of the loss are off by its own rounding."""
+        weights = {n: p for n, p in network.named_parameters() if n in gradient}
+        distance = _MOVES[1] * max(norm_of(weights), 1e-3) / math.sqrt(sum(w.numel() for w in weights.values()))
+        value = self._step(loss).value(network, self.inputs, self.targets)
+        return 50 * torch.finfo(torch.float64).eps * max(abs(value), 1e-3) / distance
+
+    def _where(self, network: nn.Module, gradient: Mapping[str, Tensor], loss: Loss | None, error: float) -> str:
         errors = self.errors(network, gradient, loss)
-        without = [n for n, g in gradient.items() if norm_of({n: g}) == 0 and errors[n] > WRONG * size]
+        without = [n for n, e in errors.items() if norm_of({n: gradient[n]}) == 0 and e > 1e-3 * error]
         if without:
             return f"; {_listed(without)} get none"
-        return f", most in {_listed([max(errors, key=lambda name: errors[name])])}"
+        return f", most in {_listed([max(errors, key=lambda name: errors[name])])}" if errors else ""
 
     @functools.cached_property
     def leaves(self) -> Leaves:
@@ -218,6 +286,18 @@ def _reconstructed(workload: Workload) -> Workload:
             if isinstance(module, StrategyModule) and "reconstructed" in module.strategies:
                 module.strategy = "reconstructed"
     return workload
+
+
+@torch.no_grad()
+def _move_off_the_kinks(model: nn.Module) -> None:
+    """Move weights a little, so that nothing is exactly at a kink, and no part's gradient exactly zero, as of zeros that networks
+    begin with."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            scale = 0.01 * max(parameter.square().mean().sqrt().item(), 0.05)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_((scale * noise).to(parameter))
 
 
 def switch_dropouts_off(model: nn.Module) -> None:

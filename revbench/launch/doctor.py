@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +93,7 @@ def examine(
             (``package.module:factory``) or of the catalogue; or a case. A name is best: its network can be made deeper.
         batch: what a module is called with: ``inputs``, ``(inputs, targets)``, or a function ``make_batch(count, generator)``.
             Small is enough, and quicker.
-        loss: from outputs and targets to a scalar; the mean square of the outputs if there are no targets.
+        loss: from outputs and targets to a scalar; the mean square of the outputs if not given.
         checks: names of `revbench.checkup.declared.CHECKS`; all if empty.
         show: called with each finding as it is made.
         fields: of the case, e.g. ``batch_size=8``.
@@ -101,7 +102,7 @@ def examine(
         The findings; ``print`` shows them, `Examination.assert_ok` is for a test.
 
     Raises:
-        UserError: an unknown check, a network that can't be had, or a batch that it can't be called with.
+        UserError: an unknown check or field, a network that can't be had, or a batch that it can't be called with.
 
     Example:
         >>> revbench.doctor(model, torch.randn(4, 3, 32, 32)).assert_ok()
@@ -110,6 +111,10 @@ def examine(
     for name in names:
         if name not in CHECKS:
             raise unknown("check", name, CHECKS)
+    for field in fields:
+        known = [one.name for one in dataclasses.fields(Case) if one.name not in ("model", "dtype", "autocast")]
+        if field not in known:
+            raise unknown("field of a case", field, known)
     scratch = Path(tempfile.mkdtemp(prefix="revbench-"))
     try:
         given = {"batch_size": _BATCH_SIZE, **fields} if batch is None or callable(batch) else fields
@@ -157,6 +162,8 @@ def _all(server: WorkerServer, case: Case, names: Sequence[str], show: Show) -> 
             raise UserError(f"{case.model} can't be examined: {answer['message']}")
         if answer["status"] == "timeout":
             add(Finding(begun[-1], "can't tell", f"it took longer than {_PATIENCE_SECONDS:.0f} s"))
+        elif answer["status"] == "oom":
+            add(Finding(begun[-1], "can't tell", f"there is not enough memory: {answer['message']}"))
         else:
             add(Finding(begun[-1], "failed", f"the process died: {answer['message']}"))
         left = left[left.index(begun[-1]) + 1 :]

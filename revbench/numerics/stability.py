@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock
 from revbench.backprop.couplings import HalfStep
-from revbench.backprop.rules import Linear
+from revbench.backprop.rules import Affine, is_linear
 from revbench.case import is_gpu
 from revbench.numerics.lipschitz import Stretch, by_definition, stretch
 from revbench.numerics.passes import autocast_to, device_of, dropout_in_float32, random_states_kept, seed_generators
@@ -213,7 +213,7 @@ class _Point:
 
     def steepness(self, of_function: Stretch) -> tuple[float, float]:
         """Returns by how much the inverse grows an error of out, and one of a, in the worst direction."""
-        if isinstance(self.rule, Linear):
+        if is_linear(self.rule):
             keep = abs(self.rule.keep)
             return 1 / keep, (abs(self.rule.scale) * of_function.lipschitz + abs(self.rule.take)) / keep
         with torch.no_grad():
@@ -229,10 +229,14 @@ class _Point:
     @torch.no_grad()
     def roundings(self) -> tuple[Tensor, Tensor]:
         """Returns of which size the numbers are that are rounded: in forward on the way to out, on the way back to b."""
-        if isinstance(self.rule, Linear) and self.rule.only_adds:
+        if is_linear(self.rule) and self.rule.only_adds:
             return self.out, self.b
         # Products and sums before the last: of out as it would be without the function's value, of b before the division.
-        between = self.rule.forward(self.b, self.a, torch.zeros_like(self.function(*self.a)))
+        value = self.function(*self.a)
+        if isinstance(self.rule, Affine):
+            between = self.b * self.rule.parts(value, self.b.dtype)[0]
+        else:
+            between = self.rule.forward(self.b, self.a, torch.zeros_like(value))
         return torch.hypot(self.out, between), math.sqrt(2) * self.b
 
 

@@ -30,7 +30,10 @@ class NamedCoupling:
     def __str__(self) -> str:
         if self.name == "affine":
             return f"{self.name}:{self.scale}"
-        return f"{self.name}:{self.number:g}" if self.name in _DEFAULTS else self.name
+        if self.name not in _DEFAULTS:
+            return self.name
+        short = f"{self.number:g}"
+        return f"{self.name}:{short if float(short) == self.number else repr(self.number)}"
 
 
 def parse_coupling(text: str) -> NamedCoupling:

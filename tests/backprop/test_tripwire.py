@@ -259,6 +259,7 @@ def test_an_output_that_was_changed_behind_the_version_counter(how: Callable[[Te
         (out[0] + out[1] if pair else out).sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:reconstruction has lost the activations")  # which is said, too
 def test_a_growth_that_reconstruction_does_not_stand_is_warned_of() -> None:
     def half() -> nn.Module:
         layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
@@ -323,7 +324,9 @@ def step(chain: nn.Module, x: Tensor, strategy: str, autocast: bool) -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore:the output of a reversible chain of", "ignore:Mismatch dtype between input and weight"
+    "ignore:the output of a reversible chain of",
+    "ignore:reconstruction has lost the activations",
+    "ignore:Mismatch dtype between input and weight",
 )
 @given(structures())
 @settings(max_examples=150)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 import revbench
 from revbench.case import Case
@@ -14,7 +17,7 @@ from revbench.checkup.examining import examine
 from revbench.checkup.subject import Subject
 from revbench.errors import UserError
 from revbench.workload import Workload, build_workload
-from tests.checkup.faulty import network
+from tests.checkup.faulty import Network, network
 
 # By the fault: the checks that must fail. What is undone along with it may fail, too.
 FAULTS = {
@@ -138,3 +141,107 @@ def test_measured_like_any_probe() -> None:
     assert found.metrics == {"passed": 1, "failed": 1, "unknown": 1, "failures": "dropout"}
     assert found.series["verdict"] == ["passed", "failed", "can't tell"]
     assert [message.get("begins") for message in heard[::2]] == ["gradient", "dropout", "twin"]
+
+
+class Small(Network):
+    """Its head is small, as networks begin: what is behind the blocks outweighs what is in them."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(2, fault)
+        with torch.no_grad():
+            self.head.weight.mul_(0.002)
+
+
+def made(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Any) -> Subject:
+    """A network of this file's own."""
+    case = Case(model="tests.checkup.test_checks:nowhere", dtype="float64", batch_size=len(inputs))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    return Subject(Workload(case, model.double(), lambda *_: (inputs, targets), loss, optimizer, True))
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_a_wrong_gradient_inside_is_not_hidden_by_a_large_one_outside() -> None:
+    torch.manual_seed(0)
+    found = check(made(Small("scales"), drawn(6, 3), drawn(6, 2), mse_loss), "gradient")
+    assert found.verdict == "failed"
+    assert "inside the blocks" in found.words
+
+
+def test_what_is_known_need_not_be_asked_for_first() -> None:
+    assert check(Subject(workload("scales")), "frozen").verdict == "passed"
+
+
+def test_kinks_and_zeros_are_no_faults() -> None:
+    torch.manual_seed(1)
+    wide = nn.Sequential(nn.Linear(64, 1024), nn.ReLU(), nn.Linear(1024, 128), nn.ReLU(), nn.Linear(128, 4))
+    subject = made(wide, drawn(64, 64), drawn(64, 4), mse_loss)
+    assert {name: check(subject, name).verdict for name in ("gradient", "second_derivative")} == {
+        "gradient": "passed", "second_derivative": "passed",
+    }  # fmt: skip
+    normed = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8, affine=False))
+    assert check(made(normed, drawn(6, 3), drawn(6, 8), mse_loss), "frozen").verdict == "passed"
+
+
+def test_outputs_that_can_not_be_added_are_called_twice_all_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid())
+    found = check(made(model, drawn(6, 3), drawn(6, 2).sigmoid(), nn.BCELoss()), "accumulation")
+    assert found.verdict == "passed", found.words
+
+
+class OneState(nn.Module):
+    """Dropout behind two functions, whose masks change places in backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.g = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _Swapped.apply(self, x, *self.f.parameters(), *self.g.parameters())
+        return y
+
+
+class _Swapped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, module: OneState, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.module, ctx.state = module, torch.get_rng_state()
+        ctx.save_for_backward(x)
+        y: Tensor = module.f(x) + module.g(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        after = torch.get_rng_state()
+        torch.set_rng_state(ctx.state)
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            y = ctx.module.g(leaf) + ctx.module.f(leaf)
+        torch.set_rng_state(after)
+        wanted = [leaf, *ctx.module.f.parameters(), *ctx.module.g.parameters()]
+        return None, *torch.autograd.grad(y, wanted, grad)
+
+
+def test_masks_that_change_places_are_other_masks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), OneState(), nn.Linear(4, 2))
+    found = check(made(model, drawn(6, 3), drawn(6, 2), mse_loss), "dropout")
+    assert found.verdict == "failed", found.words
+
+
+def test_a_position_on_the_root_does_not_hide_what_gets_no_gradient() -> None:
+    class Positioned(Network):
+        def __init__(self) -> None:
+            super().__init__(2, "writes .grad")
+            self.position = nn.Parameter(torch.zeros(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.chain(self.stem(x) + self.position))
+            return logits
+
+    torch.manual_seed(0)
+    found = check(made(Positioned(), drawn(6, 3), drawn(6, 2), mse_loss), "input_without_gradient")
+    assert found.verdict == "failed", found.words

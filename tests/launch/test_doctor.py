@@ -72,6 +72,12 @@ def test_a_process_that_dies_is_a_finding_and_the_rest_goes_on() -> None:
     assert seen == list(examination.findings)
 
 
+def test_the_loss_of_a_batch_without_one_is_in_float64() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 256))
+    revbench.doctor(model, torch.randn(4, 256), checks=["gradient", "frozen"]).assert_ok()
+
+
 def test_it_is_plain_data() -> None:
     examination = revbench.doctor(lambda: network("masks"), checks=FEW)
     found = json.loads(json.dumps(examination.to_json()))
@@ -79,6 +85,11 @@ def test_it_is_plain_data() -> None:
     passed, failed = found["findings"]
     assert set(passed) == {"check", "question", "verdict", "found"}
     assert failed["mend"] == CHECKS["dropout"].mend
+
+
+def test_a_field_that_nobody_knows() -> None:
+    with pytest.raises(revbench.UserError, match="unknown field of a case 'batchsize'; did you mean 'batch_size'"):
+        revbench.doctor("resnet-32", batchsize=3)
 
 
 class NeedsArguments(nn.Module):
@@ -93,8 +104,10 @@ class NeedsArguments(nn.Module):
         ("revbench.zoo:no_such", None, "can't be imported: .*no_such"),
         ("tests.launch.test_doctor:NeedsArguments", None, "can't be called so: missing a required argument: 'width'"),
         ("resnet-32", torch.ones(2), "batch and loss are of a module or a function that is given itself"),
-        (nn.Linear(3, 3), torch.randn(4, 5), "can't be called with its batch: .*4x5.*3x3"),
+        (nn.Linear(3, 3), torch.randn(4, 5), "can't be called with its batch, both in float64: .*4x5.*3x3"),
         (nn.Bilinear(3, 3, 3), (torch.randn(4, 3), None), r"missing 1 required positional.*inputs are float64 \(4, 3\)"),
+        (nn.ReLU(), torch.randn(4, 3), "ReLU has no parameter that needs gradient"),
+        (nn.Linear(3, 3), torch.full((4, 3), torch.inf), "the loss of Linear is (inf|nan); give weights and a batch"),
         (3, None, "what is measured is a case, a name, a module or a function, not a int"),
     ],
 )  # fmt: skip

@@ -41,8 +41,8 @@ def stability_table(evidence: Evidence) -> Table | None:
     notes = [
         "Local Lipschitz constants by power iteration on Jacobian-vector products: median over blocks (largest). Inverse: of"
         " the map from a block's output to its input; condition: of that inverse, how many times a relative error may grow"
-        " through the block. Predicted, from these: the relative error of the reconstructed"
-        " activations of the worst block, if errors have no particular direction; worst case: if each takes the direction that"
+        " through the block. Predicted: the relative error of the reconstructed activations of the worst block, from errors as"
+        " rounding makes them, pushed back through the derivative of each inverse; worst case: if each takes the direction that"
         " grows most. Measured: the median over draws. Growth: the factor a block that fits the longest run of blocks. Breaks"
         " down: the first block on the way back whose activations are off by a tenth.",
     ]
