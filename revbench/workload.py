@@ -239,6 +239,11 @@ def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | No
             f"model {case.model!r} returned {type(made).__name__}, not a module, (module, make_batch, loss) or (module,"
             " make_batch, loss, set_strategy)"
         )
+    for name, part in zip(("make_batch", "loss", "set_strategy"), parts[1:], strict=False):
+        if part is not None and not callable(part):
+            raise UserError(
+                f"model {case.model!r} returned a {type(part).__name__} as {name}; return a function, or None"
+            )
     model, make_batch, loss, own_setter = (*parts, None)[:4]
     if own_setter is not None and any(isinstance(module, StrategyModule) for module in model.modules()):
         raise UserError(

@@ -72,6 +72,14 @@ def ours_with_a_setter() -> tuple[Any, ...]:
     return chain, lambda count, generator: (torch.ones(count, 4), torch.ones(count, 4)), mse_loss, set_strategy
 
 
+def with_a_batch() -> tuple[Any, ...]:
+    return nn.Linear(4, 4), torch.ones(2, 4), torch.ones(2, 4)
+
+
+def with_a_name() -> tuple[Any, ...]:
+    return (*network(), "stored")
+
+
 def of_five() -> tuple[Any, ...]:
     return (*network(), set_strategy, None)
 
@@ -83,6 +91,8 @@ def of_five() -> tuple[Any, ...]:
         (BOTH[1].replace(kept_half_blocks=2), "strategy=reconstructed and what goes with ours are not among them"),
         (Case(model="tests.test_own_ways:failing"), "the set_strategy of model .* failed for 'stored': KeyError"),
         (Case(model="tests.test_own_ways:ours_with_a_setter"), "whose strategy is set without set_strategy"),
+        (Case(model="tests.test_own_ways:with_a_batch"), "returned a Tensor as make_batch; return a function, or None"),
+        (Case(model="tests.test_own_ways:with_a_name"), "returned a str as set_strategy; return a function, or None"),
         (Case(model="tests.test_own_ways:of_five"), r"returned tuple, not a module, \(module, make_batch, loss\) or"),
     ],
 )

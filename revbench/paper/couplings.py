@@ -58,7 +58,7 @@ def parse_coupling(text: str) -> NamedCoupling:
     try:
         number = float(given) if colon else _DEFAULTS[name]
     except ValueError:
-        number = math.nan
+        raise _wrong_number(name, given) from None
     check_number(name, number)
     return NamedCoupling(name, number)
 
@@ -67,5 +67,9 @@ def check_number(name: str, number: float) -> None:
     """Raise a `UserError` unless a coupling can have this number."""
     most = 1.0 if name == "momentum" else math.inf
     if not 0 < number < most:
-        within = "between 0 and 1" if name == "momentum" else "above 0"
-        raise UserError(f"coupling={name}:{number:g}: its number must be {within}, like {name}:{_DEFAULTS[name]:g}")
+        raise _wrong_number(name, f"{number:g}")
+
+
+def _wrong_number(name: str, given: str) -> UserError:
+    within = "between 0 and 1" if name == "momentum" else "above 0"
+    return UserError(f"coupling={name}:{given}: its number must be {within}, like {name}:{_DEFAULTS[name]:g}")

@@ -172,6 +172,8 @@ def test_a_length_is_of_texts_and_a_size_of_images(fields: dict[str, object], sa
     [
         ({"model": "revnet-38", "coupling": "momentum"}, "'momentum' is written momentum:0.9$"),
         ({"model": "revnet-38", "coupling": "midpoint:0.50"}, "is written midpoint:0.5"),
+        ({"model": "revnet-38", "coupling": "midpoint:0x"}, "coupling=midpoint:0x: its number must be above 0"),
+        ({"model": "revnet-38", "coupling": "momentum:1"}, "coupling=momentum:1: its number must be between 0 and 1"),
         ({"model": "revnet-38", "coupling": "tides"}, "unknown coupling 'tides'"),
         ({"model": "revnet-38", "coupling": 0.5}, "must be a word"),
         ({"model": "revnet-38", "coupling": "affine:tanh"}, "needs functions that return scale and shift"),
