@@ -346,7 +346,7 @@ def test_a_scale_that_vanishes_is_refused_by_name() -> None:
     [
         (lambda: reversible([], coupling="additiv"), "unknown coupling 'additiv'; did you mean 'additive'"),
         (lambda: reversible([], coupling="momentum:1"), "momentum:1: its number must be between 0 and 1"),
-        (lambda: reversible([], coupling="midpoint:x"), "midpoint:nan: its number must be above 0"),
+        (lambda: reversible([], coupling="midpoint:x"), "midpoint:x: its number must be above 0"),
         (lambda: reversible([], coupling="additive:2"), "additive has nothing to be given"),
         (lambda: reversible([], coupling="affine:tan"), "unknown scale of an affine coupling 'tan'"),
         (lambda: reversible([], coupling=3), "coupling=3 must be a name"),  # type: ignore[arg-type]
