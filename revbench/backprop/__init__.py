@@ -1,7 +1,8 @@
 """How a chain of blocks is back-propagated: the strategies, for anybody's blocks."""
 
+from revbench.backprop.block import ReversibleBlock, pieces_of
 from revbench.backprop.certificate import Certificate, Difference
-from revbench.backprop.chain import ReversibleBlock, ReversibleChain, pieces_of, propagate, reversible
+from revbench.backprop.chain import ReversibleChain, reversible
 from revbench.backprop.compiling import compile_pieces
 from revbench.backprop.couplings import (
     Additive,
@@ -14,6 +15,7 @@ from revbench.backprop.couplings import (
     coupling_of,
 )
 from revbench.backprop.plain import plain_container
+from revbench.backprop.propagation import propagate
 from revbench.backprop.recording import is_recomputing
 from revbench.backprop.segments import segment
 from revbench.backprop.sequence import UnitSequence, sequential

@@ -1,211 +1,24 @@
-"""Reversible blocks, chains of them over anybody's functions, and the one function that runs any sequence of units."""
+"""Chains of reversible blocks over anybody's functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from revbench.backprop import segments
-from revbench.backprop.arguments import Arguments, Call, ChainArguments, OfEachBlock
-from revbench.backprop.certificate import Witness
-from revbench.backprop.couplings import ADDITIVE, Coupling, HalfStep, coupling_of, function_names
+from revbench.backprop.arguments import ChainArguments, OfEachBlock
+from revbench.backprop.block import ReversibleBlock, State, is_reversible, pieces_of
+from revbench.backprop.couplings import ADDITIVE, Coupling, coupling_of
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.inputs import dense, stream_dtype, transformed
-from revbench.backprop.plain import plain_container
+from revbench.backprop.propagation import arguments_of_units, half_steps_of, propagate
 from revbench.backprop.strategy_module import StrategyModule
-from revbench.backprop.torch_strategies import BudgetedUnits, run_torch_strategy
-from revbench.case.views import Backpropagation
-from revbench.choices import STRATEGIES, TORCH_STRATEGIES, Strategy
+from revbench.choices import STRATEGIES, Strategy
 from revbench.errors import UserError
 
-State = tuple[Tensor, ...]
 Streams = Tensor | tuple[Tensor, ...]
-
-
-@plain_container
-class ReversibleBlock(nn.Module):
-    """A few half steps: under the additive coupling ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6).
-
-    Called by itself it runs under plain autograd; `propagate` and `ReversibleChain` choose otherwise.
-
-    Args:
-        functions: modules that map the other streams to a tensor of the shape of the one that they change.
-        coupling: how they and the streams are put together.
-
-    Attributes:
-        f, g: the functions; of more than two ``f1``, ``f2``, ….
-    """
-
-    f: nn.Module
-    g: nn.Module
-
-    def __init__(self, *functions: nn.Module, coupling: str | Coupling = ADDITIVE) -> None:
-        super().__init__()
-        self.coupling = coupling_of(coupling)
-        self._names = [name.lower() for name in function_names(len(functions))]
-        for name, function in zip(self._names, functions, strict=True):
-            self.add_module(name, function)
-
-    @property
-    def functions(self) -> list[nn.Module]:
-        """What it is made of, in order."""
-        return [self.get_submodule(name) for name in self._names]
-
-    def half_steps(self, *, starts: bool = False) -> list[HalfStep]:
-        """Returns what it does, one after the other; `starts` says whether the streams are those that one tensor became."""
-        return self.coupling.half_steps(self.functions, starts=starts)
-
-    def forward(self, *state: Tensor, arguments: Sequence[Call] = (), starts: bool = False) -> State:
-        """Returns the streams after it, each of the shape that it had.
-
-        Args:
-            state: the streams.
-            arguments: what each function is called with after the streams; nothing if empty.
-            starts: as of `half_steps`.
-        """
-        for step in self.half_steps(starts=starts):
-            b, *a = state
-            state = (*a, step.rule.forward(b, a, _value(step, a, arguments)))
-        return state
-
-    @torch.no_grad()
-    def inverse(self, *state: Tensor, arguments: Sequence[Call] = ()) -> State:
-        """Returns the streams before it, of those after it (equation 7), without gradient; arguments as of `forward`."""
-        for step in reversed(self.half_steps()):
-            *a, out = state
-            state = (step.rule.inverse(out, a, _value(step, a, arguments)), *a)
-        return state
-
-
-def _value(step: HalfStep, a: Sequence[Tensor], arguments: Sequence[Call]) -> Tensor:
-    args, kwargs = arguments[step.argument] if arguments and step.argument is not None else ((), {})
-    value: Tensor = step.function(*a, *args, **kwargs)
-    return value
-
-
-def is_reversible(unit: nn.Module) -> bool:
-    """Tells whether a unit is a block that can be reconstructed; a subclass with a forward of its own is not."""
-    own = isinstance(unit, ReversibleBlock) and type(unit).forward is ReversibleBlock.forward
-    return own and "forward" not in unit.__dict__
-
-
-def pieces_of(units: Iterable[nn.Module]) -> list[nn.Module]:
-    """Returns what a strategy calls of these units: the functions of a reversible block, the others whole."""
-    pieces: list[nn.Module] = []
-    for unit in units:
-        pieces += unit.functions if isinstance(unit, ReversibleBlock) and is_reversible(unit) else [unit]
-    return pieces
-
-
-def _half_steps(
-    blocks: Iterable[nn.Module], arguments: ChainArguments | None, first_block: int = 0, *, starts: bool = False
-) -> list[tuple[HalfStep, str, Call | None]]:
-    """Those of each block, with their names, and what their functions are called with beside the streams.
-
-    Raises:
-        RuntimeError: hooks on a block itself, which is not called: its functions are.
-    """
-    found: list[tuple[HalfStep, str, Call | None]] = []
-    for i, block in enumerate(blocks, first_block):
-        assert isinstance(block, ReversibleBlock)
-        if block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks:
-            raise RuntimeError(
-                f"block {i} has hooks, but under 'reconstructed' only its functions are called; hook those (f, g)"
-            )
-        for step in block.half_steps(starts=starts and i == 0):
-            given = arguments.of(i, step.argument) if arguments and step.argument is not None else None
-            found.append((step, f"block {i}'s {step.name}", given))
-    return found
-
-
-def propagate(
-    units: Sequence[nn.Module],
-    state: State,
-    *,
-    owner: nn.Module,
-    way: Backpropagation,
-    witness: Witness | None = None,
-    arguments: ChainArguments | None = None,
-    tripwire: bool = True,
-    starts: bool = False,
-) -> State:
-    """Run units one after the other so that backward works in the given way.
-
-    Args:
-        units: modules from a state to a state. Under `reconstructed` each run of `ReversibleBlock` of one coupling is
-            reconstructed from the state after it, and the other units follow `nonreversible`.
-        state: the tensors that enter the first unit: the streams, if it is reversible.
-        owner: the module whose units they are.
-        way: the strategy, and what goes with it. Whether it certifies is its owner's affair, by the witness.
-        witness: under `reconstructed`, sees the activations.
-        arguments: what each function is called with beside the streams, if all units are `ReversibleBlock`; or what units of
-            other kinds are (`SharedArguments`).
-        tripwire: under the strategies that run functions again, compare what they give with what they gave.
-        starts: whether the state is what a coupling made of one tensor.
-
-    Returns:
-        The tensors that leave the last unit.
-    """
-    if any(is_reversible(unit) for unit in units):
-        state = tuple(stream_dtype(stream) for stream in state)
-    of_units = _of_units(units, arguments, starts=starts)
-    strategy = way.strategy
-    if strategy == "stored" or not torch.is_grad_enabled() or transformed(state):
-        return _run(units, state, of_units)
-    if strategy in TORCH_STRATEGIES:
-        budgeted = owner.budgeted_units if isinstance(owner, StrategyModule) else BudgetedUnits()
-        return run_torch_strategy(strategy, units, state, budgeted, of_units)
-    structures = owner.structures if isinstance(owner, StrategyModule) else None
-    own = [Arguments((), given) for given in of_units] if any(of_units) else None
-    state = tuple(map(dense, state))
-    if strategy == "checkpointed":
-        return segments.checkpointed(units, state, own, tripwire=tripwire, structures=structures)
-    if strategy == "recursive":
-        return segments.recursive(units, state, own, tripwire=tripwire, structures=structures)
-    start = 0
-    while start < len(units):
-        unit, stop = units[start], start + 1
-        if isinstance(unit, ReversibleBlock) and is_reversible(unit):
-            while stop < len(units) and is_reversible(units[stop]) and units[stop].coupling == unit.coupling:
-                stop += 1
-            left = reconstructed(
-                _half_steps(units[start:stop], arguments, start, starts=starts), state, coupling=unit.coupling,
-                kept_half_blocks=way.kept_half_blocks, witness=witness, tripwire=tripwire, structures=structures,
-            )  # fmt: skip
-            assert isinstance(left, tuple)
-            state = left
-        elif way.nonreversible == "recomputed":
-            state = segments.segment(
-                [unit], state, first_unit=start, tripwire=tripwire, structures=structures,
-                arguments=[Arguments((), of_units[start])] if of_units[start] else None,
-            )  # fmt: skip
-        else:
-            state = _run([unit], state, [of_units[start]])
-        start = stop
-    return state
-
-
-def _of_units(
-    units: Sequence[nn.Module], arguments: ChainArguments | None, *, starts: bool = False
-) -> list[dict[str, Any]]:
-    """Returns the keyword arguments of each unit beside the streams."""
-    found: list[dict[str, Any]] = []
-    # Of a unit that wraps a block as many as the others have.
-    functions = max((len(unit.functions) for unit in units if isinstance(unit, ReversibleBlock)), default=2)
-    for i in range(len(units)):
-        given = arguments.of_unit(i, functions) if arguments else {}
-        found.append({**given, "starts": True} if starts and i == 0 else given)
-    return found
-
-
-def _run(units: Sequence[nn.Module], state: State, of_units: Sequence[Mapping[str, Any]]) -> State:
-    for unit, given in zip(units, of_units, strict=True):
-        outputs = unit(*state, **given)
-        state = outputs if isinstance(outputs, tuple) else (outputs,)
-    return state
 
 
 class ReversibleChain(StrategyModule):
@@ -255,7 +68,7 @@ class ReversibleChain(StrategyModule):
         reconstruct = reconstruct and all(map(is_reversible, self.blocks)) and not transformed(state)
         if reconstruct and whole and self.coupling.splits:
             joined = reconstructed(
-                _half_steps(self.blocks, arguments), tuple(dense(stream_dtype(stream)) for stream in state),
+                half_steps_of(self.blocks, arguments), tuple(dense(stream_dtype(stream)) for stream in state),
                 coupling=self.coupling, join_dim=self.split_dim, kept_half_blocks=self.kept_half_blocks,
                 witness=self._next_witness(), tripwire=self.tripwire, structures=self.structures,
             )  # fmt: skip
@@ -323,7 +136,7 @@ class ReversibleChain(StrategyModule):
             )
         state = self._streams_of(y)
         arguments = ChainArguments(args, kwargs, f_kwargs, g_kwargs, len(self.blocks))
-        given = _of_units(list(self.blocks), arguments)
+        given = arguments_of_units(list(self.blocks), arguments)
         for block, own in reversed(list(zip(self.blocks, given, strict=True))):
             assert isinstance(block, ReversibleBlock)
             state = block.inverse(*state, **own)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from revbench.backprop.arguments import SharedArguments
-from revbench.backprop.chain import propagate
+from revbench.backprop.propagation import propagate
 from revbench.backprop.strategy_module import StrategyModule
 from revbench.choices import Strategy
 from revbench.errors import UserError
