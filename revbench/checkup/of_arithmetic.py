@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from revbench.checkup.building import deeper
 from revbench.checkup.declared import Answer
 from revbench.checkup.of_gradients import by, reference, relative_error
 from revbench.checkup.subject import Loss, Subject, Unanswerable, share, switch_dropouts_off
@@ -91,7 +92,7 @@ def depth(subject: Subject) -> Answer:
     for times in (_DEEPER, _DEEPER**2, _DEEPER**3):
         began = time.monotonic()
         try:
-            built = subject.deeper(times, dtype="float64")
+            built = deeper(subject.case, times, dtype="float64")
         except Exception as error:  # of a factory that has no such depth
             said.append(f"{times} times can't be made ({first_line(error)})")
             break
@@ -140,13 +141,13 @@ def _pass_in(
 def memory(subject: Subject) -> Answer:
     """How much of what its modules return is held at the peak of a step, of what a deeper network returns more."""
     items = subject.case.batch_size
-    first = subject.deeper(1, dtype="float32")
+    first = deeper(subject.case, 1, dtype="float32")
     if first is None:
         raise Unanswerable(_NOT_DEEPER)
     items *= max(
         1, math.ceil(_ENOUGH_BYTES / max(1, _held(first).returned))
     )  # what is of no size beside a generator's state
-    shallow, deep = (subject.deeper(times, dtype="float32", batch_size=items) for times in (1, _DEEPER))
+    shallow, deep = (deeper(subject.case, times, dtype="float32", batch_size=items) for times in (1, _DEEPER))
     assert shallow is not None
     assert deep is not None
     try:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revbench.backprop import StrategyModule
-from revbench.case import Case
-from revbench.checkup.leaves import Leaves
+from revbench.checkup.building import reconstructed
+from revbench.checkup.leaves import Leaves, leaves_of
 from revbench.checkup.scenarios import Plainly
 from revbench.errors import UserError, first_line
 from revbench.numerics.derivative import distance_to_derivative, norm_of
 from revbench.numerics.passes import Pass, Step, seed_generators
 from revbench.observing.calling import call
-from revbench.observing.module_calls import around_module_calls
 from revbench.observing.nested import map_tensors, tensors_in
 from revbench.workload import Workload, build_workload
 
@@ -43,7 +39,6 @@ _FEW_MOVES = (1e-5, 1e-4)
 _NAMED = 3  # tensors in words
 _MOST_SECONDS = 30.0  # in which tensors are looked at one by one
 _SEED = 7
-_DEPTHS = ("depth", "blocks", "num_blocks", "n_blocks", "layers", "num_layers", "n_layers", "num_hidden_layers")
 
 
 class Unanswerable(Exception):
@@ -66,7 +61,7 @@ class Subject:
     def __init__(self, workload: Workload) -> None:
         self.case = workload.case
         self.own_setter = workload.own_setter
-        self._pristine = _reconstructed(workload).model
+        self._pristine = reconstructed(workload).model
         self.inputs, self.targets = workload.batch()
         self.loss: Loss = workload.loss
         _move_off_the_kinks(self._pristine)
@@ -121,7 +116,7 @@ class Subject:
         try:
             model = copy.deepcopy(self._pristine)
         except Exception:  # some hold what can't be copied
-            model = _reconstructed(build_workload(self.case)).model
+            model = reconstructed(build_workload(self.case)).model
             model.load_state_dict(self._pristine.state_dict())
         model.train()
         if not dropout:
@@ -246,46 +241,7 @@ class Subject:
     @functools.cached_property
     def leaves(self) -> Leaves:
         """Where the blocks are, as far as that is seen."""
-        model = self.fresh()
-        names = {module: name for name, module in model.named_modules()}
-        forward: dict[str, None] = {}
-        called: dict[str, None] = {}
-        again: dict[str, None] = {}
-        with around_module_calls(after=_noting(names, forward, leaves=True)), torch.no_grad():
-            self.loss_of(model)  # without gradient, since ours then calls all of them by `nn.Module.__call__`
-        with around_module_calls(after=_noting(names, called, leaves=False)):
-            loss = self.loss_of(model)
-        with around_module_calls(after=_noting(names, again, leaves=True)):
-            loss.backward()
-        inside = {
-            leaf for m in model.modules() if isinstance(m, StrategyModule) for p in m.pieces() for leaf in p.modules()
-        }
-        again |= {name: None for name in forward if model.get_submodule(name) in inside}
-        return Leaves(list(forward), [name for name in forward if name in again], list(called))
-
-    def deeper(self, times: int, *, dtype: str, batch_size: int | None = None) -> Workload | None:
-        """Returns the same network so many times as deep, by default with as many items; None if nobody knows how to make one."""
-        case = self.case.replace(dtype=dtype, batch_size=batch_size or self.case.batch_size)
-        if case.factory is None:
-            found = case.network
-            assert found is not None
-            return _reconstructed(build_workload(case.replace(depth=max(found.depth) * times)))
-        argument = _depth_of(case)
-        if argument is None:
-            return None
-        name, depth = argument
-        deep = case.replace(model=str(case.factory.with_arguments(**{name: depth * times})))
-        return _reconstructed(build_workload(deep))
-
-
-def _reconstructed(workload: Workload) -> Workload:
-    if workload.case.strategy == "stored" and workload.own_setter is not None:
-        workload.own_setter(workload.model, "reconstructed")
-    elif workload.case.strategy == "stored":
-        for module in workload.model.modules():
-            if isinstance(module, StrategyModule) and "reconstructed" in module.strategies:
-                module.strategy = "reconstructed"
-    return workload
+        return leaves_of(self.fresh(), self.loss_of)
 
 
 @torch.no_grad()
@@ -305,38 +261,6 @@ def switch_dropouts_off(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
-
-
-def _noting(names: Mapping[nn.Module, str], into: dict[str, None], *, leaves: bool) -> Callable[[nn.Module, Any], None]:
-    """Returns what notes the modules that are called: those without children that return one tensor, or all where there is a
-    graph."""
-
-    def note(module: nn.Module, outputs: Any) -> None:
-        if module not in names:
-            return
-        if not leaves:
-            if torch.is_grad_enabled():
-                into[names[module]] = None
-        elif not any(True for _ in module.children()) and isinstance(outputs, Tensor) and outputs.is_floating_point():
-            into[names[module]] = None
-
-    return note
-
-
-def _depth_of(case: Case) -> tuple[str, int] | None:
-    """Returns the argument of a factory that says how deep its network is, and its value."""
-    named = case.factory
-    assert named is not None
-    try:
-        factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
-        parameters = inspect.signature(factory).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"model {case.model!r} can't be looked at: {error}") from error
-    for name in _DEPTHS:
-        value = named.arguments.get(name, parameters[name].default if name in parameters else None)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return name, value
-    return None
 
 
 @contextmanager
