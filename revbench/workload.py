@@ -219,11 +219,24 @@ def _move(model: nn.Module, case: Case) -> None:
                 slots[key] = moved[old]  # type: ignore[assignment]
 
 
-def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | None, Loss, SetStrategy | None]:
+def imported_factory(model: str, named: Factory) -> Any:
+    """Returns what a case's model names.
+
+    Args:
+        model: the name as it is written.
+        named: what it says.
+
+    Raises:
+        UserError: it can't be imported.
+    """
     try:
-        factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
+        return functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model {case.model!r} can't be imported: {error}; give package.module:factory") from error
+        raise UserError(f"model {model!r} can't be imported: {error}; give package.module:factory") from error
+
+
+def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | None, Loss, SetStrategy | None]:
+    factory = imported_factory(case.model, named)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise UserError(
             f"model {case.model!r} is a {type(factory).__name__}, not a function; name one that returns a new network each time"

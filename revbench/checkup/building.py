@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import inspect
-from typing import Any
 
 from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.workload import Workload, build_workload
+from revbench.workload import Workload, build_workload, imported_factory
 
 _DEPTHS = ("depth", "blocks", "num_blocks", "n_blocks", "layers", "num_layers", "n_layers", "num_hidden_layers")
 
@@ -46,9 +43,8 @@ def _depth_of(case: Case) -> tuple[str, int] | None:
     named = case.factory
     assert named is not None
     try:
-        factory: Any = functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
-        parameters = inspect.signature(factory).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        parameters = inspect.signature(imported_factory(case.model, named)).parameters
+    except (TypeError, ValueError) as error:
         raise UserError(f"model {case.model!r} can't be looked at: {error}") from error
     for name in _DEPTHS:
         value = named.arguments.get(name, parameters[name].default if name in parameters else None)
