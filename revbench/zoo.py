@@ -11,7 +11,7 @@ import functools
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -44,10 +44,26 @@ def _imported(package: str) -> Any:
         ) from error
 
 
-def _images(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.randn(count, 3, _SIZE, _SIZE, generator=generator), torch.randint(
-        _CLASSES, (count,), generator=generator
-    )
+def _labelled(size: int) -> Batches:
+    """Returns what draws square images of this size, and a class of each."""
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = torch.randn(count, 3, size, size, generator=generator)
+        return images, torch.randint(_CLASSES, (count,), generator=generator)
+
+    return make_batch
+
+
+_images = _labelled(_SIZE)
+
+
+def _normal(inputs: Sequence[int], targets: Sequence[int]) -> Batches:
+    """Returns what draws inputs and targets of these shapes, behind the number of items, of the normal distribution."""
+
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, *inputs, generator=generator), torch.randn(count, *targets, generator=generator)
+
+    return make_batch
 
 
 class ImageNetwork(nn.Module):
@@ -134,12 +150,7 @@ def pytorchcv(blocks: int = 3) -> MadeOfTwo:
         num_classes=_CLASSES,
     )  # fmt: skip
 
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, 3, 56, 56, generator=generator), torch.randint(
-            _CLASSES, (count,), generator=generator
-        )
-
-    return network, make_batch, cross_entropy, _set_pytorchcv
+    return network, _labelled(56), cross_entropy, _set_pytorchcv
 
 
 def _set_pytorchcv(model: nn.Module, strategy: str) -> None:
@@ -202,10 +213,7 @@ def iunets(blocks: int = 2, orthogonal: str = "cayley") -> Made:
             found: Tensor = self.head(self.net(self.stem(images)))
             return found
 
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, 3, 16, 16, generator=generator), torch.randn(count, 1, 16, 16, generator=generator)
-
-    return Whole(), make_batch, mse_loss
+    return Whole(), _normal((3, 16, 16), (1, 16, 16)), mse_loss
 
 
 class SequenceNetwork(nn.Module):
@@ -221,27 +229,20 @@ class SequenceNetwork(nn.Module):
         return found
 
 
-def _sequences(length: int) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, length, 4, generator=generator), torch.randn(count, length, 4, generator=generator)
-
-    return make_batch
-
-
 def reformer_pytorch(blocks: int = 2, lsh: bool = False) -> MadeOfTwo:
     """Returns reformer-pytorch's network, by default with full attention; `lsh` hashes."""
     package = _imported("reformer_pytorch")
     blocks_of = package.Reformer(
         dim=16, depth=blocks, heads=2, bucket_size=4, n_hashes=2, full_attn_thres=0 if lsh else 64, ff_chunks=1
     )
-    return SequenceNetwork(blocks_of, 16), _sequences(16), mse_loss, _set("reverse_thres", math.inf, 0)
+    return SequenceNetwork(blocks_of, 16), _normal((16, 4), (16, 4)), mse_loss, _set("reverse_thres", math.inf, 0)
 
 
 def performer_pytorch(blocks: int = 2) -> Made:
     """Returns performer-pytorch's network, reversible."""
     package = _imported("performer_pytorch")
     blocks_of = package.Performer(dim=16, depth=blocks, heads=2, dim_head=8, reversible=True, nb_features=8)
-    return SequenceNetwork(blocks_of, 16), _sequences(16), mse_loss
+    return SequenceNetwork(blocks_of, 16), _normal((16, 4), (16, 4)), mse_loss
 
 
 def transformers_reformer(blocks: int = 2, lsh: bool = True) -> Made:
@@ -312,10 +313,7 @@ def torch_geometric(blocks: int = 3) -> MadeOfTwo:
             found: Tensor = self.head(x)
             return found
 
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, 4, generator=generator), torch.randn(count, 4, generator=generator)
-
-    return Whole(), make_batch, mse_loss, _set("disable", True, False)
+    return Whole(), _normal((4,), (4,)), mse_loss, _set("disable", True, False)
 
 
 def freia(blocks: int = 3) -> Made:
@@ -336,10 +334,7 @@ def freia(blocks: int = 3) -> Made:
             found: Tensor = self.flow(x)[0]
             return found
 
-    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return torch.randn(count, 8, generator=generator), torch.randn(count, 8, generator=generator)
-
-    return Whole(), make_batch, mse_loss
+    return Whole(), _normal((8,), (8,)), mse_loss
 
 
 class _UnderTorch(nn.Module):
