@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
-from revbench.checkup import of_arithmetic, of_gradients, of_traces
+from revbench.checkup import of_arithmetic, of_gradients, of_randomness, of_traces
 from revbench.checkup.declared import Answer, Finding
+from revbench.checkup.dropouts import called_dropouts_off
 from revbench.checkup.subject import Subject, Unanswerable, repeatable_seeds
 from revbench.errors import first_line
 
@@ -14,8 +16,8 @@ RUNS: Mapping[str, Callable[[Subject], Answer]] = {
     "twin": of_gradients.twin,
     "inverse": of_gradients.inverse,
     "buffers": of_traces.buffers,
-    "dropout": of_gradients.dropout,
-    "generator": of_traces.generator,
+    "dropout": of_randomness.dropout,
+    "generator": of_randomness.generator,
     "autocast": of_arithmetic.autocast,
     "autocast_cache": of_arithmetic.autocast_cache,
     "input_gradient": of_gradients.input_gradient,
@@ -35,12 +37,13 @@ RUNS: Mapping[str, Callable[[Subject], Answer]] = {
     "memory": of_arithmetic.memory,
     "readable": of_traces.readable,
 }
+_WITH_DROPOUT = ("dropout", "generator", "memory")  # the others are made without
 
 
 def check(subject: Subject, name: str) -> Finding:
     """Returns what one check finds; what the network raises is a finding, too."""
     try:
-        with repeatable_seeds():
+        with repeatable_seeds(), nullcontext() if name in _WITH_DROPOUT else called_dropouts_off():
             verdict, words = RUNS[name](subject)
     except Unanswerable as error:
         return Finding(name, "can't tell", str(error))

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from revbench.checkup.building import deeper
 from revbench.checkup.declared import Answer
+from revbench.checkup.dropouts import switch_dropouts_off
 from revbench.checkup.of_gradients import by, reference, relative_error
-from revbench.checkup.subject import Loss, Subject, Unanswerable, share, switch_dropouts_off
+from revbench.checkup.subject import Loss, Subject, Unanswerable, share
 from revbench.checkup.twins import store
 from revbench.errors import first_line
 from revbench.numerics.derivative import norm_of

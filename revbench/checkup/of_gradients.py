@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revbench.checkup.declared import Answer
@@ -26,7 +23,6 @@ from revbench.numerics.activations import round_trips
 from revbench.numerics.derivative import norm_of
 from revbench.observing.nested import map_tensors, tensors_in
 
-_DROPOUT = 0.5
 _INVERSE_OFF = 1e-3
 _LITTLE = 1e-300
 _SECOND_MOVES = (1e-5, 1e-6, 1e-7)  # a kink between two points is in some of them only
@@ -40,9 +36,10 @@ def gradient(subject: Subject) -> Answer:
     if wrong is None:
         error = subject.error(network, found) / max(norm_of(found), _LITTLE)
         return "passed", f"{share(error)} off, of {len(found)} tensors"
+    why = "; it draws random numbers that are no dropout's, perhaps others in backward" if subject.draws() else ""
     return (
         "failed",
-        f"{wrong}; {len(subject.known)} of {len(found)} tensors are wrong, which the other checks leave out",
+        f"{wrong}{why}; {len(subject.known)} of {len(found)} tensors are wrong, which the other checks leave out",
     )
 
 
@@ -90,27 +87,6 @@ def inverse(subject: Subject) -> Answer:
         raise Unanswerable(f"no inverse can be called: {next(iter(left_out.values()), 'there is none')}")
     name, worst = max(found.items(), key=lambda pair: pair[1].rms)
     return by(worst.rms, f"off after {len(found)} blocks, at {name or 'the network'}", _INVERSE_OFF)
-
-
-def dropout(subject: Subject) -> Answer:
-    """With its own dropouts; else with such as are planted where backward runs a module again, whose masks are compared."""
-    model, planted = with_dropout(subject)
-    wrong = subject.judged(Plainly(model))
-    if planted.own:
-        return judgement(wrong, f"it is right, with {planted}")
-    planted.masks.clear()
-    loss = subject.loss_of(model)
-    forward = {place: set(masks) for place, masks in planted.masks.items()}
-    loss.backward()
-    others = sum(mask not in forward[place] for place, masks in planted.masks.items() for mask in masks)
-    if others:
-        return (
-            "failed",
-            f"{others} masks in backward are not those of forward: {wrong or 'the gradient does not show it'}",
-        )
-    if wrong is None:
-        return "passed", f"the masks in backward are those of forward, with {planted}"
-    return "can't tell", f"the masks in backward are those of forward, with {planted}; {wrong}"
 
 
 def input_gradient(subject: Subject) -> Answer:
@@ -185,7 +161,7 @@ def frozen(subject: Subject) -> Answer:
 def module_hooks(subject: Subject) -> Answer:
     """A hook that halves what a module inside the blocks returns."""
     model = subject.fresh()
-    module = model.get_submodule(_middle(subject))
+    module = model.get_submodule(subject.middle())
     module.register_forward_hook(lambda module, args, out: out * 0.5)
     return judgement(subject.judged(Plainly(model)), f"respected, at a {type(module).__name__}")
 
@@ -266,54 +242,3 @@ def determinism(subject: Subject) -> Answer:
             f"{len(unlike)} of {len(one)} gradients differ, first that of {unlike[0].removeprefix('model.')}",
         )
     return "passed", f"{len(one)} gradients are equal, bit for bit"
-
-
-class Planted:
-    """The dropouts of a copy.
-
-    Args:
-        own: how many are the network's own.
-        planted: behind how many modules others were put.
-
-    Attributes:
-        masks: by the place of each that was planted, a number for each mask that it drew.
-    """
-
-    def __init__(self, own: int, planted: int = 0) -> None:
-        self.own, self._planted = own, planted
-        self.masks: dict[int, list[float]] = {}
-
-    def __str__(self) -> str:
-        return f"its own {self.own} dropouts" if self.own else f"one planted behind {self._planted} modules"
-
-    def drop(self, place: int, plain: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Returns what a module returns, with half of it dropped."""
-        value = plain(*args, **kwargs)
-        mask = F.dropout(torch.ones_like(value), _DROPOUT)
-        self.masks.setdefault(place, []).append(
-            float((mask.detach().flatten() * torch.arange(1, mask.numel() + 1).to(mask).sqrt()).sum())
-        )
-        return value * mask
-
-
-def with_dropout(subject: Subject) -> tuple[nn.Module, Planted]:
-    """Returns a copy that draws random numbers inside the blocks, and what draws them."""
-    model = subject.fresh(dropout=True)
-    own = sum(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
-    if own:
-        return model, Planted(own)
-    # Behind every module with a matrix: what others would call their layers.
-    modules = [model.get_submodule(name) for name in subject.leaves.inside]
-    modules = [m for m in modules if any(p.dim() >= 2 for p in m.parameters())]
-    modules = modules or [model.get_submodule(_middle(subject))]
-    planted = Planted(0, len(modules))
-    for place, module in enumerate(modules):
-        module.forward = functools.partial(planted.drop, place, module.forward)
-    return model, planted
-
-
-def _middle(subject: Subject) -> str:
-    name = subject.leaves.middle()
-    if name is None:
-        raise Unanswerable("no module inside returns one tensor")
-    return name

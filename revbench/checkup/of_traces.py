@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revbench.backprop.random_states import differ, random_states
 from revbench.checkup.declared import Answer
-from revbench.checkup.of_gradients import by, reference, relative_error, with_dropout
+from revbench.checkup.of_gradients import by, reference, relative_error
 from revbench.checkup.scenarios import Plainly
 from revbench.checkup.subject import Subject, Unanswerable
 from revbench.observing.nested import tensors_in
@@ -37,17 +36,6 @@ def buffers(subject: Subject) -> Answer:
     if not written:
         raise Unanswerable("no buffer is written in forward: there is no batch norm")
     return "passed", f"{len(written)} buffers are written in forward alone"
-
-
-def generator(subject: Subject) -> Answer:
-    """With dropout: the states after forward are the states after backward."""
-    model, where = with_dropout(subject)
-    loss = subject.loss_of(model)
-    before = random_states(loss.device)
-    loss.backward()
-    if differ(before, random_states(loss.device)):
-        return "failed", f"backward moves it, with {where}"
-    return "passed", f"as it was after forward, with {where}"
 
 
 def parameter_hooks(subject: Subject) -> Answer:

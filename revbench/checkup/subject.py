@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from revbench.backprop.random_states import differ, random_states
 from revbench.checkup.building import reconstructed
+from revbench.checkup.dropouts import called_dropouts_off, switch_dropouts_off
 from revbench.checkup.leaves import Leaves, leaves_of
 from revbench.checkup.scenarios import Plainly
 from revbench.errors import UserError, first_line
@@ -73,10 +75,11 @@ class Subject:
         Looked for once, when a gradient is found wrong. Where that takes too long all are taken for wrong.
         """
         network = Plainly(self.fresh())
-        found = self.run(network).gradient
-        if self._wrong(network, found, None) is None:
-            return frozenset()
-        errors, size = self.errors(network, found), norm_of(found)
+        with called_dropouts_off():  # whatever is asked just now
+            found = self.run(network).gradient
+            if self._wrong(network, found, None) is None:
+                return frozenset()
+            errors, size = self.errors(network, found), norm_of(found)
         if len(errors) < len(found):
             return frozenset(found)
         return frozenset(n for n, e in errors.items() if e > max(WRONG * norm_of({n: found[n]}), _NOISE * size))
@@ -131,6 +134,13 @@ class Subject:
         """Returns the loss of a network, by the same random numbers each time."""
         seed_generators(_SEED)
         return self.loss(call(model, self.copied()), self.targets)
+
+    def draws(self) -> bool:
+        """Tells whether the network draws random numbers in forward, its dropouts being off."""
+        device = self.loss_of(self.fresh()).device
+        after = random_states(device)
+        seed_generators(_SEED)
+        return differ(after, random_states(device))
 
     def run(self, network: nn.Module, loss: Loss | None = None) -> Pass:
         """Returns what one forward and one backward pass gives; buffers end as they began."""
@@ -243,6 +253,17 @@ class Subject:
         """Where the blocks are, as far as that is seen."""
         return leaves_of(self.fresh(), self.loss_of)
 
+    def middle(self) -> str:
+        """Returns the name of a module inside the blocks.
+
+        Raises:
+            Unanswerable: none of them returns one tensor.
+        """
+        name = self.leaves.middle()
+        if name is None:
+            raise Unanswerable("no module inside returns one tensor")
+        return name
+
 
 @torch.no_grad()
 def _move_off_the_kinks(model: nn.Module) -> None:
@@ -254,13 +275,6 @@ def _move_off_the_kinks(model: nn.Module) -> None:
             scale = 0.01 * max(parameter.square().mean().sqrt().item(), 0.05)
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_((scale * noise).to(parameter))
-
-
-def switch_dropouts_off(model: nn.Module) -> None:
-    """Puts PyTorch's dropouts into evaluation mode."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
 
 
 @contextmanager

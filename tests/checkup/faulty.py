@@ -12,11 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import mse_loss
+from torch.nn.functional import dropout, mse_loss
 
 
-def function(width: int = 4) -> nn.Module:
-    return nn.Sequential(nn.BatchNorm1d(width), nn.Tanh(), nn.Linear(width, width))
+class Dropping(nn.Module):
+    """A dropout that is called as a function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, 0.3, self.training)
+
+
+class Noisy(nn.Module):
+    """Random numbers that are no dropout's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (0.5 + torch.rand_like(x))
+
+
+def function(width: int = 4, *, fault: str = "") -> nn.Module:
+    last = [Dropping()] if "of calls" in fault else [Noisy()] if "of noise" in fault else []
+    return nn.Sequential(nn.BatchNorm1d(width), nn.Tanh(), nn.Linear(width, width), *last)
 
 
 class _Chain(torch.autograd.Function):
@@ -81,7 +96,7 @@ def _again(
     chain: StrangersChain, m: nn.Module, a: Tensor, state: Tensor, aliases: dict[str, Tensor], *, autocast: bool
 ) -> tuple[Tensor, Tensor]:
     fault, now = chain.fault, torch.get_rng_state()
-    if fault != "masks":
+    if fault not in ("masks", "masks of calls", "masks of noise"):
         torch.set_rng_state(state)
     hooks = [(n, n._forward_hooks.copy()) for n in m.modules()]
     if fault == "skips hooks":
@@ -98,7 +113,7 @@ def _again(
     m.train(mode)
     for n, kept in hooks:
         n._forward_hooks.update(kept)
-    if fault not in ("masks", "moves the generator"):
+    if fault not in ("masks", "masks of calls", "masks of noise", "moves the generator"):
         torch.set_rng_state(now)
     return leaf, value
 
@@ -110,7 +125,7 @@ class StrangersChain(nn.Module):
         super().__init__()
         self.plain = False  # whether autograd keeps the activations
         self.fault, self.decay, self.slot = fault, 0.25 if fault == "loses" else 1.0, torch.zeros(())
-        self.blocks = nn.ModuleList(nn.ModuleList((function(), function())) for _ in range(blocks))
+        self.blocks = nn.ModuleList(nn.ModuleList(function(fault=fault) for _ in range(2)) for _ in range(blocks))
 
     def functions(self) -> list[nn.Module]:
         return [m for pair in self.blocks for m in pair]  # type: ignore[union-attr]

@@ -22,6 +22,7 @@ from tests.checkup.faulty import Network, network
 # By the fault: the checks that must fail. What is undone along with it may fail, too.
 FAULTS = {
     "masks": {"dropout", "generator"},
+    "masks of calls": {"dropout", "generator"},
     "moves the generator": {"generator"},
     "writes buffers": {"buffers"},
     "scales": {"gradient"},
@@ -75,6 +76,28 @@ def test_a_careful_strangers_chain_has_no_fault() -> None:
     found = findings(workload(""))
     assert {name: f.words for name, f in found.items() if f.verdict == "failed"} == {}
     assert {name for name, f in found.items() if f.verdict == "can't tell"} == {"twin", "inverse"}
+
+
+def test_dropouts_that_are_called_as_functions_are_the_networks_own() -> None:
+    found = findings(workload("keeps of calls"), "gradient", "dropout", "determinism")
+    assert {name: f.verdict for name, f in found.items()} == dict.fromkeys(found, "passed")
+    assert found["dropout"].words == "it is right, with its own 4 dropouts"
+
+
+def test_random_numbers_that_are_no_dropouts_are_named_where_the_gradient_is_wrong() -> None:
+    found = check(Subject(workload("masks of noise")), "gradient")
+    assert found.verdict == "failed"
+    assert "it draws random numbers that are no dropout's" in found.words
+    assert "random numbers" not in findings(workload("scales"), "gradient")["gradient"].words
+    assert findings(workload("keeps of noise"), "gradient")["gradient"].verdict == "passed"
+
+
+def test_dropouts_outside_the_blocks_say_nothing_of_those_inside() -> None:
+    built = workload("masks")
+    built.model.head = nn.Sequential(nn.Dropout(0.1), built.model.head)
+    found = check(Subject(built), "dropout")
+    assert found.verdict == "failed"
+    assert found.words.startswith("4 masks in backward are not those of forward")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
