@@ -146,7 +146,7 @@ def page(found: dict[str, Any]) -> str:
     lines += [
         "",
         "All of them: `pip install revbench[zoo]`, then `python docs/zoo.py`. The networks are in"
-        " [`revbench/zoo.py`](../revbench/zoo.py).",
+        " [`revbench/zoo`](../revbench/zoo).",
     ]
     for name, check in CHECKS.items():
         lines += ["", f"## {name}", "", f"{check.question} If not: {check.means} Mend: {check.mend}", ""]
