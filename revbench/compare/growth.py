@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 SIGNIFICANCE = 1e-4  # some thirty metrics a run may raise no false alarm in hundreds of runs
 POWER = 0.9  # with which a growth by the factor that is named is found
@@ -75,6 +75,8 @@ def rank_sum(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the probability that chance puts b as high above a."""
     if b.min() > a.max():
         return 1 / math.comb(len(a) + len(b), len(a))
+    from scipy import stats  # takes a second to import
+
     ties = len(np.unique(np.concatenate((a, b)))) < len(a) + len(b)
     method = "asymptotic" if ties or len(a) * len(b) > _EXACT else "exact"
     return float(stats.mannwhitneyu(b, a, alternative="greater", method=method).pvalue)
@@ -83,7 +85,9 @@ def rank_sum(a: np.ndarray, b: np.ndarray) -> float:
 @functools.cache
 def _bounds(freedom: int, significance: float) -> tuple[float, float]:
     """Returns in standard errors what a difference must exceed, and which difference does so in `POWER` of cases."""
-    critical = float(stats.t.isf(significance, freedom))
+    from scipy import optimize, stats  # take a second to import
+
+    critical = -float(special.stdtrit(freedom, significance))
 
     def missing(shift: float) -> float:
         return float(stats.nct.sf(critical, freedom, shift)) - POWER

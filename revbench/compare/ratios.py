@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from revbench.results.schema import Row
 
@@ -174,7 +174,7 @@ def _reach(launches: Sequence[Launch]) -> float | None:
         generator = np.random.default_rng(0)
         means = np.mean([_resampled(one, generator) for one in launches], axis=0)
         error = float(means.std()) * math.sqrt((freedom + 1) / freedom)
-    return error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+    return error * float(special.stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
 def _resampled(launch: Launch, generator: np.random.Generator) -> Array:
@@ -200,7 +200,11 @@ def _shapes(launches: Sequence[Array]) -> list[str]:
 
 def drift_of(values: Array) -> float:
     """Returns how much the last third of some values lies above the first; 0 if no trend is sure (Kendall's tau)."""
-    if len(values) < _SHAPED or stats.kendalltau(np.arange(len(values)), values).pvalue > _SURELY:
+    if len(values) < _SHAPED:
+        return 0.0
+    from scipy import stats  # takes a second to import
+
+    if stats.kendalltau(np.arange(len(values)), values).pvalue > _SURELY:
         return 0.0
     third = len(values) // 3
     return float(np.median(values[-third:]) - np.median(values[:third]))

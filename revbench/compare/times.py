@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from revbench.results.schema import Row
 
@@ -59,9 +59,9 @@ class Change:
         if self.low is None or self.high is None:
             return None
         count = min(self.launches)
-        scatter = math.log(self.high / self.low) / 2 / float(stats.t.ppf(0.975, count - 1)) * math.sqrt(count)
+        scatter = math.log(self.high / self.low) / 2 / float(special.stdtrit(count - 1, 0.975)) * math.sqrt(count)
         numbers = np.arange(LEAST_LAUNCHES, MOST_LAUNCHES)
-        reach = scatter / np.sqrt(numbers) * stats.t.ppf(1 - SIGNIFICANCE / 2, numbers - 1)
+        reach = scatter / np.sqrt(numbers) * special.stdtrit(numbers - 1, 1 - SIGNIFICANCE / 2)
         enough = numbers[reach <= math.log1p(share)]
         return int(enough[0]) if enough.size else None
 
@@ -92,7 +92,7 @@ def change_of(before: Sequence[float], now: Sequence[float], *, in_turn: bool, r
             error = float((b - a).std(ddof=1)) / math.sqrt(len(a))
         else:
             error = math.sqrt(float(a.var(ddof=1)) / len(a) + float(b.var(ddof=1)) / len(b))
-        reach = error * float(stats.t.ppf(0.975, freedom))
+        reach = error * float(special.stdtrit(freedom, 0.975))
         low, high = math.exp(difference - reach), math.exp(difference + reach)
         probability = _two_sided(difference, error, freedom)
         noise = math.exp(max(_halves(a), _halves(b)) if not paired else _halves(b - a))
@@ -105,7 +105,7 @@ def change_of(before: Sequence[float], now: Sequence[float], *, in_turn: bool, r
 def _two_sided(difference: float, error: float, freedom: int) -> float:
     if error == 0:
         return 1.0 if difference == 0 else 0.0
-    return float(2 * stats.t.sf(abs(difference) / error, freedom))
+    return float(2 * special.stdtr(freedom, -abs(difference) / error))
 
 
 def _halves(values: Array) -> float:
@@ -125,8 +125,13 @@ def verdicts(changes: Sequence[Change], allowed: Sequence[float]) -> list[str]:
         allowed: for each the share by which it may grow, or shrink, and still be the same.
     """
     told = [change for change in changes if change.low is not None]
-    corrected = iter(stats.false_discovery_control([change.probability for change in told]) if told else np.array([]))
-    usual = statistics.median(change.noise for change in told) if told else 1.0
+    corrected: Iterator[float] = iter(())
+    usual = 1.0
+    if told:
+        from scipy import stats  # takes a second to import
+
+        corrected = iter(stats.false_discovery_control([change.probability for change in told]))
+        usual = statistics.median(change.noise for change in told)
     found = []
     for change, share in zip(changes, allowed, strict=True):
         if change.low is None or change.high is None:

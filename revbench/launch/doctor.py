@@ -16,6 +16,7 @@ from revbench.errors import UserError, unknown
 from revbench.launch.interactive import case_of
 from revbench.paper.residual import ResidualArchitecture
 from revbench.runner.client import WorkerServer
+from revbench.runner.kept import kept_server
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -120,7 +121,7 @@ def examine(
         given = {"batch_size": _BATCH_SIZE, **fields} if batch is None or callable(batch) else fields
         base, variables = case_of(what, batch, loss, given if not isinstance(what, Case) else fields, scratch)
         case = _small(base.replace(dtype="float64", autocast="none")).check()
-        with WorkerServer(variables=variables) as server:
+        with kept_server(variables) as server:
             return Examination(case.model, _all(server, case, names, show))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

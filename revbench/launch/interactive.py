@@ -21,7 +21,8 @@ from revbench.results.frames import load_runs
 from revbench.results.machines import environments_alike
 from revbench.results.runs import Run
 from revbench.results.schema import Row
-from revbench.runner import DEFAULT_TIMEOUT_SECONDS, Session, WorkerServer, open_run
+from revbench.runner import DEFAULT_TIMEOUT_SECONDS, Session, open_run
+from revbench.runner.kept import kept_server
 from revbench.runner.registry import probe_of
 from revbench.runner.session import result_of
 
@@ -151,7 +152,7 @@ def measure(
         strategies = [strategy] if isinstance(strategy, str) else list(strategy or [base.strategy])
         cases = [base.under(name, base.nonreversible).check() for name in strategies]
         folder = Path(output) if output is not None else scratch / "run"
-        server = WorkerServer(variables=variables)
+        server = kept_server(variables)
         with open_run(output=folder, device=base.device, server=server, command=["revbench.measure"]) as session:
             for name in names:
                 _measure(session, cases, name, settings[name] or None, timeout_seconds)

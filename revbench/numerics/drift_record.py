@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 
 from revbench.case import Arithmetic
 from revbench.numerics.gradient_errors import PartError
@@ -278,8 +277,8 @@ def _along(parts: PartTable) -> dict[str, float | int | str | None]:
         return found
     back = list(reversed(longest))
     if len(back) >= 3 and all(error > 0 for _, error in back):
-        slope = stats.linregress(range(len(back)), [math.log(error) for _, error in back]).slope
-        found["activation_growth_per_block"] = math.exp(float(slope))
+        slope = statistics.linear_regression(range(len(back)), [math.log(error) for _, error in back]).slope
+        found["activation_growth_per_block"] = math.exp(slope)
     broken = [name for run in reversed(runs) for name, error in reversed(run) if error >= BREAKDOWN]
     found["breakdown_block"] = broken[0] if broken else None
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 ENOUGH_DRAWS = 30  # fewer give no reliable quantiles (the 5 % quantile lies between the two smallest of 30)
@@ -62,5 +62,5 @@ def why_missing(key: str, draws: int) -> str:
 @functools.cache
 def _left_out(count: int) -> int:
     """Returns how many of so many sorted values may be left out at each end of the median's interval."""
-    tails = 2 * stats.binom.cdf(np.arange(count // 2), count, 0.5)
+    tails = 2 * special.bdtr(np.arange(count // 2), count, 0.5)
     return int(np.searchsorted(tails, 1 - CONFIDENCE, side="right")) - 1

@@ -41,12 +41,14 @@ class WorkerServer:
 
     Args:
         tree: from which it imports what this process would import from another; see `OtherTree`.
-        variables: of the environment, for its workers.
+
+    Attributes:
+        variables: of the environment, for the workers from now on.
     """
 
-    def __init__(self, tree: OtherTree | None = None, *, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(self, tree: OtherTree | None = None) -> None:
+        self.variables: Mapping[str, str] = {}
         self._tree = tree or OtherTree()
-        self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._family = secrets.token_hex(16)  # in the environment of all that descends from the server
         self._starting = threading.Lock()
@@ -109,7 +111,8 @@ class WorkerServer:
         request = {
             "task": "probe", "cases": [case.to_json() for case in cases], "probe": probe, "options": dict(options or {}),
             "timeout_seconds": timeout_seconds, "silence_seconds": silence_seconds,
-            "sys_path": [self._tree.moved(entry) for entry in path_for(models, needed=bool(self._variables))],
+            "sys_path": [self._tree.moved(entry) for entry in path_for(models, needed=bool(self.variables))],
+            "variables": dict(self.variables),
         }  # fmt: skip
         answer = self._ask(request, progress)
         if answer["status"] == "refused":
@@ -133,6 +136,19 @@ class WorkerServer:
             process.wait()
         process.stdout.close()
 
+    def is_running(self) -> bool:
+        """Tells whether the process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def disown(self) -> None:
+        """Let go of the process without ending it: it is another process's child."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.returncode = 0
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+
     def abandon(self) -> None:
         """End the server at once, from another thread, so that what waits for its answer gets that of a crash."""
         with self._starting:
@@ -150,7 +166,7 @@ class WorkerServer:
                 # In a session of its own, so that Ctrl-C reaches the parent alone, which then ends the server.
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START], bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    env={**_environment(self._tree), **self._variables, _MARK: self._family}, start_new_session=True,
+                    env={**_environment(self._tree), _MARK: self._family}, start_new_session=True,
                     cwd=self._tree.current_folder(),
                 )  # fmt: skip
                 assert self._process.stdin is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def open_run(
     resume: str | Path | None = None,
     retry: bool = False,
     device: str = "auto",
-    server: WorkerServer | None = None,
+    server: AbstractContextManager[WorkerServer] | None = None,
     prefix: str = "--",
     command: Sequence[str] | None = None,
 ) -> Iterator[Session]:
@@ -35,7 +35,7 @@ def open_run(
         resume: the folder of a run that is gone on with.
         retry: measure again what crashed, timed out or lacked memory in it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        server: that forks the workers, not started yet; one of this run's own if not given.
+        server: that forks the workers, entered here; one of this run's own if not given.
         prefix: of the options that a message names.
         command: what is recorded as the command that measures; this process's own arguments if not given.
 

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,11 +31,12 @@ def work(request: Mapping[str, Any], send: Send) -> None:
     """Answer one request; the last message sent has ``kind`` ``result``.
 
     Args:
-        request: ``task`` (``environment`` or ``probe``); for a probe also ``cases``, ``probe``, ``options`` and
-            ``sys_path``, on which factories are looked for (see `revbench.imports.path_for`).
+        request: ``task`` (``environment`` or ``probe``); for a probe also ``cases``, ``probe``, ``options``, ``variables`` of the
+            environment and ``sys_path``, on which factories are looked for (see `revbench.imports.path_for`).
         send: takes messages: ``{"kind": "progress", ...}`` and ``{"kind": "alive", "patience_seconds": ...}`` any number of
             times, then the result.
     """
+    os.environ.update(request.get("variables", {}))
     asked = request.get("sys_path", [])
     sys.path[:] = [*asked, *(entry for entry in sys.path if entry not in asked)]
     try:

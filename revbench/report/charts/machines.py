@@ -11,7 +11,7 @@ from revbench.case import Case
 from revbench.case.labels import strategy_of
 from revbench.probes.declared import MEMORY, TIME
 from revbench.report.charts.canvas import canvas, first_of, svg_of, with_tip
-from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator, sns
+from revbench.report.charts.plotting import Line2D, LogLocator, NullLocator
 from revbench.report.colours import ON_PALE, SOFT, look_of
 from revbench.report.document import Figure
 from revbench.report.parts import Part
@@ -98,6 +98,8 @@ def cost_of_reconstruction(parts: Sequence[Part], groups: Mapping[str, Sequence[
         ["unstable" if (column, row) in unstable else f"{cells[column, row]:.2f} ×" if (column, row) in cells else ""
          for column in columns] for row in rows
     ]  # fmt: skip
+    import seaborn as sns  # takes a second to import; matplotlib, which reads files, is there
+
     with canvas(0.7 + 0.42 * len(rows)) as (figure, axis):
         top = max(2.0, float(np.nanmax(values)))
         sns.heatmap(

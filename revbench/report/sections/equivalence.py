@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
 
 from revbench.case import Case
 from revbench.case.labels import network_name
@@ -97,7 +97,7 @@ def equivalence(differences: Sequence[float]) -> Equivalence:
     if len(differences) < 2:
         return Equivalence(shown, MISSING, f"not tested: at least {ENOUGH_SEEDS} seeds")
     error = statistics.stdev(differences) / len(differences) ** 0.5
-    half = float(stats.t.ppf(0.95, len(differences) - 1)) * error
+    half = float(special.stdtrit(len(differences) - 1, 0.95)) * error
     interval = f"{100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
     if len(differences) < ENOUGH_SEEDS:
         return Equivalence(shown, interval, f"not tested: at least {ENOUGH_SEEDS} seeds")
