@@ -104,7 +104,7 @@ def test_a_host_that_is_slower_than_the_device_reads_the_counter_all_the_same() 
 
 def test_a_counter_that_stands_still_is_no_energy() -> None:
     device = Device(0.01, 300.0, tick_seconds=1e9)
-    found = tick_after(0.0, device.read, StepQueue(device.launch, device.mark, device.clock))  # type: ignore[arg-type]
+    found = tick_after(0.0, device.read, device.queue())
     assert found == Reading(None, "the counter of energy stood still for 5 s")
 
 
