@@ -36,8 +36,8 @@ _SURE = 1e-5  # so near the derivative a gradient is right
 _NOISE = 1e-6  # of the whole gradient's norm: what differences of the loss tell of a part of it
 # How far weights are moved, of their norm: a kink or a step between two points is in one of the distances only, a wrong gradient
 # in all. Small ones pass fewer kinks, large ones stand out of the rounding of a network that computes in float32 somewhere.
-_MOVES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-7)
-_FEW_MOVES = (1e-5, 1e-4)
+_MOVES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-7, 1e-8, 1e-9)
+_FEW_MOVES = (1e-5, 1e-4, 1e-8)
 _NAMED = 3  # tensors in words
 _MOST_SECONDS = 30.0  # in which tensors are looked at one by one
 _SEED = 7

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
     Returns:
         By the name of the block, in the order of forward; and those that were left out, with the reason. A block takes and
         returns one tensor, or several one by one or in one tuple or list; its inverse takes what it returned, likewise. What
-        else goes in or comes out (edges of a graph, a log determinant) is handed on, or left alone.
+        else goes in or comes out (edges of a graph, a mask by its name, a log determinant) is handed on, or left alone.
     """
     left_out: dict[str, str] = {}
     invertible = {name: module for name, module in model.named_modules() if callable(getattr(module, "inverse", None))}
@@ -107,8 +108,8 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
             module.eval()
     seen: list[_Passed] = []
 
-    def keep(module: nn.Module, entered: tuple[Any, ...], left: Any) -> None:
-        passed = _Passed.of(module, entered, left)
+    def keep(module: nn.Module, entered: tuple[Any, ...], named: dict[str, Any], left: Any) -> None:
+        passed = _Passed.of(module, entered, named, left)
         if passed is None:
             left_out[blocks[module]] = (
                 "it does not take and return tensors, as many floating-point ones as it was given"
@@ -116,7 +117,7 @@ def round_trips(model: nn.Module, inputs: Any) -> tuple[dict[str, ActivationErro
         else:
             seen.append(passed)
 
-    handles = [block.register_forward_hook(keep) for block in blocks]
+    handles = [block.register_forward_hook(keep, with_kwargs=True) for block in blocks]
     try:
         call(model, inputs)
     finally:
@@ -153,6 +154,7 @@ class _Passed:
         block: that was called.
         entered, left: copies of its floating-point tensors.
         others: what else it was given.
+        named: what it was given by name.
         in_one: whether the tensors were given in one tuple or list.
     """
 
@@ -160,10 +162,11 @@ class _Passed:
     entered: State
     left: State
     others: tuple[Any, ...]
+    named: Mapping[str, Any]
     in_one: bool
 
     @classmethod
-    def of(cls, block: nn.Module, entered: tuple[Any, ...], left: Any) -> _Passed | None:
+    def of(cls, block: nn.Module, entered: tuple[Any, ...], named: Mapping[str, Any], left: Any) -> _Passed | None:
         """Returns the call; None if it is of another form."""
         in_one = len(entered) > 0 and isinstance(entered[0], (tuple, list))
         given = _streams(entered[0] if in_one else entered)
@@ -172,7 +175,7 @@ class _Passed:
         if not given or [y.shape.numel() for y in outputs] != [x.shape.numel() for x in given]:
             return None
         others = entered[1:] if in_one else entered[len(given) :]
-        return cls(block, tuple(x.clone() for x in given), tuple(y.clone() for y in outputs), others, in_one)
+        return cls(block, tuple(x.clone() for x in given), tuple(y.clone() for y in outputs), others, named, in_one)
 
     def back(self, streams: State) -> State:
         """Returns what the inverse makes of these.
@@ -182,12 +185,20 @@ class _Passed:
         """
         inverse: Any = self.block.inverse
         given = tuple(y.clone() for y in streams)  # some free what they are given
-        made = inverse(list(given), *self.others) if self.in_one else inverse(*given, *self.others)
+        named = {name: value for name, value in self.named.items() if _takes(inverse, name)}
+        args = (list(given), *self.others) if self.in_one else (*given, *self.others)
+        made = inverse(*args, **named)
         found = _streams(made[0] if isinstance(made, tuple) and made and isinstance(made[0], (tuple, list)) else made)
         found = found[: len(self.entered)]
         if [x.shape for x in found] != [x.shape for x in self.entered]:
             raise TypeError(f"it returns {len(found)} tensors of other shapes")
         return found
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Tells whether a function has an argument of this name, or takes any."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
 
 
 def _streams(values: Any) -> State:

@@ -129,7 +129,7 @@ def test_none_in_ours(strategy: str) -> None:
 @pytest.mark.parametrize("coupling", ["affine:tanh", "hamiltonian:0.5", "momentum:0.9", "midpoint:0.5", "leapfrog:0.5"])
 def test_none_in_our_couplings(coupling: str) -> None:
     case = Case(
-        model=f"revbench.peers:chain(kind=basic,blocks=2,coupling={coupling})",
+        model=f"revbench.peers:chain(kind=basic,blocks=3,coupling={coupling})",
         image_size=4,
         dtype="float64",
         batch_size=4,
@@ -137,6 +137,7 @@ def test_none_in_our_couplings(coupling: str) -> None:
     names = (
         "gradient",
         "twin",
+        "inverse",
         "buffers",
         "dropout",
         "generator",
@@ -175,9 +176,9 @@ class Small(Network):
             self.head.weight.mul_(0.002)
 
 
-def made(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Any) -> Subject:
+def made(model: nn.Module, inputs: Any, targets: Tensor, loss: Any) -> Subject:
     """A network of this file's own."""
-    case = Case(model="tests.checkup.test_checks:nowhere", dtype="float64", batch_size=len(inputs))
+    case = Case(model="tests.checkup.test_checks:nowhere", dtype="float64", batch_size=len(targets))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     return Subject(Workload(case, model.double(), lambda *_: (inputs, targets), loss, optimizer, True))
 
@@ -212,6 +213,34 @@ def test_outputs_that_can_not_be_added_are_called_twice_all_the_same() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 2), nn.Sigmoid())
     found = check(made(model, drawn(6, 3), drawn(6, 2).sigmoid(), nn.BCELoss()), "accumulation")
+    assert found.verdict == "passed", found.words
+
+
+class Masked(nn.Module):
+    """Its functions read a mask that the network is given beside its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = revbench.reversible([(Gate(), Gate()) for _ in range(2)])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y: Tensor = self.blocks(x, mask=mask)
+        return y
+
+
+class Gate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        value: Tensor = self.linear(x).tanh() * mask
+        return value
+
+
+def test_an_inverse_is_given_what_forward_was_given_by_name() -> None:
+    torch.manual_seed(0)
+    found = check(made(Masked(), (drawn(6, 8), (drawn(6, 1) > 0).double()), drawn(6, 8), mse_loss), "inverse")
     assert found.verdict == "passed", found.words
 
 

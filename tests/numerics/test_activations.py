@@ -92,6 +92,22 @@ def through_groups(blocks: Any, x: Tensor) -> Tensor:
     return torch.cat(state, 1)
 
 
+class Named(nn.Module):
+    """Function and inverse read a factor that is given by name, and the function another thing as well."""
+
+    def forward(self, x: Tensor, *, factor: float = 1.0, unread: bool = False) -> Tensor:
+        return x * factor if unread else x
+
+    def inverse(self, y: Tensor, *, factor: float = 1.0) -> Tensor:
+        return y / factor
+
+
+def through_named(blocks: Any, x: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x, factor=1.5, unread=True)
+    return x
+
+
 def through_lists(blocks: Any, x: Tensor) -> Tensor:
     state = list(x.chunk(2, 1))
     for block in blocks:
@@ -107,8 +123,9 @@ def through_lists(blocks: Any, x: Tensor) -> Tensor:
         (lambda: [Groups(2) for _ in range(3)], through_groups),
         (lambda: [Groups(3) for _ in range(3)], through_groups),
         (lambda: [InAList() for _ in range(3)], through_lists),
+        (lambda: [Named() for _ in range(3)], through_named),
     ],
-    ids=["one tensor", "one that is freed", "two groups", "three groups", "a list"],
+    ids=["one tensor", "one that is freed", "two groups", "three groups", "a list", "by name"],
 )
 def test_what_an_inverse_brings_back(make: Callable[[], list[nn.Module]], call: Any) -> None:
     torch.manual_seed(0)

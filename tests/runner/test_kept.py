@@ -19,14 +19,20 @@ from tests.conftest import ROOT
 CASE = Case(model="revnet-38", batch_size=1, image_size=8, dtype="float64")
 
 
+OTHERS: set[int] = set()  # servers of other tests in this process
+
+
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_left() -> Iterator[None]:
+    end_kept_server()
+    OTHERS.update(servers())
     yield
     end_kept_server()
 
 
 def servers() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if "revbench.runner.server" in " ".join(child.cmdline())]
+    children = psutil.Process().children()
+    return [c.pid for c in children if "revbench.runner.server" in " ".join(c.cmdline()) and c.pid not in OTHERS]
 
 
 def test_the_next_call_finds_the_server_of_the_last() -> None:
