@@ -165,7 +165,7 @@ def test_the_tests_that_the_comparison_names_are_there() -> None:
 
 DOCUMENTS = [
     *ROOT.glob("*.md"),
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     ROOT / "reports" / "reference" / "README.md",
 ]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,9 +11,7 @@ import pytest
 import revbench
 from revbench.report import write_report
 from revbench.results.runs import read_run
-from tests.conftest import ROOT, run_command
-
-HOW_TO = (ROOT / "docs" / "how-to.md").read_text()
+from tests.following import Follower
 
 
 def made(section: str) -> str:
@@ -26,55 +22,26 @@ def made(section: str) -> str:
     )
 
 
-def files_of(*headings: str) -> dict[str, str]:
-    """The files that these parts of the how-to show, by the names that stand before them."""
-    parts = re.split(r"^## ", HOW_TO, flags=re.MULTILINE)
-    found = {}
-    for heading in headings:
-        (part,) = (part for part in parts if part.startswith(f"{heading}\n"))
-        found |= dict.fromkeys(re.findall(r"empty `([\w/.]+)`", part), "")
-        found |= dict(re.findall(r"`([\w/.]+\.(?:toml|py))`:\n\n```\w+\n(.*?)```", part, re.DOTALL))
-    return found
+@pytest.fixture(scope="module")
+def follower(tmp_path_factory: pytest.TempPathFactory) -> Follower:
+    """Somebody who has followed both pages."""
+    follower = Follower(tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("site"))
+    for page in ("add-a-probe", "add-a-section"):
+        follower.follow(page)
+    return follower
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(follower: Follower) -> Path:
     """A folder with the package of the how-to installed."""
-    source, target = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("site")
-    files = files_of("Add a probe", "Add a section to the report")
-    names = ("__init__", "declaration", "measure", "section")
-    assert sorted(files) == [*(f"gradient_sparsity/{name}.py" for name in names), "pyproject.toml"]
-    for name, content in files.items():
-        (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_text(content)
-    command = [
-        sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
-        "--target", str(target), str(source),
-    ]  # fmt: skip
-    subprocess.run(command, check=True, timeout=120)
-    return target
+    return follower.site
 
 
 @pytest.fixture(scope="module")
-def ran(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def ran(follower: Follower) -> tuple[Path, str]:
     """The run folder and what the terminal showed."""
-    folder = tmp_path_factory.mktemp("runs")
-    (command,) = re.findall(r"^revbench (run .* --probe sparsity)$", HOW_TO, re.MULTILINE)
-    path = os.pathsep.join([str(site), str(ROOT)])
-    done = run_command(
-        *command.split(),
-        "--strategy",
-        "stored",
-        "--batch-size",
-        "2",
-        "--output",
-        "run",
-        cwd=folder,
-        module="revbench",
-        PYTHONPATH=path,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout
+    listed_and_ran, _ = (said for said in follower.said if said)
+    return follower.folder / "run", listed_and_ran
 
 
 def test_it_is_measured_like_any_other(ran: tuple[Path, str]) -> None:

@@ -32,8 +32,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_of_the_documents_is_there(site: Path) -> None:
-    pages = {path.parent.name for path in site.glob("*/index.html")}
-    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= pages
+    pages = {path.parent.name for path in site.rglob("index.html")}
+    assert {path.stem for path in (ROOT / "docs").rglob("*.md")} <= pages
 
 
 def test_every_public_name_is_documented(site: Path) -> None:

@@ -190,6 +190,7 @@ def test_pull_requests_are_held_against_the_last_push(project: Path, bin_folder:
     assert (worse.cache / "rows.jsonl").read_text() == (pushed.cache / "rows.jsonl").read_text(), "the baseline stays"
 
 
+@pytest.mark.slow
 def test_a_pull_request_without_a_baseline_says_so(project: Path, bin_folder: Path) -> None:
     alone = job(project, bin_folder, "pull_request")
     assert alone.run("guard.yml", FEWER, ("--benchmark bench_mine.py", "--benchmark -k flops bench_mine.py")) == 0, (

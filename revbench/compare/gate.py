@@ -16,7 +16,7 @@ from revbench.numerics.part_table import PartTable
 from revbench.probes import Metric
 from revbench.probes.declared import DRIFT
 from revbench.results.runs import Run
-from revbench.results.schema import Row, standing
+from revbench.results.schema import Row, standing, with_own_draws
 
 ACTIVATIONS = DRIFT["activation_error_epsilons"]
 AMPLIFICATION = DRIFT["smooth_amplification"]
@@ -41,12 +41,7 @@ class CaseRows:
         self._run = run
         self.rows = rows = standing(rows)
         launches = {row.repeat: row for row in rows if row.ok}  # of each the last, measured with other options
-        seen: dict[tuple[object, ...], Row] = {}
-        for row in launches.values():
-            drawn = row.options.get("draws", row.metrics.get(DRIFT["draws"].name))
-            first = row.options.get("first_draw", 0)
-            seen.setdefault((repr(first), repr(drawn)) if drawn else (repr(row.repeat), ""), row)
-        self.ok = list(seen.values())
+        self.ok = with_own_draws(launches.values())
 
     def samples(self, metric: Metric) -> list[float]:
         """Returns every draw of a metric."""

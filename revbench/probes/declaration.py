@@ -90,7 +90,7 @@ class Probe:
         resumable: it writes a series and checkpoints into the run folder as it goes, and goes on where it was.
         by_default: `revbench run` measures it unless told otherwise.
         private_options: names of options that say where things lie on this machine, or change no metric; rows leave them out.
-        options_of_launch: options that `revbench run` gives it, by the number of the launch.
+        options_of_launch: options that it has where nobody gives others, by the number of the launch.
         series: columns of its series.
         samples: names of samples that are no metric's.
     """
@@ -159,7 +159,7 @@ class Probe:
                     raise UserError(f"probe {self.name}: {attribute}={value!r} of {metric.name} is none of {known}")
 
     def launch_options(self, repeat: int) -> dict[str, Any]:
-        """Returns the options that `revbench run` gives a launch.
+        """Returns the options that a launch has where nobody gives others.
 
         Raises:
             UserError: what the declaration has for this raises, or gives something else.

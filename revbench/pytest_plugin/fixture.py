@@ -114,10 +114,9 @@ class Measurer:
         Returns:
             The row. One whose status is not ``ok`` is shown and counted, and fails no test.
         """
-        if probe == TIME.name:
-            options |= self._time_options
         replayed = self._session.replayed
         with _mistakes_fail():
+            options = self._options(probe, options)
             self._measure_what_is_compared(case, probe, options, timeout_seconds)
             with self._bar(case, probe) as progress:
                 row = self._session.measure(
@@ -154,15 +153,19 @@ class Measurer:
         Returns:
             A row for each case.
         """
-        if probe == TIME.name:
-            options |= self._time_options
         replayed = self._session.replayed
         with _mistakes_fail():
+            options = self._options(probe, options)
             rows = self._session.measure_together(
                 cases, probe, repeat=self.repeat, options=options, timeout_seconds=timeout_seconds
             )
         self._show(rows, replayed=self._session.replayed > replayed)
         return rows
+
+    def _options(self, probe: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the options of this launch, which draws other weights and batches than the launches before it."""
+        own = self._time_options if probe == TIME.name else {}
+        return {**probe_of(probe).launch_options(self.repeat), **given, **own}
 
     def _bar(self, case: Case, probe: str) -> AbstractContextManager[Callable[[Mapping[str, Any]], None]]:
         """Returns what takes the messages of a probe: a bar for one that takes long."""

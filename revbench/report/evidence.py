@@ -14,7 +14,7 @@ from revbench.compare.ratios import Ratio, time_ratio
 from revbench.probes import Metric, Probe, Value
 from revbench.probes.declared import TIME
 from revbench.results.runs import Run
-from revbench.results.schema import Row, standing
+from revbench.results.schema import Row, standing, with_own_draws
 from revbench.runner.environment import summarise
 
 LEAST_DEPTHS = 3  # of a curve of growth
@@ -73,7 +73,8 @@ class Evidence:
         return list(dict.fromkeys(row.case for row in self.rows if row.probe in names))
 
     def launches(self, case: Case, probe: Probe) -> list[Row]:
-        """Returns the rows that have metrics: of each launch the last, which another with other options may have superseded."""
+        """Returns the rows that have metrics: of each launch the last, which another with other options may have superseded; of
+        launches that drew the same, the first."""
         return self._with_metrics(case, probe.name)
 
     def value(self, case: Case, metric: Metric) -> Statistic | None:
@@ -128,7 +129,7 @@ class Evidence:
 
     def _with_metrics(self, case: Case, probe: str) -> list[Row]:
         rows = self._index.get((case, probe), [])
-        return list({(row.environment_id, row.repeat): row for row in rows if row.ok}.values())
+        return with_own_draws({(row.environment_id, row.repeat): row for row in rows if row.ok}.values())
 
     def series_of(self, row: Row) -> dict[str, list[Value]]:
         """Returns the series of one row; empty if it has none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -99,6 +99,16 @@ def standing(rows: Sequence[Row]) -> list[Row]:
     """Returns the rows but for those without metrics that were measured again, on the same machine, with metrics."""
     again = {(row.environment_id, row.key) for row in rows if row.ok} if any(not row.ok for row in rows) else set()
     return [row for row in rows if row.ok or (row.environment_id, row.key) not in again]
+
+
+def with_own_draws(rows: Iterable[Row]) -> list[Row]:
+    """Returns the rows but for those of further launches that drew the same: they say the same again, and are no evidence."""
+    seen: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        drawn = row.options.get("draws", row.metrics.get("draws"))
+        first = row.options.get("first_draw", 0)
+        seen.setdefault((repr(first), repr(drawn)) if drawn else (row.environment_id, repr(row.repeat), ""), row)
+    return list(seen.values())
 
 
 def key_of(case: Case, probe: str, repeat: int, options: Mapping[str, Any]) -> Key:

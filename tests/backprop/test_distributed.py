@@ -35,7 +35,7 @@ def run_two(folder: Path, module: str, *arguments: str) -> list[dict[str, torch.
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed"])
+@pytest.mark.parametrize("strategy", ["reconstructed", pytest.param("checkpointed", marks=pytest.mark.slow)])
 def test_two_processes_give_the_gradient_of_one(strategy: str, tmp_path: Path) -> None:
     ranks = run_two(tmp_path, "tests.backprop.distributed", strategy)
     one = Network()
@@ -61,7 +61,7 @@ def test_two_processes_give_the_gradient_of_one(strategy: str, tmp_path: Path) -
 @pytest.mark.skipif(
     not hasattr(torch.cpu.Stream, "record_event"), reason="before PyTorch 2.7 `fully_shard` needs a GPU"
 )
-@pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed"])
+@pytest.mark.parametrize("strategy", ["reconstructed", pytest.param("checkpointed", marks=pytest.mark.slow)])
 def test_two_processes_that_shard_the_chain_give_the_gradient_of_one(strategy: str, tmp_path: Path) -> None:
     """`fully_shard` frees the parameters after forward and gathers them again, into other memory, before backward."""
     one = network_to_shard("stored")

@@ -25,7 +25,7 @@ CHOICES = [(s, n) for s in STRATEGIES for n in ("kept", "recomputed") if (s, n) 
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "revnet-104" else []) for n in REVNETS]
+    "name", [pytest.param(n, marks=[] if n in ("revnet-38", "revnet-164") else pytest.mark.slow) for n in REVNETS]
 )
 def test_every_catalogue_revnet(name: str) -> None:
     imagenet = RESIDUAL[name].stem == "imagenet"

@@ -101,6 +101,13 @@ def test_dropouts_outside_the_blocks_say_nothing_of_those_inside() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_and_no_gradient_blamed_for_it(fault: str) -> None:
+    found = findings(workload(fault), *(FAULTS[fault] | {"gradient"}))
+    assert {name for name, f in found.items() if f.verdict == "failed"} == FAULTS[fault]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_and_no_other(fault: str) -> None:
     failed = {name for name, f in findings(workload(fault)).items() if f.verdict == "failed"}
     assert FAULTS[fault] <= failed
@@ -129,7 +136,7 @@ def test_none_in_ours(strategy: str) -> None:
 @pytest.mark.parametrize("coupling", ["affine:tanh", "hamiltonian:0.5", "momentum:0.9", "midpoint:0.5", "leapfrog:0.5"])
 def test_none_in_our_couplings(coupling: str) -> None:
     case = Case(
-        model=f"revbench.peers:chain(kind=basic,blocks=3,coupling={coupling})",
+        model=f"revbench.peers:chain(kind=basic,blocks=2,coupling={coupling})",
         image_size=4,
         dtype="float64",
         batch_size=4,

@@ -18,12 +18,13 @@ from revbench.compare.gate import CaseRows
 from revbench.compare.growth import SIGNIFICANCE, can_tell, grew, told_by_moments
 from revbench.errors import UserError
 from revbench.probes.declared import DRIFT
+from revbench.report import Evidence
 from revbench.report.build import build_report
 from revbench.results.journal import Journal
-from revbench.results.runs import Run
+from revbench.results.runs import Run, read_run
 from revbench.results.schema import Row
 from tests.compare.runs import BLOCKS, CASE, NORMAL, drift_row, many, scaled, write
-from tests.results.rows import ACCELERATOR, ENVIRONMENT, make_row
+from tests.results.rows import ACCELERATOR, ENVIRONMENT, make_row, write_run
 
 
 def compare(tmp_path: Path, now: Row, **settings: Any) -> Comparison:
@@ -255,9 +256,15 @@ def test_what_another_machine_lacks_is_no_regression_but_nothing_is_compared(tmp
 
 def test_launches_with_the_same_draws_are_one(tmp_path: Path) -> None:
     row = drift_row()
+    row = dataclasses.replace(row, metrics={**row.metrics, "angle_degrees": 1.0})
     twice = [dataclasses.replace(row, repeat=i, options={"draws": 12, "first_draw": 0}) for i in (1, 2)]
     rows = CaseRows(Run(tmp_path), twice)
     assert len(rows.samples(DRIFT["angle_degrees"])) == 12
+    evidence = Evidence(read_run(write_run(tmp_path / "run", *twice)), ENVIRONMENT["environment_id"])
+    assert len(evidence.samples(row.case, DRIFT["angle_degrees"])) == 12
+    further = dataclasses.replace(row, repeat=3, options={"draws": 12, "first_draw": 12})
+    evidence = Evidence(read_run(write_run(tmp_path / "further", *twice, further)), ENVIRONMENT["environment_id"])
+    assert len(evidence.samples(row.case, DRIFT["angle_degrees"])) == 24
 
 
 def run_on(folder: Path, *measured: tuple[str, Row]) -> Path:

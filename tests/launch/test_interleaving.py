@@ -87,6 +87,7 @@ def test_a_planted_slow_down_and_a_planted_tensor_are_found(project: Path) -> No
     assert git(project, "status", "--porcelain", "--untracked-files=no") == "M nets/mine.py"
 
 
+@pytest.mark.slow
 def test_the_same_version_twice_is_no_alarm(project: Path) -> None:
     done = run_command(
         *RUN,

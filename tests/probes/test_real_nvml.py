@@ -122,6 +122,7 @@ def test_the_rest_is_told_all_the_same(told: dict[str, dict[str, Any]]) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch can use the GPU here")
+@pytest.mark.slow
 def test_a_gpu_that_pytorch_can_not_use_is_said_by_commands(stub: Path, tmp_path: Path) -> None:
     found = run_command("env", cwd=tmp_path, module="revbench", **variables(stub))
     assert found.returncode == 0, found.stderr

@@ -277,6 +277,7 @@ def test_an_interrupted_run_is_whole_and_is_resumed(tmp_path: Path, how: signal.
     assert done.stdout.count("measured before") == len(before.rows)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_while_something_trains(tmp_path: Path) -> None:
     import pty
 
@@ -339,6 +340,7 @@ def test_a_bare_working_tree_without_an_installation(tmp_path: Path) -> None:
     assert measured(tmp_path / "out") == ["revnet-38,batch_size=1"]
 
 
+@pytest.mark.slow
 def test_the_plugin_named_twice_is_registered_once(tmp_path: Path) -> None:
     done = run_command("-p", "revbench.pytest_plugin", "--benchmark", *ONE, "--revbench-output=out", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

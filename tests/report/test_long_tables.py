@@ -19,6 +19,7 @@ from tests.report.reports import BASE, memory, timed, timed_row
 from tests.results.rows import Columns, make_row, write_run
 
 
+@pytest.mark.slow
 def test_a_run_of_many_cases_has_the_first_figures_and_whole_tables_beside_it(tmp_path: Path) -> None:
     """Its page does not grow with it."""
     strategies = ("stored", "reconstructed", "checkpointed")

@@ -10,7 +10,7 @@ from revbench.probes.declaration import Better, Metric, Probe
 from revbench.probes.declared.builders import word
 from revbench.units import COUNT, DEGREES, EPSILONS, FACTOR, RATIO, SHARE, ULPS, Unit
 
-DRAWS = 6  # of weights and batch, in each launch of drift that `revbench run` makes
+DRAWS = 6  # of weights and batch, in each launch of drift; as many as an interval of the median needs
 
 
 def _drift(name: str, unit: Unit, about: str, head: str = "", better: Better = "lower") -> Metric:
