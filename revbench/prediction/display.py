@@ -47,27 +47,21 @@ def _table(found: Sequence[Prediction], batches: Fits, depths: Fits) -> Table:
     )
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     table.add_column("strategy")
-    for name in ("activations kept", *PHASES, "peak", "of stored", "operations"):
-        table.add_column(name, justify="right", no_wrap=name != "activations kept")
+    fitted = [name for name, fits in (("largest batch", batches), ("deepest", depths)) if fits]
+    for name in ("peak", "of stored", *fitted, "operations", "activations kept", *PHASES):
+        table.add_column(name, justify="right", no_wrap=name not in ("activations kept", *fitted))
     table.add_column("where the peak stands", max_width=34)
-    if batches:
-        table.add_column("largest batch", justify="right")
-    if depths:
-        table.add_column("deepest", justify="right")
     stored = next((p.step.peak_bytes for p in found if p.case.strategy == "stored"), None)
     for p in found:
         phase = max(PHASES, key=lambda name: p.step.phase_peak_bytes[name])
+        fits = [_value(batches[p.case], lambda fit: f"{fit.value:,}")] if batches else []
+        fits += [_value(depths[p.case], lambda fit: depth_of(fit.case) if fit.case else "")] if depths else []
         cells = [
-            strategy_of(p.case), human_bytes(p.step.kept_bytes),
-            *(human_bytes(p.step.phase_peak_bytes[name]) for name in PHASES), human_bytes(p.step.peak_bytes),
-            f"{p.step.peak_bytes / stored:.2f}" if stored else "–",
-            ("≥ " if p.uncounted_operators else "") + human_flops(p.step_flops),
+            strategy_of(p.case), human_bytes(p.step.peak_bytes), f"{p.step.peak_bytes / stored:.2f}" if stored else "–", *fits,
+            ("≥ " if p.uncounted_operators else "") + human_flops(p.step_flops), human_bytes(p.step.kept_bytes),
+            *(human_bytes(p.step.phase_peak_bytes[name]) for name in PHASES),
             escape(plain(", ".join(dict.fromkeys((phase, p.step.phase_peak_places[phase]))))),
         ]  # fmt: skip
-        if batches:
-            cells.append(_value(batches[p.case], lambda fit: f"{fit.value:,}"))
-        if depths:
-            cells.append(_value(depths[p.case], lambda fit: depth_of(fit.case) if fit.case else ""))
         table.add_row(*cells)
     return table
 

@@ -114,7 +114,7 @@ def test_estimate_of_a_factory(cli: Cli) -> None:
     )
     assert code == 0, err
     line = next(line for line in out.splitlines() if line.startswith("stored"))
-    *_, batch, depth = re.split(r"\s{2,}", line.strip())
+    _, _, _, batch, depth, *_ = re.split(r"\s{2,}", line.strip())
     assert batch.isdigit()
     assert depth.startswith("none: ")  # batch 100 is too large for any depth
 
