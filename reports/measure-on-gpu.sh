@@ -40,6 +40,11 @@ predicted=tests/probes/test_cuda.py::test_predicted_is_allocated_without_workspa
 tests cuda 400 -m cuda tests --continue-on-collection-errors --deselect "$predicted"
 tests cuda-predictions 400 -m cuda "$predicted"
 
+measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full
+for model in revbench.zoo:revbench revnet-38 revgpt-1m; do
+  check "doctor-${model##*:}" 180 python3 -m revbench doctor "$model" --device cuda
+done
+measured couplings 300 "$output" suites/bench_couplings.py
 measured time 240 "$output" suites/bench_time.py
 measured memory 240 "$output" suites/bench_memory.py
 measured energy 120 "$output" suites/bench_energy.py
@@ -48,7 +53,6 @@ network pairs 400 "$output-pairs" revnet-38 revnet-110 --strategy stored --strat
   --probe nvml --probe energy --probe drift --probe memory_history --probe leak
 network imagenet 400 "$output-imagenet" revnet-104 --batch-size 64 --probe time --probe memory --probe nvml --probe flops
 network imagenet-compiled 500 "$output-imagenet-compiled" revnet-104 --batch-size 64 --compile --probe time --probe memory
-measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full
 measured quick 500 "$output" --revbench-repeats=5
 measured memory-full 500 "$output-memory" suites/bench_memory.py suites/bench_iso_memory.py \
   -k "(depth or iso_memory) and not (iso_memory and test_depth)" --revbench-tier=full

@@ -53,8 +53,9 @@ def test_every_stage_once_and_the_riskiest_first(call: Call, tmp_path: Path) -> 
     done, commands = call("measure-on-gpu.sh")
     assert done.returncode == 0, done.stdout
     order = [
-        "import filelock", "test_contract", "-k time_and_memory", "-m cuda tests", "bench_time", "bench_memory", "bench_energy",
-        "bench_drift", "--probe nvml", "revnet-104", "--compile", "bench_iso_memory", "--revbench-repeats=5", "not (iso_memory",
+        "import filelock", "test_contract", "-k time_and_memory", "-m cuda tests", "-k test_depth", "doctor revgpt-1m",
+        "bench_couplings", "bench_time", "bench_memory", "bench_energy", "bench_drift", "--probe nvml", "revnet-104", "--compile",
+        "--revbench-repeats=5", "not (iso_memory",
     ]  # fmt: skip
     found = [next(i for i, command in enumerate(commands) if word in command) for word in order]
     assert found == sorted(found)
@@ -62,7 +63,7 @@ def test_every_stage_once_and_the_riskiest_first(call: Call, tmp_path: Path) -> 
     assert f"--junitxml={out}/stages/cuda.xml" in next(c for c in commands if "-m cuda tests " in c)
     # One run folder for the quick tier, begun once and gone on with.
     into = [word for command in commands for word in command.split() if word.endswith(f"={out}")]
-    assert into == [f"--revbench-output={out}", *[f"--revbench-resume={out}"] * 4]
+    assert into == [f"--revbench-output={out}", *[f"--revbench-resume={out}"] * 5]
     codes = [line.split("\t") for line in (out / "stages" / "exit-codes.tsv").read_text().splitlines()]
     assert len(codes) == len(commands)
     assert {code for _, code, _ in codes} == {"0"}
