@@ -7,16 +7,14 @@ from typing import Any
 from revbench.backprop import Certificate
 from revbench.numerics.drift_record import DriftRecord
 from revbench.numerics.gradients import GradientDrift, compare_gradients
-from revbench.numerics.statistics import INTERVAL_DRAWS
+from revbench.probes.declared.exactness import DRAWS
 from revbench.probes.measurement import Measurement, Progress
 from revbench.workload import Workload, build_workload
 
 NOISE_BATCHES = 3  # at the same weights, by whose gradients the noise of one is measured
 
 
-def measure_drift(
-    workload: Workload, *, progress: Progress, draws: int = INTERVAL_DRAWS, first_draw: int = 0
-) -> Measurement:
+def measure_drift(workload: Workload, *, progress: Progress, draws: int = DRAWS, first_draw: int = 0) -> Measurement:
     """Compare a case's gradient, and that of `stored` in the same arithmetic, with that of `stored` in float64.
 
     The weights and batches are those of the case, rounded to its dtype. The gradient is that of the loss alone, before

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from revbench.case import Case
+from revbench.probes.declared import DRIFT
 from revbench.probes.measurement import Value
 
 SCHEMA_VERSION = 1
@@ -105,7 +106,7 @@ def with_own_draws(rows: Iterable[Row]) -> list[Row]:
     """Returns the rows but for those of further launches that drew the same: they say the same again, and are no evidence."""
     seen: dict[tuple[str, ...], Row] = {}
     for row in rows:
-        drawn = row.options.get("draws", row.metrics.get("draws"))
+        drawn = row.options.get("draws", row.metrics.get(DRIFT["draws"].name)) if row.probe == DRIFT.name else None
         first = row.options.get("first_draw", 0)
         seen.setdefault((repr(first), repr(drawn)) if drawn else (row.environment_id, repr(row.repeat), ""), row)
     return list(seen.values())
