@@ -10,29 +10,23 @@ own ``set_strategy(module, strategy)`` sets ``stored`` or ``reconstructed``.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.functional import cross_entropy
 
 from revbench.backprop import StrategyModule, compile_pieces
-from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Backpropagation, Case, Factory
+from revbench.case import DEFAULT_CLASSES, DEFAULT_IMAGE_SIZE, Backpropagation, Case
 from revbench.choices import STRATEGIES
 from revbench.errors import UserError, first_line
+from revbench.factories import SetStrategy, made_by
 from revbench.models.networks import Loss, MakeBatch, batches_of, network_of, normal_images
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.observing.calling import call
 from revbench.observing.nested import map_tensors
 from revbench.paper.recipes import RECIPES
-
-SetStrategy = Callable[[nn.Module, str], None]
 
 OWN_WAYS = ("stored", "reconstructed")  # of a network that sets its own
 
@@ -121,7 +115,7 @@ def build_workload(case: Case) -> Workload:
     torch.manual_seed(case.seed)
     draws, own_setter = False, None
     if case.factory is not None:
-        model, own_batch, loss, own_setter = _from_factory(case, case.factory)
+        model, own_batch, loss, own_setter = made_by(case.model, case.factory)
         draws = own_batch is not None
         size, classes = case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES
         make_batch = own_batch or normal_images(size, classes)
@@ -217,52 +211,6 @@ def _move(model: nn.Module, case: Case) -> None:
                     new = old.detach().to(case.device, wanted, memory_format=shape)
                     moved[old] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
                 slots[key] = moved[old]  # type: ignore[assignment]
-
-
-def imported_factory(model: str, named: Factory) -> Any:
-    """Returns what a case's model names.
-
-    Args:
-        model: the name as it is written.
-        named: what it says.
-
-    Raises:
-        UserError: it can't be imported.
-    """
-    try:
-        return functools.reduce(getattr, named.attribute.split("."), importlib.import_module(named.module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model {model!r} can't be imported: {error}; give package.module:factory") from error
-
-
-def _from_factory(case: Case, named: Factory) -> tuple[nn.Module, MakeBatch | None, Loss, SetStrategy | None]:
-    factory = imported_factory(case.model, named)
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise UserError(
-            f"model {case.model!r} is a {type(factory).__name__}, not a function; name one that returns a new network each time"
-        )
-    try:
-        inspect.signature(factory).bind(**named.arguments)
-    except TypeError as error:
-        raise UserError(f"model {case.model!r} can't be called so: {error}") from error
-    made = factory(**named.arguments)
-    parts = made if isinstance(made, tuple) else (made, None, None)
-    if len(parts) not in (3, 4) or not isinstance(parts[0], nn.Module):
-        raise UserError(
-            f"model {case.model!r} returned {type(made).__name__}, not a module, (module, make_batch, loss) or (module,"
-            " make_batch, loss, set_strategy)"
-        )
-    for name, part in zip(("make_batch", "loss", "set_strategy"), parts[1:], strict=False):
-        if part is not None and not callable(part):
-            raise UserError(
-                f"model {case.model!r} returned a {type(part).__name__} as {name}; return a function, or None"
-            )
-    model, make_batch, loss, own_setter = (*parts, None)[:4]
-    if own_setter is not None and any(isinstance(module, StrategyModule) for module in model.modules()):
-        raise UserError(
-            f"model {case.model!r} has a revbench.reversible inside, whose strategy is set without set_strategy"
-        )
-    return model, make_batch, loss or cross_entropy, own_setter
 
 
 def make_optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 # A page's blocks: what stands in the line before, the language, the text.
@@ -74,14 +76,20 @@ class Follower:
         return f"{sys.executable} -m pip install {options} --target {self.site} ."
 
     def _compare(self, block: str) -> None:
-        said = set(_shapes(self.said[-1]))
-        missing = [line for line in _shapes(block) if line not in said]
-        assert missing == [], f"{missing}\n{self.said[-1]}"
+        said = dict(_shapes(self.said[-1]))
+        for shape, line in _shapes(block):
+            assert shape in said, f"{line}\n{self.said[-1]}"
+            if shape.startswith("memory "):  # counted, and not timed
+                assert _numbers(line) == pytest.approx(_numbers(said[shape]), rel=0.05), f"{line}\n{said[shape]}"
 
 
-def _shapes(text: str) -> Iterator[str]:
-    """Returns the lines that are not empty, numbers with their units being alike."""
+def _numbers(line: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in _NUMBER.findall(line)]
+
+
+def _shapes(text: str) -> Iterator[tuple[str, str]]:
+    """Returns the lines that are not empty, each behind what it is like whatever its numbers."""
     for line in text.splitlines():
         words = re.sub(r"# [KMG]?i?B\b", "# B", _NUMBER.sub("#", line))
         if words.strip():
-            yield " ".join(words.split())
+            yield " ".join(words.split()), line

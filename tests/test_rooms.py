@@ -27,6 +27,7 @@ FLOORS = (
     ("probes",),
     ("numerics",),
     ("by_value", "peers", "workload", "zoo"),
+    ("factories",),
     ("devices", "models"),
     ("backprop",),
     ("case",),

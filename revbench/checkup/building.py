@@ -7,7 +7,8 @@ import inspect
 from revbench.backprop import StrategyModule
 from revbench.case import Case
 from revbench.errors import UserError
-from revbench.workload import Workload, build_workload, imported_factory
+from revbench.factories import imported_factory
+from revbench.workload import Workload, build_workload
 
 _DEPTHS = ("depth", "blocks", "num_blocks", "n_blocks", "layers", "num_layers", "n_layers", "num_hidden_layers")
 

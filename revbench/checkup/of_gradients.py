@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from revbench.numerics.derivative import norm_of
 from revbench.observing.nested import map_tensors, tensors_in
 
 _INVERSE_OFF = 1e-3
+_SAID = 110  # letters of what a network says when it refuses
 _LITTLE = 1e-300
 _SECOND_MOVES = (1e-5, 1e-6, 1e-7)  # a kink between two points is in some of them only
 
@@ -137,7 +139,7 @@ def output_in_place(subject: Subject) -> Answer:
     try:
         found = subject.run(network).gradient
     except Exception as error:
-        return "passed", f"refused: {first_line(error)}"
+        return "passed", f"refused: {shorten(first_line(error), _SAID, placeholder=' …')}"
     return judgement(subject.judged_gradient(network, found))
 
 
@@ -211,7 +213,7 @@ def second_derivative(subject: Subject) -> Answer:
             return "failed", "the gradient has no graph, silently"
         found = torch.autograd.grad(torch.stack(along).sum(), list(parameters.values()), allow_unused=True)
     except Exception as error:
-        return "passed", f"refused: {first_line(error)}"
+        return "passed", f"refused: {shorten(first_line(error), _SAID, placeholder=' …')}"
     given = {n: h for n, h in zip(parameters, found, strict=True) if h is not None}
     return by(min(relative_error(given, one) for one in expected), "off", 10 * WRONG)
 

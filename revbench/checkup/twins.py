@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from revbench.backprop import StrategyModule
-from revbench.workload import SetStrategy
+from revbench.factories import SetStrategy
 
 
 class Switch(NamedTuple):

@@ -166,11 +166,11 @@ def _complain(line: str) -> None:
     say(line, sys.stderr)
 
 
-def _show(row: Row) -> None:
+def _show(row: Row, remark: str) -> None:
     from revbench.runner.session import result_of
 
-    say(f"{row.probe:<8} {describe(row.case):<58} {result_of(row)}")
+    say(f"{row.probe:<8} {describe(row.case):<58} {result_of(row)}{remark}")
 
 
-def _keep_quiet(row: Row) -> None:
+def _keep_quiet(row: Row, remark: str) -> None:
     """JSON is printed whole, at the end."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from revbench.results.meanwhile import meanwhile
 from revbench.results.schema import Row
 
 CONFIDENCE = 0.95
@@ -20,7 +21,6 @@ NOTABLE = 0.05  # of a drift, or between two modes: what is less hides in no sen
 _DRAWS = 1000  # of the bootstrap
 _SHAPED = 8  # turns, from which on a drift or two modes can be told
 _SURELY = 1e-3  # significance of a drift
-_BUSY_CORES = 0.1  # of other processes, or stolen: from here on worth a word
 
 Array = NDArray[np.float64]
 
@@ -232,23 +232,5 @@ def gap_of(values: Array) -> float:
 
 def _meanwhile(rows: Sequence[Row]) -> str:
     """Names what else the machine did, where it is worth a word."""
-
-    def most(name: str) -> float:
-        return max((value for row in rows if (value := row.number(name)) is not None), default=0.0)
-
-    said = []
-    if (cores := most("other_cpu_cores")) > _BUSY_CORES:
-        said.append(f"other processes kept {cores:.1f} cores busy")
-    if (cores := most("stolen_cpu_cores")) > _BUSY_CORES:
-        said.append(f"{cores:.1f} cores were taken by other virtual machines")
-    if (share := most("quota_share")) > 0.01:
-        said.append(f"the container's quota held it back {share:.0%} of the time")
-    if any(int(row.number("throttle_reasons") or 0) & _SLOWED for row in rows):
-        said.append("the GPU was throttled")
-    if (faults := most("minor_faults_per_step")) > 1000:
-        said.append(f"{faults:,.0f} page faults a step, its own or those of what it is set beside")
+    said = meanwhile(rows)
     return f" (in one of the launches {', '.join(said)})" if said else ""
-
-
-# Of NVML's mask: power cap, hardware slowdown, software and hardware thermal slowdown, power brake.
-_SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80

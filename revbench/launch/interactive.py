@@ -138,7 +138,9 @@ def measure(
     for field in fields:
         known = [one.name for one in dataclasses.fields(Case) if one.name not in ("model", "strategy")]
         if field not in known:
-            raise unknown("field of a case", field, known)
+            raise UserError(
+                f"{unknown('field of a case', field, known)}; settings of a probe go into options={{{names[0]!r}: …}}"
+            )
     for name in options or {}:
         if name not in names:
             raise unknown("probe among those that are measured", name, names)

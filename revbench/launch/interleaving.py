@@ -56,7 +56,7 @@ def measure_side_by_side(
     output: Path | None,
     thresholds: Sequence[Threshold],
     note: Callable[[str], None],
-    show: Callable[[Row], None],
+    show: Callable[[Row, str], None],
 ) -> SideBySide:
     """Measure the current folder's code and another version of it; both with this interpreter and its packages.
 
@@ -67,7 +67,7 @@ def measure_side_by_side(
         output: the run folder, with the report and ``gate.json`` and ``gate.md``; that of the other version stands beside it.
         thresholds: of the gate; a growth of a step by 2 % if there are none.
         note: told what a person should know.
-        show: told of each row of this version.
+        show: told of each row of this version, with an empty remark.
 
     Raises:
         UserError: settings that can't be, no such version, one that does not know how to take turns, or a model whose code is
@@ -93,7 +93,7 @@ def measure_side_by_side(
         for repeat in range(1, asked.repeats + 1):
             for name in asked.probes:
                 for row in _launch(here, there, cases, probe_of(name), repeat, ours, theirs):
-                    show(row)
+                    show(row, "")
         found = compare_runs(beside.run, journal.run, thresholds or thresholds_of(_default(asked)))
         if (problem := write_gate(found, journal.folder)) is not None:
             note(problem)

@@ -99,7 +99,7 @@ def measure_all(
     resume: Path | None,
     retry: bool,
     note: Callable[[str], None],
-    show: Callable[[Row], None],
+    show: Callable[[Row, str], None],
 ) -> Measured:
     """Measure, write the rows, and render the report, also of what is there when it is interrupted.
 
@@ -109,7 +109,7 @@ def measure_all(
         output, resume: the run folder; a new one, or one to go on with.
         retry: measure again what crashed, timed out or lacked memory.
         note: told what a person should know of a resumed run.
-        show: told of each row.
+        show: told of each row, with a remark if it was there before.
 
     Raises:
         UserError: settings that can't be, before anything is written; or what a worker finds wrong with a network.
@@ -125,7 +125,7 @@ def measure_all(
             for repeat in range(1, asked.repeats + 1):
                 for name in asked.probes:
                     for row in _launch(session, cases, probe_of(name), repeat):
-                        show(row)
+                        show(row, session.remark(row))
         folder = session.journal.folder
         return Measured(session.journal.run.rows, write_report([folder], folder))
 

@@ -100,7 +100,8 @@ def _title(parts: Sequence[Part]) -> str:
         machines[0] if len(machines) == 1 else f"{different} machine{'s' if different > 1 else ''}, {len(parts)} runs"
     )
     rows = [row for part in parts for row in part.evidence.rows]
-    return f"{what[:1].upper()}{what[1:]}: {_subject(rows)}, {where}"
+    named = what if ":" in names[0] else f"{what[:1].upper()}{what[1:]}"  # a factory's name is somebody's own
+    return f"{named}: {_subject(rows)}, {where}"
 
 
 def _subject(rows: Sequence[Row]) -> str:

@@ -265,8 +265,16 @@ def open_journal(resume: str | Path | None, output: str | Path | None, *, retry:
         raise UserError(f"{prefix}retry is of a run that is there: give it with {prefix}resume=DIR")
     if resume and output:
         raise UserError(f"{prefix}resume names the run folder already; omit {prefix}output")
-    if resume or output:
-        return Journal(Path(resume or output or ""), resume=bool(resume))
+    if resume:
+        return Journal(Path(resume), resume=True)
+    if output:
+        try:
+            return Journal(Path(output))
+        except Taken as error:
+            raise Taken(
+                f"{output} holds a run already; name another folder, or go on with it: {prefix}resume={output}, and"
+                f" {prefix}retry to measure again what failed"
+            ) from error
     name = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%SZ")
     number = 1
     while True:

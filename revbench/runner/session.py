@@ -10,14 +10,17 @@ from typing import Any
 from revbench.case import Case, is_gpu
 from revbench.errors import UserError, first_line
 from revbench.probes.declaration import Probe
-from revbench.probes.declared import PARAMETERS
+from revbench.probes.declared import PARAMETERS, TIME
 from revbench.results.journal import Journal, series_stem
+from revbench.results.meanwhile import meanwhile
 from revbench.results.schema import Key, Row, key_of
 from revbench.results.wire import check_options
 from revbench.runner.client import DEFAULT_TIMEOUT_SECONDS, Progress, WorkerServer
 from revbench.runner.invocation import describe_invocation
 from revbench.runner.registry import OURS, probe_of, registry
 from revbench.runner.settings import SETTINGS
+
+_RETRIED = ("crashed", "timeout", "oom")
 
 
 class _GroupDied(Exception):
@@ -62,7 +65,7 @@ class Session:
         self._environment_id = journal.add_environment(environment)
         journal.add_invocation(describe_invocation(self._environment_id, command, commit=commit))
         self._found: dict[Key, Row] = {
-            row.key: row for row in journal.run.rows if not (retry and row.status in ("crashed", "timeout", "oom"))
+            row.key: row for row in journal.run.rows if not (retry and row.status in _RETRIED)
         }
         self._fresh: set[Key] = set()  # measured by this session
         self.replayed = 0
@@ -114,6 +117,12 @@ class Session:
             silence_seconds=silence_seconds, progress=progress,
         )  # fmt: skip
         return row
+
+    def remark(self, row: Row) -> str:
+        """Says of a row, if it was there before, that it was; empty of one that this session measured."""
+        if row.key in self._fresh:
+            return ""
+        return "  (before; --retry measures it again)" if row.status in _RETRIED else "  (measured before)"
 
     def measure_together(
         self,
@@ -248,7 +257,8 @@ def result_of(row: Row) -> str:
     if not row.ok:
         return f"{row.status}: {row.message}"
     if row.probe in OURS:
-        return OURS[row.probe].line(row.metrics)
+        noise = meanwhile([row]) if row.probe == TIME.name else []
+        return OURS[row.probe].line(row.metrics) + (f"; {', '.join(noise)}" if noise else "")
     probe = registry().probes.get(row.probe)
     if probe is None:
         return "a probe that is not installed here"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from revbench.errors import UserError
 from revbench.results.journal import Journal, series_stem
 from revbench.results.runs import read_run
 from revbench.runner.client import WorkerServer
-from revbench.runner.session import Session, check_device
+from revbench.runner.session import Session, check_device, result_of
 from tests.results.rows import ENVIRONMENT, make_row
 
 
@@ -39,9 +40,11 @@ def test_nothing_is_measured_twice(tmp_path: Path, server: WorkerServer) -> None
     journal.close()
     journal = Journal(tmp_path, resume=True)
     session = Session(journal, server, environment)
-    assert session.measure(case, "parameters").started == first.started
+    again = session.measure(case, "parameters")
+    assert again.started == first.started
     assert session.replayed == 1
-    session.measure(case, "parameters", repeat=2)
+    assert session.remark(again) == "  (measured before)"
+    assert session.remark(session.measure(case, "parameters", repeat=2)) == ""
     journal.close()
     assert [row.repeat for row in read_run(tmp_path).rows] == [1, 2]
 
@@ -56,7 +59,12 @@ def test_what_failed_is_tried_again_if_asked_for(tmp_path: Path, server: WorkerS
     journal.add_rows([make_row(**ours, **none, repeat=i, status=s) for i, s in ((1, "crashed"), (2, "unsupported"))])
     for retry, statuses in ((False, ["crashed", "unsupported"]), (True, ["ok", "unsupported"])):
         session = Session(journal, server, environment, retry=retry)
-        assert [session.measure(case, "parameters", repeat=i).status for i in (1, 2)] == statuses
+        rows = [session.measure(case, "parameters", repeat=i) for i in (1, 2)]
+        assert [row.status for row in rows] == statuses
+        said = (
+            ("", "  (measured before)") if retry else ("  (before; --retry measures it again)", "  (measured before)")
+        )
+        assert tuple(map(session.remark, rows)) == said
     journal.close()
     assert [row.status for row in read_run(tmp_path).rows] == ["crashed", "unsupported", "ok"]
     journal = Journal(tmp_path, resume=True)
@@ -192,3 +200,9 @@ def test_a_training_that_died_is_gone_on_with_if_it_left_a_checkpoint(
     third = Session(journal, Answers(), ENVIRONMENT).measure(case, "training")  # type: ignore[arg-type]
     journal.close()
     assert third == second  # measured no more
+
+
+def test_what_else_a_machine_did_stands_behind_a_time() -> None:
+    quiet = make_row()
+    busy = dataclasses.replace(quiet, metrics={**quiet.metrics, "other_cpu_cores": 1.02})
+    assert result_of(busy) == f"{result_of(quiet)}; other processes kept 1.0 cores busy"

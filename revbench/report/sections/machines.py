@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from revbench.case import Case
 from revbench.case.labels import network_name, strategy_of
@@ -128,11 +129,12 @@ def memory_table(groups: Mapping[str, Sequence[Line]]) -> Table | None:
         Column("Largest batch", _largest_batch),
         Column("Angle", lambda line: median_of_draws(line[0].evidence, line[1], DRIFT["angle_degrees"])),
     ]
-    notes = [
-        "Activations to stored: memory of a step above the steady state, this strategy's over stored's. Largest batch: by"
-        " prediction, in the largest limit that was asked for. Angle: of the gradient, against float64 from stored activations.",
-    ]
-    return _table("Memory and gradient of machines and strategies", groups, columns, notes, needs=(MEMORY, DRIFT))
+    about = {
+        "Activations to stored": "memory of a step above the steady state, this strategy's over stored's.",
+        "Largest batch": "by prediction, in the largest limit that was asked for.",
+        "Angle": "of the gradient, against float64 from stored activations.",
+    }
+    return _table("Memory and gradient of machines and strategies", groups, columns, (), (MEMORY, DRIFT), about)
 
 
 def _table(
@@ -141,8 +143,10 @@ def _table(
     columns: Sequence[Column[Line]],
     notes: Sequence[str],
     needs: Sequence[Probe],
+    about: Mapping[str, str] = MappingProxyType({}),
 ) -> Table | None:
-    """Lays out the lines that one of some probes measured, without columns that have nothing."""
+    """Lays out the lines that one of some probes measured, without columns that have nothing; `about` says what those are that
+    have something."""
     network = {id(line): name for name, lines in groups.items() for line in lines}
     measured = [[line for line in lines if line[1] in line[0].evidence.cases(*needs)] for lines in groups.values()]
     heads: list[Column[Line]] = [
@@ -151,7 +155,8 @@ def _table(
         words("Strategy", lambda line: strategy_of(line[1])),
     ]
     shown = with_something(columns, [line for lines in measured for line in lines])
-    return lay_out(title, [*heads, *shown], measured, notes)
+    said = [f"{column.head}: {about[column.head]}" for column in shown if column.head in about]
+    return lay_out(title, [*heads, *shown], measured, [*notes, *([" ".join(said)] if said else [])])
 
 
 def _anywhere(case: Case) -> Case:
