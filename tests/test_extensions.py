@@ -11,7 +11,7 @@ import pytest
 import revbench
 from revbench.report import write_report
 from revbench.results.runs import read_run
-from tests.following import Follower
+from tests.how_to.following import Follower
 
 
 def made(section: str) -> str:

@@ -202,6 +202,7 @@ def test_a_pull_request_without_a_baseline_says_so(project: Path, bin_folder: Pa
 ONLY_MEMORY = ("--probe time --probe memory", "--repeats 1 --probe memory")
 
 
+@pytest.mark.slow
 def test_a_pull_request_is_measured_beside_its_base(project: Path, bin_folder: Path) -> None:
     (project / "mypackage" / "models.py").write_text(NETWORK.replace("KEPT = 1", "KEPT = 16384"))
     worse = job(project, bin_folder, "pull_request")

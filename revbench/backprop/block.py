@@ -14,7 +14,6 @@ from revbench.backprop.plain import plain_container
 State = tuple[Tensor, ...]
 
 
-@plain_container
 class ReversibleBlock(nn.Module):
     """A few half steps: under the additive coupling ``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6).
 
@@ -67,6 +66,10 @@ class ReversibleBlock(nn.Module):
             *a, out = state
             state = (step.rule.inverse(out, a, _value(step, a, arguments)), *a)
         return state
+
+
+# A coupling of somebody's own may have rules that hold weights.
+plain_container(ReversibleBlock, lambda block: type(block.coupling).__module__ == Coupling.__module__)
 
 
 def _value(step: HalfStep, a: Sequence[Tensor], arguments: Sequence[Call]) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -79,12 +80,19 @@ def _is_sequence(kind: type[nn.Module]) -> bool:
 
 
 _CONTAINERS: dict[type[nn.Module], Any] = {}
+_WHERE: dict[type[nn.Module], Callable[[Any], bool]] = {}
 _Container = TypeVar("_Container", bound=type[nn.Module])
 
 
-def plain_container(kind: _Container) -> _Container:
-    """Declare of a class of ours that its `forward` only calls its children and adds up, pools or pads tensors."""
+def plain_container(kind: _Container, where: Callable[[Any], bool] = lambda _: True) -> _Container:
+    """Declare of a class of ours that its `forward` only calls its children and adds up, pools or pads tensors.
+
+    Args:
+        kind: the class.
+        where: of which of its modules that is so.
+    """
     _CONTAINERS[kind] = kind.forward
+    _WHERE[kind] = where
     return kind
 
 
@@ -93,6 +101,8 @@ def is_plain(module: nn.Module) -> bool:
     kind: Any = type(module)
     known = kind.forward in (_FORWARDS.get(kind), _CONTAINERS.get(kind))
     if not known and not (isinstance(module, nn.Sequential) and _is_sequence(kind)):
+        return False
+    if not _WHERE.get(kind, lambda _: True)(module):
         return False
     return kind.__call__ is _CALL and _replaceable(kind).isdisjoint(module.__dict__)
 

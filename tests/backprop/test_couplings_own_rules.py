@@ -89,7 +89,8 @@ def test_a_rule_that_is_made_of_the_linear_one_has_its_own_gradient() -> None:
     assert relative_difference(gradients("reconstructed"), gradients("stored")) < 1e-9
 
 
-def test_a_weight_in_a_rule_is_refused() -> None:
-    y = chain_with(Weighted(), "reconstructed")(waves(5, 12))
+@pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed", "recursive"])
+def test_a_weight_in_a_rule_is_refused(strategy: str) -> None:
+    y = chain_with(Weighted(), strategy)(waves(5, 12))
     with pytest.raises(RuntimeError, match="gradient"):
         y.square().sum().backward()

@@ -57,6 +57,7 @@ def test_gradient(revbench_drift):
 """
 
 
+@pytest.mark.slow
 def test_a_baseline_in_a_users_own_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_server: None) -> None:
     (tmp_path / "network.py").write_text(NETWORK)
     (tmp_path / "bench_mine.py").write_text(SUITE)

@@ -70,6 +70,7 @@ def test_what_can_not_be(tmp_path: Path, cli: Cli, arguments: tuple[str, ...], s
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_before_its_first_row_is_resumed(tmp_path: Path) -> None:
     arguments = ["train", "revnet-38", "--batch-size", "4", "--steps", "100000", "--checkpoint-every", "2"]
     told = {

@@ -30,6 +30,7 @@ found
 )
 
 
+@pytest.mark.slow
 def test_what_a_cell_defines_is_measured_and_shown() -> None:
     """The classes of a cell live in the kernel's `__main__`, which no worker can import."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (the extra `test` brings it)")

@@ -95,6 +95,7 @@ def test_parts_of_a_batch_and_the_values_of_every_process(tmp_path: Path) -> Non
     assert row.metrics["rank_environment_ids"] == row.environment_id
 
 
+@pytest.mark.slow
 def test_a_process_whose_worker_dies_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     with started(*ENDLESS, cwd=tmp_path) as processes:
         wait_for_a_checkpoint(tmp_path / "out")

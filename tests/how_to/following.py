@@ -83,6 +83,14 @@ class Follower:
                 assert _numbers(line) == pytest.approx(_numbers(said[shape]), rel=0.05), f"{line}\n{said[shape]}"
 
 
+def followed(page: str, folder: Path) -> Follower:
+    """Somebody who has followed a page, in an empty folder inside this one."""
+    (folder / "empty").mkdir()
+    follower = Follower(folder / "empty", folder / "site")
+    follower.follow(page)
+    return follower
+
+
 def _numbers(line: str) -> list[float]:
     return [float(number.replace(",", "")) for number in _NUMBER.findall(line)]
 
