@@ -48,12 +48,15 @@ _FUNCTIONS: dict[Callable[..., Any], _Taken] = {
 
 
 class _Mode(TorchFunctionMode):
-    """Sees each call of a function that drops."""
+    """Sees each call of a function that drops.
 
-    def __init__(self, *, off: bool) -> None:
+    Args:
+        seen: told of each, where it is not to be switched off.
+    """
+
+    def __init__(self, seen: Callable[[], None] | None = None) -> None:
         super().__init__()
-        self._off = off
-        self.active = 0
+        self._seen = seen
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,14 +64,13 @@ class _Mode(TorchFunctionMode):
         kwargs, taken = kwargs or {}, _FUNCTIONS.get(func)
         if taken is None or not (_given(taken.training, args, kwargs) and _given(taken.p, args, kwargs)):
             return func(*args, **kwargs)
-        self.active += 1
-        if self._off:
-            place, name, _ = taken.p
-            if len(args) > place:
-                args = (*args[:place], 0.0, *args[place + 1 :])
-            else:
-                kwargs = {**kwargs, name: 0.0}
-        return func(*args, **kwargs)
+        if self._seen is not None:
+            self._seen()
+            return func(*args, **kwargs)
+        place, name, _ = taken.p
+        if len(args) > place:
+            return func(*args[:place], 0.0, *args[place + 1 :], **kwargs)
+        return func(*args, **{**kwargs, name: 0.0})
 
 
 def _given(argument: tuple[int, str, Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -79,27 +81,52 @@ def _given(argument: tuple[int, str, Any] | None, args: tuple[Any, ...], kwargs:
 
 
 @contextmanager
-def _entered(mode: _Mode) -> Iterator[_Mode]:
+def called_dropouts_off() -> Iterator[None]:
+    """Inside, dropouts that are called as functions (`F.dropout`, that of attention) drop nothing, in modules that backward runs
+    again, too."""
+    mode = _Mode()
+
     def around(module: nn.Module) -> AbstractContextManager[Any]:
-        mode.active += isinstance(module, nn.RNNBase) and module.training and module.dropout > 0
         # On top of modes that draw masks in their own way; autograd's engine goes on without any.
         modes = _get_current_function_mode_stack()
         return nullcontext() if modes and modes[-1] is mode else mode
 
     with around_module_calls(around), mode:
-        yield mode
-
-
-@contextmanager
-def called_dropouts_off() -> Iterator[None]:
-    """Inside, dropouts that are called as functions (`F.dropout`, that of attention) drop nothing, in modules that backward runs
-    again, too."""
-    with _entered(_Mode(off=True)):
         yield
 
 
-def active_dropouts(run: Callable[[], object]) -> int:
-    """Returns how often something drops: functions, and recurrent modules between their layers."""
-    with _entered(_Mode(off=False)) as mode:
+def dropping(model: nn.Module, run: Callable[[], object]) -> list[str]:
+    """Returns the names of the modules that drop: PyTorch's own, and those that call a dropout as a function, once a call.
+
+    Args:
+        model: the network.
+        run: calls it.
+    """
+    found = [
+        name
+        for name, m in model.named_modules()
+        if m.training
+        and (
+            (isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0) or (isinstance(m, nn.RNNBase) and m.dropout > 0)
+        )
+    ]
+    names = {module: name for name, module in model.named_modules()}
+    inside: list[nn.Module] = []
+
+    def see() -> None:
+        module = next((m for m in reversed(inside) if m in names), model)
+        if names[module] not in found[:own]:
+            found.append(names[module])
+
+    @contextmanager
+    def around(module: nn.Module) -> Iterator[None]:
+        inside.append(module)
+        try:
+            yield
+        finally:
+            inside.pop()
+
+    own = len(found)
+    with around_module_calls(around), _Mode(see):
         run()
-    return mode.active
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from revbench.backprop.random_states import differ, random_states
 from revbench.checkup.declared import Answer
-from revbench.checkup.dropouts import active_dropouts
+from revbench.checkup.dropouts import dropping
 from revbench.checkup.of_gradients import judgement
 from revbench.checkup.scenarios import Plainly
 from revbench.checkup.subject import Subject
@@ -82,13 +82,12 @@ class Planted:
 
 def _with_dropout(subject: Subject) -> tuple[nn.Module, Planted]:
     """Returns a copy that draws random numbers inside the blocks, and what draws them."""
+    tried = subject.fresh(dropout=True)
+    own = dropping(tried, lambda: subject.loss_of(tried))
+    inside = set(subject.leaves.inside)  # empty if it is not known where the blocks are
     model = subject.fresh(dropout=True)
-    losses: list[Tensor] = []
-    own = active_dropouts(lambda: losses.append(subject.loss_of(model)))
-    inside = active_dropouts(losses[0].backward)
-    model = subject.fresh(dropout=True)
-    if inside:
-        return model, Planted(own)
+    if any(not inside or _is_inside(tried.get_submodule(name), name, inside) for name in own):
+        return model, Planted(len(own))
     # Behind every module with a matrix: what others would call their layers.
     modules = [model.get_submodule(name) for name in subject.leaves.inside]
     modules = [m for m in modules if any(p.dim() >= 2 for p in m.parameters())]
@@ -97,3 +96,9 @@ def _with_dropout(subject: Subject) -> tuple[nn.Module, Planted]:
     for place, module in enumerate(modules):
         module.forward = functools.partial(planted.drop, place, module.forward)
     return model, planted
+
+
+def _is_inside(module: nn.Module, name: str, inside: Set[str]) -> bool:
+    """Tells whether a module, by its name, and all that it calls are inside the blocks."""
+    leaves = [f"{name}.{n}".strip(".") for n, m in module.named_modules() if not any(True for _ in m.children())]
+    return all(leaf.rstrip(".") in inside for leaf in leaves)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revbench.checkup.dropouts import active_dropouts, called_dropouts_off
+from revbench.checkup.dropouts import called_dropouts_off, dropping
 from revbench.numerics.passes import dropout_in_float32
 
 X = torch.linspace(0.5, 1.5, 2 * 3 * 4 * 4).view(2, 3, 4, 4)
+NOTHING = nn.Module()
 ATTENTION = nn.MultiheadAttention(4, 2, dropout=0.5)
 
 # Of each: what drops, and the same where it doesn't.
@@ -47,12 +48,12 @@ CALLS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_what_drops_is_counted_and_can_be_switched_off(name: str) -> None:
-    dropping, plain = CALLS[name]
+    drops, plain = CALLS[name]
     torch.manual_seed(0)
-    assert not torch.allclose(dropping(), plain())
-    assert active_dropouts(dropping) == 1
+    assert not torch.allclose(drops(), plain())
+    assert dropping(NOTHING, drops) == [""]
     with called_dropouts_off():
-        assert torch.allclose(dropping(), plain(), rtol=1e-6)
+        assert torch.allclose(drops(), plain(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +68,27 @@ def test_what_drops_is_counted_and_can_be_switched_off(name: str) -> None:
     ],
 )
 def test_what_drops_nothing_is_not_counted(call: Callable[[], Tensor]) -> None:
-    assert active_dropouts(call) == 0
+    assert dropping(NOTHING, call) == []
 
 
 def test_recurrent_layers_that_drop_are_counted() -> None:
     with_dropout = nn.LSTM(4, 4, num_layers=2, dropout=0.5)
-    assert active_dropouts(lambda: with_dropout(X[0])) == 1
-    assert active_dropouts(lambda: nn.LSTM(4, 4, num_layers=2)(X[0])) == 0
+    assert dropping(with_dropout, lambda: with_dropout(X[0])) == [""]
+    without = nn.LSTM(4, 4, num_layers=2)
+    assert dropping(without, lambda: without(X[0])) == []
+
+
+def test_modules_that_drop_are_named_once_and_functions_by_their_module() -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Dropout(0.1), nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.inner(F.dropout(x, 0.2)), 0.0)
+
+    model = nn.Sequential(Calls(), nn.Dropout(0.0))
+    assert dropping(model, lambda: model(X)) == ["0.inner.0", "0"]
 
 
 def test_off_is_off_where_masks_are_drawn_in_another_way() -> None:
