@@ -99,7 +99,7 @@ def dropping(model: nn.Module, run: Callable[[], object]) -> list[str]:
     """Returns the names of the modules that drop: PyTorch's own, and those that call a dropout as a function, once a call.
 
     Args:
-        model: the network.
+        model: the network; its dropout modules are off afterwards.
         run: calls it.
     """
     found = [
@@ -114,9 +114,7 @@ def dropping(model: nn.Module, run: Callable[[], object]) -> list[str]:
     inside: list[nn.Module] = []
 
     def see() -> None:
-        module = next((m for m in reversed(inside) if m in names), model)
-        if names[module] not in found[:own]:
-            found.append(names[module])
+        found.append(names[next((m for m in reversed(inside) if m in names), model)])
 
     @contextmanager
     def around(module: nn.Module) -> Iterator[None]:
@@ -126,7 +124,7 @@ def dropping(model: nn.Module, run: Callable[[], object]) -> list[str]:
         finally:
             inside.pop()
 
-    own = len(found)
+    switch_dropouts_off(model)  # what drops now is called as a function
     with around_module_calls(around), _Mode(see):
         run()
     return found

@@ -74,6 +74,7 @@ def test_what_drops_nothing_is_not_counted(call: Callable[[], Tensor]) -> None:
 def test_recurrent_layers_that_drop_are_counted() -> None:
     with_dropout = nn.LSTM(4, 4, num_layers=2, dropout=0.5)
     assert dropping(with_dropout, lambda: with_dropout(X[0])) == [""]
+    assert with_dropout.dropout == 0
     without = nn.LSTM(4, 4, num_layers=2)
     assert dropping(without, lambda: without(X[0])) == []
 
