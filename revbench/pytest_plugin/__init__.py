@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from revbench.pytest_plugin.fixture import Measurer
     from revbench.pytest_plugin.session import BenchmarkSession
 
+_ONLY_UNDER_BENCHMARK = "measure only under --benchmark"
 _SESSION: pytest.StashKey[BenchmarkSession] = pytest.StashKey()
 
 
@@ -184,7 +185,7 @@ def _revbench_repeat() -> int:
 def revbench(request: pytest.FixtureRequest, _revbench_repeat: int) -> Iterator[Measurer]:
     """Measures cases: ``revbench.measure(case, "time")``; skips the test without ``--benchmark``."""
     if _SESSION not in request.config.stash:
-        pytest.skip("measures only under --benchmark")
+        pytest.skip(_ONLY_UNDER_BENCHMARK)
     with request.config.stash[_SESSION].measurer(request, _revbench_repeat) as measurer:
         yield measurer
 
@@ -218,9 +219,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show budgets, the rows that are not ok, what got worse, and the files of the report."""
+    """Show budgets, the rows that are not ok, what got worse, and the files of the report; without ``--benchmark`` that nothing
+    was measured, which a job that forgets it would not notice."""
     if (opened := config.stash.get(_SESSION, None)) is not None:
         opened.summarise(terminalreporter)
+        return
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", ()) if _ONLY_UNDER_BENCHMARK in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.write_line(f"revbench: nothing was measured; {len(skipped)} tests {_ONLY_UNDER_BENCHMARK}")
 
 
 @pytest.hookimpl(trylast=True)

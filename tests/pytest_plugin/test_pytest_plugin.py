@@ -111,6 +111,7 @@ def make():
     without = run_command("-q", cwd=project)
     assert without.returncode == 0
     assert "2 skipped" in without.stdout
+    assert "revbench: nothing was measured; 2 tests measure only under --benchmark" in without.stdout
     done = run_command(
         "--benchmark",
         "test_suite.py",
