@@ -69,6 +69,11 @@ def human_count(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def human_rate(value: float) -> str:
+    """Returns how many a second, whole where they are many, else with three digits: ``60,880``, ``1.34``."""
+    return f"{value:,.0f}" if value >= 100 else _three_digits(value)
+
+
 def human_share(value: float) -> str:
     """Returns a share in per cent with three digits, small ones as a power of ten."""
     if value == 0 or not math.isfinite(value):
@@ -113,6 +118,7 @@ SHARE = Unit("", human_share)  # of a whole; small ones as powers of ten
 PERCENT = Unit("%", lambda value: f"{value:.1%}")  # of a whole
 CHANGE = Unit("%", lambda value: f"{value:+.1%}")  # with its sign
 COUNT = Unit("", lambda value: f"{value:,.0f}")
+RATE = Unit("", human_rate)  # a second, of seconds, or of steps
 RATIO = Unit("", lambda value: f"{value:.3g}")
 FACTOR = Unit("", lambda value: f"{value:.1f}")
 NATS = Unit("nats", lambda value: f"{value:.3f}")

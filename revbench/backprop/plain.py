@@ -79,8 +79,7 @@ def _is_sequence(kind: type[nn.Module]) -> bool:
     return (kind.forward, kind.__iter__) == _SEQUENCE  # type: ignore[attr-defined]
 
 
-_CONTAINERS: dict[type[nn.Module], Any] = {}
-_WHERE: dict[type[nn.Module], Callable[[Any], bool]] = {}
+_CONTAINERS: dict[type[nn.Module], tuple[Any, Callable[[Any], bool]]] = {}  # `forward`, and of which modules it is so
 _Container = TypeVar("_Container", bound=type[nn.Module])
 
 
@@ -91,20 +90,19 @@ def plain_container(kind: _Container, where: Callable[[Any], bool] = lambda _: T
         kind: the class.
         where: of which of its modules that is so.
     """
-    _CONTAINERS[kind] = kind.forward
-    _WHERE[kind] = where
+    _CONTAINERS[kind] = kind.forward, where
     return kind
 
 
 def is_plain(module: nn.Module) -> bool:
     """Tells whether one module is a layer of PyTorch's, or `nn.Sequential`, as PyTorch made it."""
     kind: Any = type(module)
-    known = kind.forward in (_FORWARDS.get(kind), _CONTAINERS.get(kind))
-    if not known and not (isinstance(module, nn.Sequential) and _is_sequence(kind)):
-        return False
-    if not _WHERE.get(kind, lambda _: True)(module):
-        return False
-    return kind.__call__ is _CALL and _replaceable(kind).isdisjoint(module.__dict__)
+    if kind in _CONTAINERS:
+        forward, where = _CONTAINERS[kind]
+        known = kind.forward is forward and where(module)
+    else:
+        known = kind.forward is _FORWARDS.get(kind) or (isinstance(module, nn.Sequential) and _is_sequence(kind))
+    return known and kind.__call__ is _CALL and _replaceable(kind).isdisjoint(module.__dict__)
 
 
 @functools.lru_cache(1024)

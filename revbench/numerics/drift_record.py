@@ -166,7 +166,7 @@ class DriftRecord:
         found["casts"], found["coarse_casts"] = self.casts(coarser=False), self.casts(coarser=True)
         found |= _along(self.parts())
         verdict = self.verdict()
-        found["verdict"], found["verdict_words"] = verdict.word, verdict.words
+        found["verdict"], found["verdict_head"], found["verdict_words"] = verdict.word, verdict.head, verdict.words
         return found
 
     def parts(self) -> PartTable:

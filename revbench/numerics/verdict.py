@@ -33,10 +33,12 @@ class Verdict:
     Attributes:
         word: ``safe`` (no training would see the error), ``as stored`` (one might, but stored has it, too), ``caution``,
             ``unsafe``; ``reference`` of `stored`, which is what others are measured by.
-        words: sentences that begin with it.
+        head: it, and why in one sentence.
+        words: sentences that begin with this one.
     """
 
     word: str
+    head: str
     words: str
 
 
@@ -64,24 +66,24 @@ def judge(
         return _verdict("unsafe", strange)
     if coarse_casts is not None:
         return _verdict("unsafe", f"the network computes in {coarse_casts}, coarser than {arithmetic.name}")
-    made_of = _parts(samples)
+    figures = f"{_whole(samples)}{_parts(samples)}"
     if strategy == "stored" and own_functions is None:
         if arithmetic.is_reference:
             return _verdict("reference", "the reference itself")
-        return _verdict("reference", f"{arithmetic.name} rounding alone. {_whole(samples)}{made_of}")
+        return _verdict("reference", f"{arithmetic.name} rounding alone", figures)
     if own_functions is not None and strategy == "stored":
         agreement = max(max(samples["derivative_error"]), 1e-6)
-        begin = (
-            f"it back-propagates by {own_functions}, without a stored twin; in float64 its gradient is the derivative of its"
+        of_it = (
+            f"It back-propagates by {own_functions}, without a stored twin; in float64 its gradient is the derivative of its"
             f" loss to {agreement:.0e}. "
         )
         word = _word(samples, beside_stored=False)
-        return _verdict(word, f"{begin}{_said(word, samples)}{made_of}")
+        return _verdict(word, _said(word, samples), f"{of_it}{figures}")
     lost = _lost_at(parts)
     word = _word(samples, beside_stored=True)
     if lost is not None and word != "safe":
-        return _verdict("unsafe", f"{arithmetic.name} loses the gradient at {lost}. {_whole(samples)}{made_of}")
-    return _verdict(word, f"{_said(word, samples)}{made_of}")
+        return _verdict("unsafe", f"{arithmetic.name} loses the gradient at {lost}", figures)
+    return _verdict(word, _said(word, samples), figures)
 
 
 def _word(samples: Mapping[str, Sequence[float]], *, beside_stored: bool) -> str:
@@ -98,7 +100,7 @@ def _word(samples: Mapping[str, Sequence[float]], *, beside_stored: bool) -> str
 
 
 def _said(word: str, samples: Mapping[str, Sequence[float]]) -> str:
-    head = {
+    return {
         "safe": "no training would see it",
         "as stored": _as_stored(samples),
         "caution": "a training might see it"
@@ -106,7 +108,6 @@ def _said(word: str, samples: Mapping[str, Sequence[float]]) -> str:
         else "nobody measured the noise of a batch",
         "unsafe": "a training would see it",
     }[word]
-    return f"{head}. {_whole(samples)}"
 
 
 def _as_stored(samples: Mapping[str, Sequence[float]]) -> str:
@@ -177,8 +178,9 @@ def strange_reference(samples: Mapping[str, Sequence[float]]) -> str | None:
     )
 
 
-def _verdict(word: str, sentence: str) -> Verdict:
-    return Verdict(word, f"{word}: {sentence}")
+def _verdict(word: str, why: str, more: str = "") -> Verdict:
+    head = f"{word}: {why}"
+    return Verdict(word, head, f"{head}. {more}" if more else head)
 
 
 def _lost_at(parts: PartTable) -> str | None:

@@ -33,9 +33,9 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = DRAWS,
         ``smooth_error_epsilons``, ``smooth_stored_relative_error``, ``smooth_amplification``; ``flips``, ``stored_flips``
         (of ``units``); ``activation_error`` (RMS, relative, of the worst block), ``activation_error_epsilons``,
         ``activation_largest_error``. Also ``draws``, ``loss_scale``, ``worst_tensor`` with its angle in any draw, ``trace``,
-        ``verdict``, ``verdict_words``; of a certified case ``compared_activations``, ``identical_activations`` (over
-        all draws) and ``certificate``, that of the last draw in words. What can't be had is None with its reason. Samples
-        of all. Series: a line for each block and tensor.
+        ``verdict``, ``verdict_head``, ``verdict_words``; of a certified case ``compared_activations``,
+        ``identical_activations`` (over all draws) and ``certificate``, that of the last draw in words. What can't be had is
+        None with its reason. Samples of all. Series: a line for each block and tensor.
 
     Raises:
         FloatingPointError: loss or gradient is not finite; the message says where this began.

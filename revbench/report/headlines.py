@@ -18,7 +18,7 @@ from revbench.report.chain_groups import has_its_own_table
 from revbench.report.drift_cases import verdict_of
 from revbench.report.evidence import Evidence
 from revbench.report.table import tokens
-from revbench.units import human_bytes, human_degrees, without_same_unit
+from revbench.units import human_bytes, human_degrees, human_rate, without_same_unit
 
 WIDTH = 80  # of a terminal
 _OF_THE_HOST = " *"
@@ -89,7 +89,7 @@ class Headline:
             before, now = (human_bytes(value) for value in self.peak_bytes)
             peak = f"{without_same_unit(before, now)} → {now}"
         if self.items_per_second is not None:
-            items = " → ".join(f"{value:,.0f}" for value in self.items_per_second) + tokens(self.case)
+            items = " → ".join(human_rate(value) for value in self.items_per_second) + tokens(self.case)
         if self.angle_degrees is not None:
             off, now = (human_degrees(value) for value in self.angle_degrees)
             angle = "too few draws" if self.has_few_draws else f"{off.removesuffix('°')} → {now}"

@@ -90,7 +90,9 @@ class Alone(ForeignNetwork):
 
 def test_a_network_without_a_stored_twin() -> None:
     record = revbench.drift(Alone, batch, strategy=None)
-    assert record.verdict().words.startswith("safe: it back-propagates by Reconstructing, without a stored twin; ")
+    assert record.verdict().words.startswith(
+        "safe: no training would see it. It back-propagates by Reconstructing, without a stored twin; "
+    )
     assert max(record.samples()["derivative_error"]) < 1e-6
     record.assert_within(angle_degrees=0.05)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from revbench.probes.declaration import Metric, Probe
 from revbench.probes.declared.builders import bytes_metric, process_bytes, word
 from revbench.probes.reconciliation import CPU_CHAIN, GPU_CHAIN, LEVELS, Gap
-from revbench.units import BYTES, CELSIUS, CHANGE, COUNT, FLOPS, JOULES, MEGAHERTZ, PERCENT, SECONDS, WATTS
+from revbench.units import BYTES, CELSIUS, CHANGE, COUNT, FLOPS, JOULES, MEGAHERTZ, PERCENT, RATE, SECONDS, WATTS
 
 PHASES = ("forward", "backward", "optimizer")  # of a training step
 ALLOCATOR_KINDS = ("requested", "allocated", "reserved")  # what PyTorch's CUDA allocator counts
@@ -36,18 +36,18 @@ TIME = Probe(
     private_options=("baton",),
     metrics=(
         *_seconds(),
-        Metric("items_per_second", COUNT, "of a step, over its median", head="Items a second"),
+        Metric("items_per_second", RATE, "of a step, over its median", head="Items a second"),
         word("item", "what they are: images, tokens, or whatever a factory's batch has"),
         Metric("rounds", COUNT, "steps that were timed; every sample is kept"),
         Metric("turns", COUNT, "of so many steps each, see `steps_per_turn`"),
         Metric("steps_per_turn", COUNT, "that follow each other; the samples stand turn after turn"),
         Metric("cases_in_turn", COUNT, "that took turns in one process; 1 of a case that was timed alone"),
         word("session", "the same of all cases that took turns"),
-        Metric("minor_faults_per_step", COUNT, "page faults without a disk, of the worker"),
-        Metric("other_cpu_cores", COUNT, "cores that other processes kept busy meanwhile"),
-        Metric("stolen_cpu_cores", COUNT, "cores that a virtual machine wanted and did not get"),
+        Metric("minor_faults_per_step", RATE, "page faults without a disk, of the worker"),
+        Metric("other_cpu_cores", RATE, "cores that other processes kept busy meanwhile"),
+        Metric("stolen_cpu_cores", RATE, "cores that a virtual machine wanted and did not get"),
         Metric("quota_share", PERCENT, "of the time, in which the quota of a container held the worker back"),
-        Metric("preemptions_per_second", COUNT, "how often the kernel took the core from the worker"),
+        Metric("preemptions_per_second", RATE, "how often the kernel took the core from the worker"),
         Metric("cpu_clock_megahertz", MEGAHERTZ, "of the processor at the end, mean of its cores"),
         Metric(
             "kernel_busy_share", PERCENT, "on a GPU, time of a profiled step in which a kernel ran, over that of a step"

@@ -96,6 +96,7 @@ DRIFT = Probe(
         word("casts", "where the float64 reference casts to a narrower dtype"),
         word("coarse_casts", "those of them that are coarser than the arithmetic"),
         word("verdict", "safe, as stored, caution, unsafe; reference of stored itself"),
+        word("verdict_head", "the same, and why"),
         word("verdict_words", "the same as sentences", "Verdict"),
         Metric("compared_activations", COUNT, "with certify, how many"),
         Metric(
@@ -107,7 +108,11 @@ DRIFT = Probe(
         ),
         word("certificate", "with certify, that of the last draw"),
     ),
-    lines=("{angle_degrees} to the float64 gradient ({draws} draws); {verdict_words}",),
+    lines=(
+        "{angle_degrees} to the float64 gradient (stored: {stored_angle_degrees}; {draws} draws); {verdict_head}",
+        "{angle_degrees} to the float64 gradient ({draws} draws); {verdict_head}",
+        "{angle_degrees} to the float64 gradient ({draws} draws); {verdict_words}",  # of rows that have no head yet
+    ),
     series=DRIFT_COLUMNS,
 )
 

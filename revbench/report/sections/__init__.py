@@ -36,9 +36,9 @@ GROUP = "revbench.report_sections"
 MakeSection = Callable[[Evidence], Section | None]
 
 _BEFORE_OTHERS: Sequence[MakeSection] = (
-    overview.section, claims.section, memory.section, system_memory.section, depth.section, time.section, iso_memory.section,
-    depth_speed.section, libraries.section, drift.section, drift.causes_section, training.section, networks.section,
-    other_probes.section,
+    overview.section, memory.section, system_memory.section, depth.section, time.section, iso_memory.section,
+    depth_speed.section, libraries.section, drift.section, drift.causes_section, training.section, claims.section,
+    networks.section, other_probes.section,
 )  # fmt: skip
 _AFTER_OTHERS: Sequence[MakeSection] = (failures.section, machine.section, methods.section)
 

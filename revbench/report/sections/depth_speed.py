@@ -14,7 +14,7 @@ from revbench.report.document import MISSING, Paragraph, Section, Table
 from revbench.report.evidence import Evidence
 from revbench.report.table import Column, lay_out, tokens, value_cell, why_unstable, with_interval, words
 from revbench.report.within_limit import batch_of, items_per_second, speed_ratio, timed_within
-from revbench.units import human_bytes
+from revbench.units import human_bytes, human_rate
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -75,7 +75,7 @@ def _table(evidence: Evidence, groups: dict[Case, dict[int, list[Case]]]) -> Tab
 
     def speed(case: Case) -> str:
         found = items_per_second(evidence, case)
-        return f"{found:,.0f}{tokens(case)}" if found else MISSING
+        return f"{human_rate(found)}{tokens(case)}" if found else MISSING
 
     columns = [
         words("Limit", lambda case: human_bytes(case.memory_limit_bytes)),

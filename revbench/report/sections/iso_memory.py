@@ -25,7 +25,7 @@ from revbench.report.table import (
     words,
 )
 from revbench.report.within_limit import batch_of, items_per_second, speed_ratio, timed_within
-from revbench.units import human_bytes
+from revbench.units import human_bytes, human_rate
 
 _STEP = TIME["step_seconds"]
 
@@ -44,7 +44,7 @@ def limit_figure(evidence: Evidence) -> Figure | None:
             speed, ratio = items_per_second(evidence, case), speed_ratio(evidence, case, case.stored())
             if speed:
                 name = f"{network_name(case)} {strategy_of(case)}, batch {batch_of(evidence, case)}"
-                words = f"{name}: {speed:,.0f} {case.item}s a second"
+                words = f"{name}: {human_rate(speed)} {case.item}s a second"
                 bars.append(Bar(case, {"": speed}, ratio, words))
         if bars:
             panels.append(bars)
@@ -70,7 +70,7 @@ def limit_table(evidence: Evidence) -> Table | None:
 
     def speed(case: Case) -> str:
         found = items_per_second(evidence, case)
-        return f"{found:,.0f}{tokens(case)}" if found else MISSING
+        return f"{human_rate(found)}{tokens(case)}" if found else MISSING
 
     def to_stored(case: Case) -> str:
         return with_interval(speed_ratio(evidence, case, case.stored()))
@@ -115,7 +115,7 @@ def fastest_within(evidence: Evidence) -> Iterator[str]:
             batch = batch_of(evidence, best)
             yield (
                 f"Within {human_bytes(limit)} {network_name(best)} {strategy_of(best)} is fastest"
-                f" ({speeds[best]:,.0f} {best.item}s a second, batch {batch})."
+                f" ({human_rate(speeds[best])} {best.item}s a second, batch {batch})."
             )
 
 

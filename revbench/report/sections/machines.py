@@ -18,7 +18,7 @@ from revbench.report.draws import median_of_draws
 from revbench.report.parts import Part
 from revbench.report.table import Column, lay_out, times, tokens, value_cell, with_something, words
 from revbench.results.machines import unlike
-from revbench.units import human_bytes
+from revbench.units import human_bytes, human_rate
 
 Line = tuple[Part, Case]
 _STEP = TIME["step_seconds"]
@@ -98,7 +98,10 @@ def time_table(groups: Mapping[str, Sequence[Line]], relative_to: Part) -> Table
     columns = [
         Column("Batch", lambda line: f"{line[1].batch_size:,}"),
         Column("Step", lambda line: value_cell(line[0].evidence, line[1], _STEP)),
-        Column("Items a second", lambda line: f"{found:,.0f}{tokens(line[1])}" if (found := speed(line)) else MISSING),
+        Column(
+            "Items a second",
+            lambda line: f"{human_rate(found)}{tokens(line[1])}" if (found := speed(line)) else MISSING,
+        ),
         *([Column("to reference", beside)] if has_others else []),
         Column("Time to stored", cost),
         Column("Energy", lambda line: value_cell(line[0].evidence, line[1], ENERGY["joules_per_step"])),

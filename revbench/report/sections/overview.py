@@ -13,7 +13,7 @@ from revbench.report.evidence import Evidence
 from revbench.report.headlines import Beside, Headline, headlines, largest_of
 from revbench.report.sections.iso_memory import fastest_within
 from revbench.report.ways import advice
-from revbench.units import human_bytes, human_degrees, human_seconds, human_share
+from revbench.units import human_bytes, human_degrees, human_rate, human_seconds, human_share
 
 MOST_CARDS = 6
 _ALIKE = 5e-3  # what two decimals don't show
@@ -78,8 +78,8 @@ def _speed(headline: Headline) -> Fact | None:
     better = None if headline.launch_bound else better
     return Fact(
         f"{headline.case.item.capitalize()}s a second",
-        f"{found.stored:,.0f}",
-        f"{found.ours:,.0f}",
+        human_rate(found.stored),
+        human_rate(found.ours),
         change,
         better,
         note,

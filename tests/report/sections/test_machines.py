@@ -86,10 +86,10 @@ def test_machines_and_strategies_beside_a_chosen_one(folders: list[Path]) -> Non
         build_report(folders, relative_to=FAST), "Time of machines and strategies",
         "Batch", "Step", "Items a second", "to reference", "Time to stored",
     )  # fmt: skip
-    assert found[SLOW, "reconstructed"] == ["16", "300 ms", "53", "0.50 ×", "1.50 ×"]
+    assert found[SLOW, "reconstructed"] == ["16", "300 ms", "53.3", "0.50 ×", "1.50 ×"]
     assert found[FAST, "stored"] == ["16", "100 ms", "160", "1.00 ×", "1.00 ×"]
     assert found[GPU, "reconstructed"] == ["16", "3.00 ms", "5,333", "50.00 ×", "1.50 ×"]
-    assert found[LARGE, "stored"] == ["32", "400 ms", "80", "–", "1.00 ×"]  # another batch is another case
+    assert found[LARGE, "stored"] == ["32", "400 ms", "80.0", "–", "1.00 ×"]  # another batch is another case
     saved = cells(
         build_report(folders), "Memory and gradient of machines and strategies", "Peak", "Activations to stored"
     )

@@ -80,7 +80,7 @@ def test_images_per_second_within_the_same_memory(tmp_path: Path) -> None:
     report = report_of(tmp_path / "run", *rows)
     table = tables(report)["Items a second within the same memory"]
     assert [row[1:4] + row[6:] for row in table.rows] == [
-        ["RevNet-38", "stored", "10", "20", "1.00 ×"], ["RevNet-38", "reconstructed", "40", "40", "2.00 ×"],
+        ["RevNet-38", "stored", "10", "20.0", "1.00 ×"], ["RevNet-38", "reconstructed", "40", "40.0", "2.00 ×"],
         ["RevNet-38", "recursive", "none fits", "–", "–"],
     ]  # fmt: skip
     assert "Time and computation of a training step" not in tables(report)

@@ -31,7 +31,7 @@ def test_a_card_says_what_the_rows_say(tmp_path: Path) -> None:
         "of live tensors; above the steady state 8.0 MiB → 2.0 MiB, 0.25 ×",
     )  # fmt: skip
     assert time == Fact("Time of a step", "400 ms", "600 ms", "▲ 1.50 ×", False, "over 3 launches")
-    assert speed == Fact("Images a second", "40", "27", "▼ 0.67 ×", False, "over 3 launches")
+    assert speed == Fact("Images a second", "40.0", "26.7", "▼ 0.67 ×", False, "over 3 launches")
 
 
 def test_the_picture_has_every_way(tmp_path: Path) -> None:
