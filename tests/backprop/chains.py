@@ -49,3 +49,22 @@ def gradients(model: nn.Module, x: Tensor, weight: Tensor) -> list[Tensor]:
     """Of ``(model(x) * weight).sum()``: the input's, then every parameter's."""
     x = x.detach().requires_grad_()
     return list(torch.autograd.grad((model(x) * weight).sum(), [x, *model.parameters()]))
+
+
+class Bounded(nn.Module):
+    """A residual function with a bounded output, of a drawn structure."""
+
+    def __init__(self, width: int, layers: list[str]) -> None:
+        super().__init__()
+        makers = {
+            "linear": lambda: nn.Linear(width, width),
+            "norm": lambda: nn.LayerNorm(width),
+            "relu": nn.ReLU,
+            "gelu": nn.GELU,
+            "dropout": lambda: nn.Dropout(0.3),
+            "identity": nn.Identity,
+        }
+        self.body = nn.Sequential(*(makers[layer]() for layer in layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.body(x))

@@ -11,8 +11,7 @@ from revbench.numerics.drift import drift
 from revbench.paper.published import TABLE_2
 from revbench.prediction.predictor import Predictor
 from revbench.runner.client import WorkerServer
-from tests.backprop.chains import relative_difference
-from tests.backprop.test_gradients import Bounded
+from tests.backprop.chains import Bounded, relative_difference
 
 pytestmark = pytest.mark.cuda
 CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=16, device="cuda")

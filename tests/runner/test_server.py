@@ -8,15 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from revbench.case import Case
-from revbench.errors import RunEnded, UserError
+from revbench.errors import UserError
 from revbench.probes.measurement import Measurement
 from revbench.runner import server as server_module
 from revbench.runner.client import WorkerServer
@@ -67,28 +65,6 @@ def test_a_hanging_worker_is_killed(server: WorkerServer) -> None:
     assert server.measure([case("healthy")], "parameters")["status"] == "ok"
 
 
-def test_nothing_of_a_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even a daemon in a session of its own."""
-    file = tmp_path / "pid"
-    monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(file))
-    with WorkerServer() as own:
-        assert own.measure([case("leaves_a_child_in_a_session_of_its_own")], "parameters")["status"] == "ok"
-        assert not psutil.pid_exists(int(file.read_text()))
-        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
-
-
-def test_a_server_that_is_stopped_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revbench.runner.client.GRACE_SECONDS", 0.3)
-    with WorkerServer() as own:
-        assert own.measure([case("healthy")], "parameters")["status"] == "ok"
-        assert own._process is not None
-        own._process.send_signal(signal.SIGSTOP)
-        found = own.measure([case("healthy")], "parameters", timeout_seconds=0.1)
-        assert (found["status"], found["message"]) == (
-            "timeout", "the worker server did not answer in time (was it stopped?)"
-        )  # fmt: skip
-
-
 def test_silence_is_a_timeout_but_patience_can_be_asked_for(server: WorkerServer) -> None:
     hanging = server.measure([case("hangs")], "parameters", timeout_seconds=None, silence_seconds=0.3)
     assert (hanging["status"], hanging["message"]) == ("timeout", "no word for too long: it hangs")
@@ -96,78 +72,6 @@ def test_silence_is_a_timeout_but_patience_can_be_asked_for(server: WorkerServer
         for value in (math.nan, -1.0, 0.0, math.inf):
             with pytest.raises(UserError, match=f"{name}={value} must be a number of more than 0"):
                 server.measure([case("healthy")], "parameters", **{name: value})  # type: ignore[arg-type]
-
-
-def test_a_signal_to_the_server_is_called_by_its_name() -> None:
-    with WorkerServer() as own:
-        killer = threading.Timer(0.3, own.abandon)
-        killer.start()
-        with pytest.raises(
-            RunEnded, match="the worker server was ended by signal SIGKILL before anything was measured"
-        ):
-            own.environment()
-        killer.join()
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def test_a_server_that_somebody_kills_leaves_nothing_and_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "pid"
-    monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(file))
-
-    def strike(number: signal.Signals) -> None:
-        while not (file.exists() and file.read_text()):
-            time.sleep(0.01)
-        assert own._process is not None
-        own._process.send_signal(number)
-
-    with WorkerServer() as own:
-        for number in (signal.SIGKILL, signal.SIGTERM):
-            file.unlink(missing_ok=True)
-            striker = threading.Thread(target=strike, args=(number,))
-            striker.start()
-            found = own.measure([case("leaves_a_child_and_hangs")], "parameters")
-            striker.join()
-            assert found["status"] == "crashed"
-            assert found["message"] == f"the worker server was ended by signal {number.name}"
-            deadline = time.monotonic() + 10
-            while is_alive(int(file.read_text())):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-
-
-def test_a_server_that_was_given_up_before_it_began_does_not_begin() -> None:
-    with WorkerServer() as own:
-        own.abandon()
-        assert own.measure([case("hangs")], "parameters")["message"] == "the worker server was ended by signal SIGKILL"
-
-
-def test_a_server_whose_parent_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be about to answer then."""
-    reader, answers = os.pipe()
-    os.close(reader)
-    requests, asks = os.pipe()
-    os.write(asks, b"{}\n{}\n")
-    asked = []
-
-    def attend(request: object, requests: int, answers: int) -> bool:
-        asked.append(request)
-        server_module._answer(answers, {"kind": "result"})
-        raise AssertionError("unreachable")
-
-    monkeypatch.setattr(server_module, "PRELOADED", ())
-    monkeypatch.setattr(server_module, "attend", attend)
-    server_module.serve(requests, answers)
-    assert asked == [{}]
-    for descriptor in (answers, requests, asks):
-        os.close(descriptor)
 
 
 _PRELOADS = """
@@ -287,66 +191,6 @@ def test_the_environment_names_no_person_and_no_place(server: WorkerServer) -> N
     text = repr(environment)
     for secret in (os.uname().nodename, str(Path.home()), str(ROOT)):
         assert secret not in text
-
-
-PARENT = """
-from revbench.case import Case
-from revbench.runner.client import WorkerServer
-WorkerServer().measure([Case(model="tests.runner.faults:hangs", batch_size=2)], "parameters")
-"""
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
-
-
-def _wait(condition: object, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.05)
-    return False
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
-    environment = {**os.environ, "REVBENCH_TEST_PID_FILE": str(pid_file)}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, env=environment)
-    try:
-        assert _wait(lambda: pid_file.exists() and pid_file.read_text(), 60)
-        worker = int(pid_file.read_text())
-        server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
-        assert _alive(worker)
-        assert _alive(server)
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
-        assert _wait(lambda: not _alive(worker) and not _alive(server), 10)
-    finally:
-        parent.kill()
-        parent.wait()
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_a_worker_dies_with_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pid_file = tmp_path / "pid"
-    monkeypatch.setenv("REVBENCH_TEST_PID_FILE", str(pid_file))
-    script = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        assert _wait(lambda: pid_file.exists() and pid_file.read_text(), 60)
-        worker = int(pid_file.read_text())
-        server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(server, signal.SIGKILL)
-        assert _wait(lambda: not _alive(worker), 10)
-        assert script.wait(timeout=30) == 0  # a crashed server is a status, not an exception
-    finally:
-        script.kill()
-        script.wait()
 
 
 def test_oom_kills_are_read_from_the_control_group(tmp_path: Path) -> None:
