@@ -31,7 +31,17 @@ FOUND: dict[str, Any] = json.loads((DOCS / "zoo.json").read_text())["networks"]
 
 # What was seen by hand before there was a doctor, by the check that must find it.
 SEEN = {
-    "dropout": ["memcnn", "RevTorch", "PyG GroupAddRev", "pytorchcv RevNet", "momentumnet", "transformers Reformer"],
+    "dropout": [
+        "memcnn",
+        "RevTorch",
+        "PyG GroupAddRev",
+        "pytorchcv RevNet",
+        "momentumnet",
+        "transformers Reformer",
+        "torch budget",
+    ],
+    "shared_input": ["memcnn", "PyG GroupAddRev"],
+    "readable": ["PyG GroupAddRev"],
     "buffers": [
         "memcnn",
         "RevTorch",

@@ -58,7 +58,7 @@ class _UnderTorch(nn.Module):
 
         if self._budgeted is None:
             self._budgeted = torch.compile(run)
-        with settings.patch(activation_memory_budget=0.1):
+        with settings.patch(activation_memory_budget=0.0):
             found: tuple[Tensor, ...] = self._budgeted(*state)
         return found
 
@@ -74,7 +74,7 @@ def torch_recomputation(way: str = "nonreentrant", blocks: int = 3) -> Made:
 
     Args:
         way: ``nonreentrant`` or ``reentrant`` checkpoints, ``selective`` ones that keep the outputs of convolutions, ``budget``
-            (compiled, with a tenth of the activations' memory), or ``offload`` (`save_on_cpu`).
+            (compiled, with an activation memory budget of 0: what can be had again is not kept), or ``offload`` (`save_on_cpu`).
         blocks: of the network.
 
     Raises:

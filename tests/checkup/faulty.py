@@ -50,6 +50,8 @@ class _Chain(torch.autograd.Function):
         y = torch.cat((b, a), 1)
         if chain.fault == "frees its input":
             x.zero_()
+        if chain.fault == "writes its input":
+            x.data.mul_(2.0)
         if chain.fault == "one slot":
             chain.slot = y.detach()
         ctx.y = y.detach() if chain.fault == "ignores versions" else None
@@ -70,11 +72,17 @@ class _Chain(torch.autograd.Function):
         for m, state in reversed(list(zip(chain.functions(), ctx.states, strict=True))):
             buffers = [(buffer, buffer.clone()) for buffer in m.buffers()]
             own = fault in ("doubles hooks", "writes .grad")  # else hooks on parameters fire here, too
-            aliases = {} if own else {n: p.detach().requires_grad_(p.requires_grad) for n, p in m.named_parameters()}
+            cast = fault == "freezes casts" and torch.is_autocast_enabled("cpu")
+            aliases = (
+                {}
+                if own
+                else {n: p.detach().requires_grad_(p.requires_grad and not cast) for n, p in m.named_parameters()}
+            )
             leaf, value = _again(chain, m, b, state, aliases, autocast=ctx.autocast)
             a, b = b, ((a - value.detach()) / chain.decay).to(a.dtype)
             parameters = [(p, aliases.get(n, p)) for n, p in m.named_parameters() if p.requires_grad]
-            wanted = [leaf, *(one for _, one in parameters)]
+            wanted = [leaf, *(one for _, one in parameters if one.requires_grad)]
+            parameters = [(p, one) for p, one in parameters if one.requires_grad]
             if fault == "writes .grad":
                 value.backward(da.to(value.dtype))
                 of_a, *of_parameters = leaf.grad, *(None for _ in wanted[1:])
@@ -88,7 +96,11 @@ class _Chain(torch.autograd.Function):
         factor = (
             1.02 if fault == "scales" else 1 + 1e-13 * np.random.default_rng().random() if fault == "random" else 1.0
         )
+        if fault == "doubles in float32" and dy.dtype == torch.float32:
+            factor = 2.0
         given = [found.get(p) for m in chain.functions() for p in m.parameters()]
+        if fault == "counts gradients":
+            given = [g for g in given if g is not None] + [None for g in given if g is None]
         return None, torch.cat((db, da), 1), *(None if g is None else g * factor for g in given)
 
 
@@ -143,10 +155,21 @@ class StrangersChain(nn.Module):
         return y
 
 
+class InvertibleChain(StrangersChain):
+    """The same with an inverse."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        b, a = y.chunk(2, 1)
+        for m in reversed(self.functions()):
+            b, a = a + m(b) if self.fault == "inverts by adding" else a - m(b), b
+        return torch.cat((b, a), 1)
+
+
 class Network(nn.Module):
     def __init__(self, blocks: int, fault: str) -> None:
         super().__init__()
-        self.stem, self.chain, self.head = nn.Linear(3, 8), StrangersChain(blocks, fault), nn.Linear(8, 2)
+        chain = (InvertibleChain if "inverts" in fault else StrangersChain)(blocks, fault)
+        self.stem, self.chain, self.head = nn.Linear(3, 8), chain, nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.chain(self.stem(x)))

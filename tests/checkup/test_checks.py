@@ -39,6 +39,11 @@ FAULTS = {
     "one slot": {"accumulation"},
     "doubles a leaf": {"input_gradient"},
     "doubles hooks": {"parameter_hooks"},
+    "freezes casts": {"autocast_cache"},
+    "counts gradients": {"frozen"},
+    "writes its input": {"shared_input"},
+    "inverts by adding": {"inverse"},
+    "doubles in float32": {"float32"},
 }
 # Checks that look at what these undo as well.
 ALSO = {
@@ -46,6 +51,8 @@ ALSO = {
     "frees its input": {"shared_input", "input_gradient"},
     "one slot": {"output_in_place"},
     "loses": {"float32", "inverse"},
+    "writes its input": {"readable", "input_gradient"},
+    "doubles in float32": {"depth", "autocast", "autocast_cache"},
 }
 
 
@@ -76,6 +83,15 @@ def test_a_careful_strangers_chain_has_no_fault() -> None:
     found = findings(workload(""))
     assert {name: f.words for name, f in found.items() if f.verdict == "failed"} == {}
     assert {name for name, f in found.items() if f.verdict == "can't tell"} == {"twin", "inverse"}
+
+
+def test_every_check_must_find_a_fault() -> None:
+    own_ways = {"twin"}  # see `test_own_ways.py`
+    assert set().union(*FAULTS.values()) | own_ways == set(CHECKS)
+
+
+def test_an_inverse_that_is_right() -> None:
+    assert findings(workload("inverts"), "inverse")["inverse"].verdict == "passed"
 
 
 def test_dropouts_that_are_called_as_functions_are_the_networks_own() -> None:
