@@ -77,8 +77,8 @@ NOTES: Mapping[str, str] = {
     " from forward, so the masks that are drawn after them are others; with local attention alone they are the same. It keeps"
     " those buckets. `eval()` with gradient is refused on purpose.",
     "FrEIA": "It keeps its activations on purpose: its inverse is for densities, not for memory.",
-    "torch budget": "Of a budget of 0, where masks are always drawn again. With a larger one it is the compiler that chooses: at a"
-    " tenth it kept this network's masks, and its gradient was right. PyTorch has the fault on its list: issues"
+    "torch budget": "Of a budget of 0, where masks are always drawn again. With a larger one the compiler chooses: at a tenth"
+    " it kept this network's masks, and its gradient was right. PyTorch has the fault on its list: issues"
     " [190717](https://github.com/pytorch/pytorch/issues/190717) and [190758](https://github.com/pytorch/pytorch/issues/190758).",
     "torch nonreentrant": "A checkpoint keeps a state for each block, on purpose, and the other ways of PyTorch what they say.",
 }

@@ -10,6 +10,7 @@ own ``set_strategy(module, strategy)`` sets ``stored`` or ``reconstructed``.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from revbench.models.networks import Loss, MakeBatch, batches_of, network_of, no
 from revbench.models.synchronised import synchronise_batch_norm
 from revbench.observing.calling import call
 from revbench.observing.nested import map_tensors
+from revbench.observing.refusals import described, frames_of, refusal
 from revbench.paper.recipes import RECIPES
 
 OWN_WAYS = ("stored", "reconstructed")  # of a network that sets its own
@@ -102,6 +104,37 @@ class Workload:
         return {n: p.grad.detach() for n, p in self.model.named_parameters() if p.grad is not None}
 
 
+def refused(error: BaseException, workload: Workload | None = None) -> str:
+    """Returns what is to be known of an error that a network, or its loss, answered a batch with: `refusal`, what the loss was
+    given, and where the batch is from; empty of any other error.
+
+    Args:
+        error: that was raised.
+        workload: whose network it is, if no frame of the error's traceback has it.
+    """
+    frames = frames_of(error)
+    taken = next((frame.f_locals for frame in frames if frame.f_code is taken_of.__code__), None)
+    if taken is not None:
+        return f"the loss was given outputs {described(taken['outputs'])} and targets {described(taken['targets'])}"
+    said = refusal(error)
+    workload = next((v for frame in frames for v in frame.f_locals.values() if isinstance(v, Workload)), workload)
+    if not said or workload is None or workload.case.factory is None:
+        return said
+    return f"{said}{_origin(workload)}"
+
+
+def _origin(workload: Workload) -> str:
+    data = workload.case.data
+    if workload.case.training_steps and data != "factory":
+        mend = (
+            "train on what its make_batch draws: --data factory" if workload.draws else "bring a make_batch of its own"
+        )
+        return f" (of the data {data}; {mend})"
+    if workload.draws:
+        return ""
+    return " (standard normal images, since the factory brings no make_batch; let it return (module, make_batch, loss))"
+
+
 def build_workload(case: Case) -> Workload:
     """Build what a case names.
 
@@ -119,11 +152,16 @@ def build_workload(case: Case) -> Workload:
         draws = own_batch is not None
         size, classes = case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES
         make_batch = own_batch or normal_images(size, classes)
+        loss = functools.partial(taken_of, loss)
     else:
         found = case.network
         assert found is not None
         model = network_of(found, found.default_strategy)
         make_batch, loss = batches_of(found)
+    if any(p.device.type == "meta" for p in model.parameters()):
+        raise UserError(
+            f"model {case.model!r} has weights on the device meta, where they have no values; make it on the CPU"
+        )
     if case.sync_batch_norm:
         model = synchronise_batch_norm(model, case.device)
     _move(model, case)
@@ -136,6 +174,11 @@ def build_workload(case: Case) -> Workload:
         if not chains:
             compile_pieces([model])
     return Workload(case, model.train(), make_batch, loss, make_optimizer(case, model), draws, own_setter)
+
+
+def taken_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    """Returns a factory's loss; `refused` looks for this frame."""
+    return loss(outputs, targets)
 
 
 def set_strategy(model: nn.Module, case: Case, own_setter: SetStrategy | None = None) -> list[StrategyModule]:

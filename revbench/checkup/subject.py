@@ -26,8 +26,9 @@ from revbench.errors import UserError, first_line
 from revbench.numerics.derivative import distance_to_derivative, norm_of
 from revbench.numerics.passes import Pass, Step, seed_generators
 from revbench.observing.calling import call
-from revbench.observing.nested import map_tensors, tensors_in
-from revbench.workload import Workload, build_workload
+from revbench.observing.nested import map_tensors
+from revbench.observing.refusals import described
+from revbench.workload import Workload, build_workload, refused
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -61,7 +62,7 @@ class Subject:
     """
 
     def __init__(self, workload: Workload) -> None:
-        self.case = workload.case
+        self.case, self._workload = workload.case, workload
         self.own_setter = workload.own_setter
         self._pristine = reconstructed(workload).model
         self.inputs, self.targets = workload.batch()
@@ -87,21 +88,20 @@ class Subject:
     def check_batch(self) -> None:
         """Raise a `UserError` if the network can't be called with its batch, or its loss is no number."""
         model = self.fresh()
-        shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in tensors_in(self.inputs))
         try:
             with torch.no_grad():
                 outputs = call(model, self.copied())
         except Exception as error:
             raise UserError(
-                f"{type(model).__name__} can't be called with its batch, both in float64: {first_line(error)}; its inputs are"
-                f" {shapes or 'none'}"
+                f"{type(model).__name__} can't be called with its batch, both in float64: {first_line(error)};"
+                f" {refused(error, self._workload)}"
             ) from error
         try:
             value = float(self.loss(outputs, self.targets))
         except Exception as error:
-            found = ", ".join(f"{str(y.dtype).removeprefix('torch.')} {tuple(y.shape)}" for y in tensors_in(outputs))
             raise UserError(
-                f"the loss can't be taken of outputs {found or 'without tensors'}: {first_line(error)}"
+                f"the loss can't be taken of outputs {described(outputs)} and targets {described(self.targets)}:"
+                f" {first_line(error)}"
             ) from error
         if not math.isfinite(value):
             raise UserError(

@@ -14,6 +14,7 @@ from revbench.errors import UserError, first_line
 from revbench.numerics.derivative import derivative_error, gradient_condition
 from revbench.numerics.passes import Loss, Pass, Step
 from revbench.numerics.switches import Switches
+from revbench.observing.refusals import wants_integers
 
 
 def check_measurable(model: nn.Module) -> None:
@@ -73,7 +74,7 @@ def run_reference(loss: Loss, seed: int, exact: nn.Module, batch: tuple[Any, Any
         with float64_by_default():
             return Step(wide(loss), seed).run(exact, batch[0], batch[1], "stored in float64", switches)
     except RuntimeError as error:
-        if "dtype" not in str(error) and "scalar type" not in str(error):
+        if ("dtype" not in str(error) and "scalar type" not in str(error)) or wants_integers(error):
             raise
         raise UserError(
             f"{type(exact).__name__} can't run in float64, which the reference does: {first_line(error)};"

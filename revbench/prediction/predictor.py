@@ -20,6 +20,7 @@ out: the CUDA context, workspaces of cuDNN and cuBLAS, and fragmentation.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from revbench.prediction.kernels import AsKernelsKeep
 from revbench.probes.memory import tracked_metrics
 from revbench.probes.operations import Operations
 from revbench.probes.tracked_step import TrackedStep, track_step
-from revbench.workload import Workload, set_strategy, supported_strategies
+from revbench.workload import Workload, refused, set_strategy, supported_strategies
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,8 @@ def _check_dtypes(operations: Operations, case: Case) -> None:
 @contextmanager
 def _named_faults(case: Case) -> Iterator[None]:
     """Turn whatever goes wrong in somebody's network into one line that names it."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it prints the traceback of what it raises
+    was_disabled, log.disabled = log.disabled, True
     try:
         yield
     except (UserError, NotImplementedError):
@@ -215,7 +218,10 @@ def _named_faults(case: Case) -> Iterator[None]:
     except SystemExit as error:
         problem = f"its factory ends the process ({error})"
     except Exception as error:
-        problem = f"{type(error).__name__}: {first_line(error)[:300]}"
+        why = refused(error)
+        problem = f"{type(error).__name__}: {first_line(error)[:300]}{f'; {why}' if why else ''}"
     else:
         return
+    finally:
+        log.disabled = was_disabled
     raise UserError(f"model {case.model!r} with batch {case.batch_size} can't be predicted: {problem}") from None

@@ -207,4 +207,7 @@ def classify(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)[:300]}"
+    from revbench.workload import refused
+
+    why = "" if classify(error) == "oom" else refused(error)
+    return f"{type(error).__name__}: {first_line(error)[:300]}{f'; {why}' if why else ''}"
