@@ -72,7 +72,10 @@ class Tier:
     depth_networks: tuple[str, ...] = ()
     deep_models: tuple[str, str] = ("gpt-1m", "gpt-20m")
     deep_sequence_length: tuple[int, int] = (64, 256)
-    couplings: tuple[str, ...] = ("hamiltonian:0.5", "momentum:0.9", "midpoint:0.5", "leapfrog:0.5")
+    couplings: tuple[str, ...] = (
+        "hamiltonian:0.5", "momentum:0.9", "momentum:0.9:forget", "midpoint:0.5", "midpoint:0.5:forget", "leapfrog:0.5",
+        "leapfrog:0.5:forget",
+    )  # fmt: skip
     coupling_depth: int = 10
     coupling_steps: bool = True
 
@@ -93,7 +96,7 @@ TIERS: Mapping[str, Tier] = {
         chain_blocks=3, chain_batch_size=4, chain_rounds=5, chain_compiled=False,
         limit_pairs=("resnet-32",), limits_bytes=((32 * _MIB,), (8 * _GIB,)),
         depths=(4, 8, 16, 32), depth_batch_size=1, deep_blocks=(4, 8), deep_limits_bytes=(24 * _MIB, 4 * _GIB),
-        couplings=("momentum:0.9", "midpoint:0.5"), coupling_depth=4, coupling_steps=False,
+        couplings=("momentum:0.9", "momentum:0.9:forget", "midpoint:0.5"), coupling_depth=4, coupling_steps=False,
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(

@@ -8,7 +8,7 @@ can begin from one tensor.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -224,7 +224,7 @@ class Momentum(_Whole):
     @property
     def named(self) -> NamedCoupling:
         """``momentum:g``."""
-        return NamedCoupling("momentum", self.share)
+        return NamedCoupling("momentum", self.share, forgets=not self.keep_first)
 
     def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
         """Returns two for each function: its velocity, and the position after it."""
@@ -261,7 +261,7 @@ class Midpoint(_Whole):
     @property
     def named(self) -> NamedCoupling:
         """``midpoint:h``."""
-        return NamedCoupling("midpoint", self.step)
+        return NamedCoupling("midpoint", self.step, forgets=not self.keep_first)
 
     def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
         """Returns one for each function."""
@@ -291,7 +291,7 @@ class Leapfrog(_Whole):
     @property
     def named(self) -> NamedCoupling:
         """``leapfrog:h``."""
-        return NamedCoupling("leapfrog", self.step)
+        return NamedCoupling("leapfrog", self.step, forgets=not self.keep_first)
 
     def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
         """Returns one for each function."""
@@ -324,5 +324,7 @@ def coupling_of(given: str | Coupling, *, dim: int = 1) -> Coupling:
     found = parse_coupling(given)
     if found.name == "affine":
         return Affine(found.scale, dim)  # type: ignore[arg-type]
-    kinds = {"hamiltonian": Hamiltonian, "momentum": Momentum, "midpoint": Midpoint, "leapfrog": Leapfrog}
-    return kinds[found.name](found.number) if found.name in kinds else ADDITIVE
+    if found.name == "hamiltonian":
+        return Hamiltonian(found.number)
+    kinds: Mapping[str, Callable[..., Coupling]] = {"momentum": Momentum, "midpoint": Midpoint, "leapfrog": Leapfrog}
+    return kinds[found.name](found.number, keep_first=not found.forgets) if found.name in kinds else ADDITIVE

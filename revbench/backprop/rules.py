@@ -9,6 +9,7 @@ rule as well.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from revbench.choices import AFFINE_SCALES, AffineScale
-from revbench.errors import unknown
+from revbench.errors import UserError, unknown
 
 Streams = Sequence[Tensor]
 
@@ -62,12 +63,19 @@ class Linear(Rule):
 
     Attributes:
         keep: not 0, or nothing of b is left.
-        take, scale: any.
+        take, scale: any finite numbers.
+
+    Raises:
+        UserError: other numbers.
     """
 
     keep: float = 1.0
     take: float = 0.0
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.keep == 0 or not all(map(math.isfinite, (self.keep, self.take, self.scale))):
+            raise UserError(f"{self} can't be inverted: keep must not be 0, and each must be a finite number")
 
     @property
     def only_adds(self) -> bool:

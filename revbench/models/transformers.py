@@ -95,9 +95,20 @@ class TokenEmbedding(nn.Module):
         self.positions = nn.Parameter(torch.empty(a.sequence_length, a.width)) if a.positions == "learned" else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Returns the embedded tokens."""
+        """Returns the embedded tokens.
+
+        Raises:
+            ValueError: more tokens than there are learned positions.
+        """
         x: Tensor = self.tokens(tokens)
-        return x if self.positions is None else x + self.positions[: tokens.shape[1]]
+        if self.positions is None:
+            return x
+        if tokens.shape[1] > len(self.positions):
+            raise ValueError(
+                f"tokens are {tuple(tokens.shape)}, and there are {len(self.positions)} learned positions; give shorter"
+                " sequences, or build the network with a larger sequence_length"
+            )
+        return x + self.positions[: tokens.shape[1]]
 
 
 @plain_container

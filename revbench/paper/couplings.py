@@ -11,6 +11,8 @@ from revbench.errors import UserError, unknown
 
 # What a coupling is given if its name says no more; `affine` has a word, `additive` nothing.
 _DEFAULTS: Mapping[str, float] = {"hamiltonian": 1.0, "momentum": 0.9, "midpoint": 0.5, "leapfrog": 1.0}
+KEEP_FIRST = ("momentum", "midpoint", "leapfrog")  # what their first function is given, unless told otherwise
+FORGET = "forget"
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class NamedCoupling:
         name: one of `revbench.choices.COUPLINGS`.
         number: its step, of ``momentum`` the share of the velocity that is kept; 0 of those that have none.
         scale: of ``affine``; else empty.
+        forgets: whether one of `KEEP_FIRST` does not keep it.
     """
 
     name: CouplingName
     number: float = 0.0
     scale: str = ""
+    forgets: bool = False
 
     def __str__(self) -> str:
         if self.name == "affine":
@@ -33,11 +37,13 @@ class NamedCoupling:
         if self.name not in _DEFAULTS:
             return self.name
         short = f"{self.number:g}"
-        return f"{self.name}:{short if float(short) == self.number else repr(self.number)}"
+        number = short if float(short) == self.number else repr(self.number)
+        return f"{self.name}:{number}{f':{FORGET}' if self.forgets else ''}"
 
 
 def parse_coupling(text: str) -> NamedCoupling:
-    """Returns the coupling of a name: ``additive``, ``affine:sigmoid``, ``hamiltonian:0.5``, ``momentum:0.9``, ``midpoint``.
+    """Returns the coupling of a name: ``additive``, ``affine:sigmoid``, ``hamiltonian:0.5``, ``momentum:0.9``, ``midpoint``, or
+    ``midpoint:0.5:forget``, which does not keep what its first function is given.
 
     Raises:
         UserError: an unknown name, or a number that it can't have.
@@ -55,12 +61,15 @@ def parse_coupling(text: str) -> NamedCoupling:
         if colon:
             raise UserError(f"coupling={text!r}: {name} has nothing to be given; omit what follows the colon")
         return NamedCoupling(name)
+    given, forgets, rest = given.partition(f":{FORGET}")
+    if rest or (forgets and name not in KEEP_FIRST):
+        raise UserError(f"coupling={text!r}: only {', '.join(KEEP_FIRST)} can forget, like midpoint:0.5:{FORGET}")
     try:
         number = float(given) if colon else _DEFAULTS[name]
     except ValueError:
         raise _wrong_number(name, given) from None
     check_number(name, number)
-    return NamedCoupling(name, number)
+    return NamedCoupling(name, number, forgets=bool(forgets))
 
 
 def check_number(name: str, number: float) -> None:

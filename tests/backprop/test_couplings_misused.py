@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from revbench import reversible
-from revbench.backprop.couplings import Affine, Leapfrog, Midpoint, Momentum
+from revbench.backprop.couplings import Affine, Leapfrog, Midpoint, Momentum, coupling_of
+from revbench.backprop.rules import Linear
 from revbench.choices import COUPLINGS
 from revbench.errors import UserError
 from revbench.paper.couplings import parse_coupling
@@ -43,6 +44,10 @@ def test_a_scale_that_vanishes_is_refused_by_name() -> None:
         (lambda: Momentum(0.0), "momentum:0: its number"),
         (lambda: Midpoint(-1.0), "midpoint:-1: its number must be above 0"),
         (lambda: Leapfrog(float("nan")), "leapfrog:nan"),
+        (lambda: parse_coupling("hamiltonian:1:forget"), "only momentum, midpoint, leapfrog can forget"),
+        (lambda: parse_coupling("midpoint:0.5:forgets"), "only momentum, midpoint, leapfrog can forget"),
+        (lambda: Linear(keep=0.0), r"Linear\(keep=0.0, take=0.0, scale=1.0\) can't be inverted"),
+        (lambda: Linear(scale=float("inf")), "each must be a finite number"),
         (lambda: Affine("log"), "unknown scale"),  # type: ignore[arg-type]
     ],
 )
@@ -51,9 +56,18 @@ def test_couplings_that_can_not_be(make: Callable[[], Any], message: str) -> Non
         make()
 
 
-@pytest.mark.parametrize("name", ["additive", "affine:exp", "momentum:0.95", "hamiltonian:0.1", "midpoint:1e-05"])
+@pytest.mark.parametrize(
+    "name", ["additive", "affine:exp", "momentum:0.95", "hamiltonian:0.1", "midpoint:1e-05", "leapfrog:0.5:forget"]
+)
 def test_a_name_is_read_as_it_is_written(name: str) -> None:
     assert str(parse_coupling(name)) == name
+
+
+def test_a_coupling_that_forgets_is_one() -> None:
+    for name in ("momentum:0.9", "midpoint:0.3", "leapfrog:0.5"):
+        keeping, forgetting = coupling_of(name), coupling_of(f"{name}:forget")
+        assert (keeping.keeps_first, forgetting.keeps_first) == (True, False)
+        assert str(forgetting.named) == f"{name}:forget"
 
 
 @pytest.mark.parametrize("word", COUPLINGS)

@@ -245,3 +245,11 @@ def test_a_reversible_block_is_one_of_the_engine() -> None:
 def test_what_no_network_can_be(name: str, overrides: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         architecture(name, **overrides)
+
+
+def test_more_tokens_than_learned_positions_are_refused() -> None:
+    model = build_model("revgpt-1m", sequence_length=7, positions="learned")
+    with pytest.raises(
+        ValueError, match=r"tokens are \(2, 8\), and there are 7 learned positions; give shorter sequences"
+    ):
+        model(torch.zeros(2, 8, dtype=torch.int64))

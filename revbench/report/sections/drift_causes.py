@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from typing import NamedTuple
 
 from revbench.case import Case
 from revbench.case.labels import circumstances, network_name, strategy_of
+from revbench.numerics.part_table import PartTable
 from revbench.paper.couplings import parse_coupling
 from revbench.probes.declared import DETERMINISM, DRIFT, LIPSCHITZ
 from revbench.report.document import MISSING, Table
@@ -14,6 +16,7 @@ from revbench.report.evidence import Evidence
 from revbench.report.sections import names
 from revbench.report.table import Column, lay_out, words
 from revbench.results.schema import Row
+from revbench.units import human_share
 
 _LOST = 1e-2  # of the activations' norm: beyond it a network computes the gradient of another input
 
@@ -48,6 +51,7 @@ def stability_table(evidence: Evidence) -> Table | None:
     ]
     cases = evidence.cases(LIPSCHITZ)
     notes += [_loses(evidence, case) for case in cases if (_worst_error(evidence, case) or 0.0) > _LOST]
+    notes += filter(None, (_mended(evidence, case) for case in evidence.cases(DRIFT)))
     return lay_out("Why: what blocks do to an error", columns, [cases], notes, name=names.CAUSES)
 
 
@@ -60,10 +64,44 @@ def _loses(evidence: Evidence, case: Case) -> str:
     """Says of a case that its way back is ill-conditioned, and what mends it."""
     error, coupling = _worst_error(evidence, case), parse_coupling(case.coupling)
     why = f" Its inverse divides by {coupling.number:g} at each function." if coupling.name == "momentum" else ""
+    if coupling.forgets:
+        why += f" Keeping what its first function is given ({_keeping(case).coupling}) mends the gradient of that one."
     return (
         f"{network_name(case)} ({case.arithmetic.name}) loses its activations on the way back: they are off by up to"
         f" {error:.1g} of their norm.{why} Finer arithmetic, fewer blocks, or stored activations mend that."
     )
+
+
+def _keeping(case: Case) -> Case:
+    """Returns the same with a coupling that keeps what its first function is given."""
+    return case.replace(coupling=str(dataclasses.replace(parse_coupling(case.coupling), forgets=False)))
+
+
+def _mended(evidence: Evidence, case: Case) -> str | None:
+    """Says of a coupling that forgets what its first function is given what keeping that mends, if both were measured."""
+    if not parse_coupling(case.coupling).forgets:
+        return None
+    keeping = _keeping(case)
+    without, within = _tensor_errors(evidence, case), _tensor_errors(evidence, keeping)
+    better = {name: error / within[name] for name, error in without.items() if within.get(name)}
+    if not better:
+        return None
+    worst = max(better, key=lambda name: better[name])
+    return (
+        f"{network_name(keeping)} ({case.arithmetic.name}) keeps what its first function is given, which is the furthest on the"
+        f" way back. Measured with and without: the gradient of {worst} is off by {human_share(within[worst])} instead of"
+        f" {human_share(without[worst])} ({better[worst]:.2g} ×)."
+    )
+
+
+def _tensor_errors(evidence: Evidence, case: Case) -> dict[str, float]:
+    """Returns the whole error of each tensor's gradient, the median over launches."""
+    found: dict[str, list[float]] = {}
+    for row in evidence.launches(case, DRIFT):
+        for name, error in PartTable(evidence.series_of(row)).lines("tensor", "relative_error"):
+            if isinstance(error, (int, float)) and isinstance(name, str):
+                found.setdefault(name, []).append(error)
+    return {name: statistics.median(errors) for name, errors in found.items()}
 
 
 def _with_largest(evidence: Evidence, case: Case, name: str) -> str:

@@ -117,6 +117,26 @@ def test_activations_that_are_lost_are_said_to_be(tmp_path: Path) -> None:
     assert "off by up to 0.3 of their norm. Its inverse divides by 0.5 at each function" in said[0]
 
 
+def test_what_keeping_the_first_state_mends_is_measured_with_and_without(tmp_path: Path) -> None:
+    rows: list[Row | tuple[Row, Columns]] = []
+    for repeat, factor in ((1, 0.9), (2, 1.0), (3, 1.1)):
+        for coupling, error in (("momentum:0.9", 4e-7), ("momentum:0.9:forget", 1.6e-6)):
+            case = Case(model="revgpt-1m", coupling=coupling, strategy="reconstructed")
+            columns: Columns = {
+                "level": ["block", "tensor", "tensor"], "name": ["trunk.0", "trunk.0.f.weight", "trunk.1.f.weight"],
+                "relative_error": [9e-7, error * factor, 3e-7],
+            }  # fmt: skip
+            metrics = {"predicted_activation_error": 0.3 if "forget" in coupling else 1e-6}
+            rows.append((make_row(case=case, probe="drift", metrics={}, samples={}, repeat=repeat), columns))
+            rows.append(make_row(case=case, probe="lipschitz", metrics=metrics, samples={}, repeat=repeat))
+    notes = [str(n) for n in table(report_of(tmp_path / "run", *rows), "Why: what blocks do to an error").notes]
+    (said,) = [note for note in notes if "Measured with and without" in note]
+    assert "RevGPT-1M, momentum:0.9 (float32) keeps what its first function is given" in said
+    assert "the gradient of trunk.0.f.weight is off by 4.0e-07 instead of 1.6e-06 (4 ×)" in said
+    (lost,) = [note for note in notes if "loses its activations" in note]
+    assert "Keeping what its first function is given (momentum:0.9) mends the gradient of that one." in lost
+
+
 def test_the_table_shows_both_parts_beside_stored(report: Report) -> None:
     found = table(report, "Angle and error of the gradient, against float64")
     assert found.columns == (
