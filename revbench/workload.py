@@ -55,6 +55,14 @@ class Workload:
     draws: bool = False
     own_setter: SetStrategy | None = None
 
+    @property
+    def own_way(self) -> dict[str, Any]:
+        """Which of its own ways a network takes, and what sets it, for a comparison with `stored`; nothing of one that is
+        reversible by ours, or is stored."""
+        if self.own_setter is None or self.case.strategy == "stored":
+            return {}
+        return {"strategy": self.case.strategy, "set_strategy": self.own_setter}
+
     def batch(self, draw: int = 0) -> tuple[Any, Any]:
         """Returns the batch of this number: the same on every device and in every dtype."""
         generator = torch.Generator().manual_seed(self.case.seed * 1_000_003 + draw)

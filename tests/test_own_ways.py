@@ -14,6 +14,9 @@ from revbench.case import Case
 from revbench.checkup.checks import check
 from revbench.checkup.subject import Subject
 from revbench.errors import UserError
+from revbench.prediction import predict
+from revbench.training.loop import measure_training
+from revbench.training.sources import FACTORY
 from revbench.workload import build_workload, supported_strategies
 from tests.checkup.faulty import StrangersChain, network, set_strategy
 
@@ -57,6 +60,25 @@ def test_run_takes_both_by_default(tmp_path: Any) -> None:
     done = run_command("run", NAME, "--probe", "memory", "--output", str(tmp_path / "run"), cwd=root, module="revbench")
     assert done.returncode == 0, done.stderr
     assert "reconstructed" in done.stdout
+
+
+def test_both_are_predicted() -> None:
+    stored, ours = (predict(case).step.peak_bytes for case in BOTH)
+    assert ours < 0.6 * stored
+
+
+def test_a_training_measures_its_own_way_against_stored() -> None:
+    """Masks that are drawn anew in backward are seen along the training."""
+    angles = {}
+    for fault in ("keeps_of_calls", "masks_of_calls"):
+        model = f"tests.checkup.faulty:two_ways(fault={fault},blocks=2)"
+        case = Case(model=model, batch_size=16, strategy="reconstructed", training_steps=2, data=FACTORY)
+        found = measure_training(
+            build_workload(case), progress=lambda _: None, evaluations=1, data_path=FACTORY, drift_every=1
+        )
+        angles[fault] = max(found.series["angle_degrees"])
+    assert angles["keeps_of_calls"] < 1e-2
+    assert angles["masks_of_calls"] > 5.0
 
 
 def fails(model: nn.Module, strategy: str) -> None:

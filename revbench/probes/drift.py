@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from revbench.backprop import Certificate
 from revbench.numerics.drift_record import DriftRecord
 from revbench.numerics.gradients import GradientDrift, compare_gradients
@@ -41,16 +39,13 @@ def measure_drift(workload: Workload, *, progress: Progress, draws: int = DRAWS,
         FloatingPointError: loss or gradient is not finite; the message says where this began.
     """
     case = workload.case
-    own: dict[str, Any] = {}
-    if workload.own_setter is not None and case.strategy != "stored":
-        own = {"strategy": case.strategy, "set_strategy": workload.own_setter}
     found: list[GradientDrift] = []
     for draw in range(first_draw, first_draw + draws):
         ours = build_workload(case.replace(seed=case.seed + draw))
         inputs, targets = ours.batch()
         drift = compare_gradients(
             ours.model, ours.loss, inputs, targets, autocast=case.autocast, seed=draw, follow_switches=not case.compile,
-            other_batches=[ours.batch(number) for number in range(1, NOISE_BATCHES)], **own,
+            other_batches=[ours.batch(number) for number in range(1, NOISE_BATCHES)], **workload.own_way,
         )  # fmt: skip
         found.append(drift)
         progress({"done": len(found), "of": draws, "angle_degrees": drift.whole.angle_degrees})

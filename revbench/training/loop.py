@@ -103,8 +103,9 @@ def measure_training(
         watch = None
         if drift_every and ranks.first:
             watch = DriftMonitor(
-                workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast
-            )
+                workload.model, workload.loss, every=drift_every, items=drift_items, autocast=case.autocast,
+                **workload.own_way,
+            )  # fmt: skip
         with record.series() as series, Meter(case.device) as meter, named_failures():
             loop = _Loop(training, record, series, meter, watch, evaluations)
             shares = loop.run(progress if ranks.first else lambda _: alive(0.0), alive)

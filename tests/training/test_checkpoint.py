@@ -28,14 +28,20 @@ from revbench.training.checkpoint import (
 )
 from revbench.training.loop import measure_training
 from revbench.training.series_file import SeriesFile
+from revbench.training.sources import TEXT
 from revbench.workload import Workload, build_workload
 from tests.conftest import ROOT
 
 CASE = Case(model="revnet-38", strategy="reconstructed", batch_size=8, training_steps=12, data="digits", image_size=16)
+LANGUAGE = Case(
+    model="revgpt-1m", strategy="reconstructed", batch_size=4, sequence_length=16, training_steps=12, data=TEXT, recipe="text",
+    optimizer="adamw",
+)  # fmt: skip
+TRAINED = {"images": CASE, "text": LANGUAGE}
 SCRIPT = """
 import os, signal, sys
-from tests.training.test_checkpoint import CASE, train
-train(CASE, sys.argv[1], dies_at=int(sys.argv[2]))
+from tests.training.test_checkpoint import TRAINED, train
+train(TRAINED[sys.argv[3]], sys.argv[1], dies_at=int(sys.argv[2]))
 """
 
 
@@ -54,28 +60,29 @@ def train(
 
     found = measure_training(
         build_workload(case), progress=progress, checkpoint_every=3, evaluations=2,  # type: ignore[arg-type]
-        folder=None if folder is None else str(folder),
+        folder=None if folder is None else str(folder), data_path=case.data, validation_images=20,
     )  # fmt: skip
     return str(found.metrics["weights_sha256"]), found.series.get("loss", []), int(found.metrics["resumed_at_step"])  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> tuple[str, list[float], int]:
-    return train(CASE, None)
+def undisturbed() -> dict[str, tuple[str, list[float], int]]:
+    return {name: train(case, None) for name, case in TRAINED.items()}
 
 
+@pytest.mark.parametrize("trained", TRAINED)
 @pytest.mark.parametrize(
     "dies_at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 7,
                 pytest.param(11, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_killed_training_ends_with_the_same_bits(
-    tmp_path: Path, undisturbed: tuple[str, list[float], int], dies_at: int
+    tmp_path: Path, undisturbed: dict[str, tuple[str, list[float], int]], dies_at: int, trained: str
 ) -> None:
-    whole, losses, _ = undisturbed
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(dies_at)]
+    case, (whole, losses, _) = TRAINED[trained], undisturbed[trained]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(dies_at), trained]
     killed = subprocess.run(command, cwd=ROOT, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    resumed, _, first = train(CASE, tmp_path)
+    resumed, _, first = train(case, tmp_path)
     assert first == (dies_at - 1) // 3 * 3  # a step is told before its checkpoint is written
     assert resumed == whole
     lines = (tmp_path / "series" / "training.jsonl").read_text().splitlines()
@@ -142,7 +149,7 @@ def test_lines_that_are_lost_are_said(tmp_path: Path) -> None:
     (tmp_path / "series" / "training.jsonl").unlink()
     workload = build_workload(CASE)
     found = measure_training(
-        workload, progress=lambda _: None, checkpoint_every=3, evaluations=2, folder=str(tmp_path)
+        workload, progress=lambda _: None, checkpoint_every=3, evaluations=2, validation_images=20, folder=str(tmp_path)
     )  # fmt: skip
     assert found.metrics["resume_note"] == "3 of the series' first 3 lines are lost"
 
