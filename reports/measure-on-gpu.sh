@@ -40,7 +40,8 @@ predicted=tests/probes/test_cuda.py::test_predicted_is_allocated_without_workspa
 tests cuda 400 -m cuda tests --continue-on-collection-errors --deselect "$predicted"
 tests cuda-predictions 400 -m cuda "$predicted"
 
-measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full
+measured depth-speed 500 "$output-depth-speed" suites/bench_iso_memory.py -k test_depth --revbench-tier=full \
+  --revbench-repeats=3
 for model in revbench.zoo:revbench revnet-38 revgpt-1m; do
   check "doctor-${model##*:}" 180 python3 -m revbench doctor "$model" --device cuda
 done

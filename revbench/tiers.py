@@ -83,6 +83,7 @@ class Tier:
 _MIB, _GIB = 2**20, 2**30
 _LIMITS = ((64 * _MIB, 256 * _MIB, 1024 * _MIB), tuple(n * _GIB for n in (8, 16, 24, 40, 80)))
 _DEEP = (16, 32, 64, 96)
+_TRANSFORMERS = {"gpt-1m": (16, 64), "vit-1m": (16, 64)}
 _CIFAR = ("resnet-32", "resnet-110", "resnet-164")
 
 TIERS: Mapping[str, Tier] = {
@@ -100,7 +101,7 @@ TIERS: Mapping[str, Tier] = {
     ),
     # The CIFAR pairs of Table 2 with the paper's batch of 100.
     "full": Tier(
-        pairs=(*_CIFAR, "gpt-1m"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "gpt-1m": (16, 64)},
+        pairs=(*_CIFAR, "gpt-1m", "vit-1m"), batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), **_TRANSFORMERS},
         training_pairs=("resnet-32", "gpt-1m"), training_steps=1000, training_batch_size=100,
         training_images=10_000, validation_images=1_000, nulls=3, max_seconds=10.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
@@ -112,15 +113,16 @@ TIERS: Mapping[str, Tier] = {
     ),
     # Table 2 whole, and the paper's 80,000 steps: hours on a GPU.
     "paper": Tier(
-        pairs=(*_CIFAR, "resnet-101", "gpt-1m"),
-        batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64), "gpt-1m": (16, 64)},
+        pairs=(*_CIFAR, "resnet-101", "gpt-1m", "vit-1m"),
+        batch_sizes={**dict.fromkeys(_CIFAR, (100, 100)), "resnet-101": (16, 64), **_TRANSFORMERS},
         training_pairs=_CIFAR, training_steps=80_000, training_batch_size=100,
         training_images=0, validation_images=0, nulls=3, max_seconds=30.0,
         draws=30, drift_dtypes=DTYPES, drift_autocasts=("bfloat16", "float16"), drift_blocks=(9, 36, 100, 300),
         lipschitz_blocks=100,
         chain_blocks=9, chain_batch_size=32, chain_rounds=15, chain_compiled=True,
         limit_pairs=("resnet-164", "resnet-101"), limits_bytes=_LIMITS,
-        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4, deep_blocks=_DEEP, deep_limits_bytes=(160 * _MIB, 12 * _GIB),
+        depths=(9, 16, 32, 64, 128, 200), depth_batch_size=4, depth_networks=("revgpt-1m",),
+        deep_blocks=_DEEP, deep_limits_bytes=(160 * _MIB, 12 * _GIB),
     ),
 }  # fmt: skip
 

@@ -129,8 +129,10 @@ def test_the_trainings(call: Call, tmp_path: Path) -> None:
     assert [command.split()[-1] for command in commands[2:]] == [
         f"{tmp_path / 'out'}-none",
         f"{tmp_path / 'out'}-bfloat16",
+        f"{tmp_path / 'out'}-text",
     ]
-    for command in commands[2:]:
+    assert "train --pair revgpt-20m --steps 500 --drift-every 100" in commands[4]
+    for command in commands[2:4]:
         assert "train --pair 38 --steps 500 --data CIFAR-10=/data --drift-every 100" in command
         assert "--output" in command
     (tmp_path / "out-none").mkdir()

@@ -11,6 +11,7 @@ from revbench.numerics.drift import drift
 from revbench.paper.published import TABLE_2
 from revbench.prediction.predictor import Predictor
 from revbench.runner.client import WorkerServer
+from revbench.workload import build_workload
 from tests.backprop.chains import Bounded, relative_difference
 
 pytestmark = pytest.mark.cuda
@@ -50,6 +51,19 @@ def test_gradients_and_dropout_masks() -> None:
     for other in found[1:]:
         assert relative_difference(other[:-1], found[0][:-1]) < 1e-9
         assert torch.equal(other[-1], found[0][-1])
+
+
+@pytest.mark.parametrize("name", ["revgpt-1m", "revvit-1m"])
+def test_gradients_of_transformers(name: str) -> None:
+    built = build_workload(Case(model=name, dtype="float64", batch_size=2, device="cuda"))
+    inputs, targets = built.batch()
+    found = []
+    for strategy in ("stored", "reconstructed", "checkpointed", "recursive"):
+        built.model.strategy = strategy  # type: ignore[assignment]
+        built.model.zero_grad(set_to_none=True)
+        found.append(list(built.gradient(inputs, targets).values()))
+    for other in found[1:]:
+        assert relative_difference(other, found[0]) < 1e-9
 
 
 def test_the_parent_never_touches_cuda(server: WorkerServer) -> None:
