@@ -61,24 +61,40 @@ class Coupling(abc.ABC):
 
     @abc.abstractmethod
     def streams(self, functions: int) -> int:
-        """Returns how many streams blocks of so many functions have."""
+        """Returns how many streams blocks of so many functions have, at least 2.
+
+        Args:
+            functions: of each block.
+        """
 
     @abc.abstractmethod
     def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
         """Returns those of one block.
 
         Args:
-            functions: of the block.
+            functions: of the block, in the order in which they are called. Each is called with the streams that its half step
+                does not change, all of one shape, and returns what the rule's `shape_of_value` says.
             starts: whether the streams are those of `start`.
         """
 
     @abc.abstractmethod
     def start(self, x: Tensor, dim: int, streams: int) -> State:
-        """Returns the streams that one tensor becomes."""
+        """Returns the streams that one tensor becomes, all of one shape and of its dtype.
+
+        Args:
+            x: of any shape; where the coupling `splits`, its size along `dim` is a multiple of `streams`.
+            dim: along which it is split.
+            streams: how many.
+        """
 
     @abc.abstractmethod
     def end(self, state: State, dim: int) -> Tensor:
-        """Returns the tensor that the streams become."""
+        """Returns the tensor that the streams become: of the shape of what `start` was given.
+
+        Args:
+            state: the streams.
+            dim: along which they are put together, where the coupling `splits`.
+        """
 
 
 class _Split(Coupling):

@@ -35,6 +35,8 @@ class Rule(abc.ABC):
             a: the others, the one that was changed last at the end.
             value: what the function gave for them, of `shape_of_value`.
             into: if given, the result may be written into it, and nothing is to be differentiated.
+
+        An error that this raises reaches the caller of the chain as it is.
         """
 
     @abc.abstractmethod
@@ -47,7 +49,11 @@ class Rule(abc.ABC):
         return False
 
     def shape_of_value(self, shape: torch.Size) -> tuple[int, ...]:
-        """Returns which shape the function's value must have for a stream of this shape."""
+        """Returns which shape the function's value must have for a stream of this shape.
+
+        Raises:
+            ValueError: no function's value fits such a stream.
+        """
         return tuple(shape)
 
     def is_invertible(self, value: Tensor) -> bool:
@@ -58,6 +64,9 @@ class Rule(abc.ABC):
 @dataclass(frozen=True)
 class Linear(Rule):
     """``out = keep b + take a + scale m(a)``, where a is the stream that was changed last.
+
+    Additive coupling with 1, 0, 1 (Gomez et al. 2017, equation 6); momentum keeps a share (Sander et al. 2021), leapfrog
+    keeps -1 and takes 2 (Chang et al. 2018).
 
     What rounding takes of the sum, the inverse does not bring back: half a unit in the last place each way, divided by `keep`.
 
@@ -164,7 +173,11 @@ class Affine(Rule):
         return torch.div(torch.sub(out, shift, out=into), scale, out=into)
 
     def shape_of_value(self, shape: torch.Size) -> tuple[int, ...]:
-        """Returns the shape with twice the size along `dim`."""
+        """Returns the shape with twice the size along `dim`.
+
+        Raises:
+            ValueError: the stream has no such dimension.
+        """
         sizes = list(shape)
         if not -len(sizes) <= self.dim < len(sizes):
             raise ValueError(

@@ -95,7 +95,10 @@ class TokenEmbedding(nn.Module):
         self.positions = nn.Parameter(torch.empty(a.sequence_length, a.width)) if a.positions == "learned" else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Returns the embedded tokens.
+        """Returns the embedded tokens, ``(N, T, width)``.
+
+        Args:
+            tokens: int64 ``(N, T)``, each from 0 to below the vocabulary's size.
 
         Raises:
             ValueError: more tokens than there are learned positions.
@@ -185,11 +188,11 @@ class TransformerNetwork(Network[TransformerArchitecture]):
         self._initialise()
 
     def split(self, x: Tensor) -> State:
-        """Returns both streams, which begin alike; of an ordinary transformer the one that there is."""
+        """Returns both streams, each ``(N, T, width)`` as `x` is, which begin alike; of an ordinary transformer `x` alone."""
         return (x, x) if self.architecture.reversible else (x,)
 
     def join(self, state: State) -> Tensor:
-        """Returns the mean of the streams."""
+        """Returns the mean of the streams, ``(N, T, width)``."""
         return state[0] if len(state) == 1 else (state[0] + state[1]) / 2
 
     @torch.no_grad()

@@ -65,6 +65,18 @@ def test_two_tensors(strategy: str) -> None:
     assert relative_difference(gradients(made, strategy, x, y), gradients(made, "stored", x, y)) < 1e-9
 
 
+def test_the_compilers_budget_and_the_hosts_memory() -> None:
+    torch.manual_seed(0)
+    made = revbench.sequential([Two() for _ in range(3)])
+    x, y = torch.randn(2, 5, 6, dtype=torch.float64)
+    assert relative_difference(gradients(made, "torch_budget", x, y), gradients(made, "stored", x, y)) < 1e-9
+    with pytest.raises(NotImplementedError, match="on the CPU they are there"):
+        gradients(made, "torch_offload", x, y)
+    drops = revbench.sequential([Block() for _ in range(2)])
+    with pytest.raises(NotImplementedError, match="torch_budget draws random numbers anew in backward"):
+        gradients(drops, "torch_budget", x)
+
+
 def test_statistics_are_updated_once() -> None:
     made = revbench.sequential([Block() for _ in range(4)])
     made(torch.randn(5, 6)).sum().backward()

@@ -37,6 +37,16 @@ def test_json_and_exit_code_0() -> None:
     assert [finding["verdict"] for finding in found["findings"]] == ["passed"]
 
 
+def test_json_of_a_fault_has_the_mend_and_exit_code_1() -> None:
+    done = doctor(f"{NETWORK}(fault=masks)", "--check", "dropout", "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    (finding,) = found["findings"]
+    assert (finding["check"], finding["verdict"]) == ("dropout", "failed")
+    assert finding["mend"] == "Set dropout to 0 inside the blocks, or move it outside."
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
