@@ -4,10 +4,10 @@ from revbench.backprop.block import ReversibleBlock, pieces_of
 from revbench.backprop.certificate import Certificate, Difference
 from revbench.backprop.chain import ReversibleChain, reversible
 from revbench.backprop.compiling import compile_pieces
+from revbench.backprop.coupling import Coupling
 from revbench.backprop.couplings import (
     Additive,
     Affine,
-    Coupling,
     Hamiltonian,
     Leapfrog,
     Midpoint,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from revbench.backprop.arguments import Call
-from revbench.backprop.couplings import ADDITIVE, Coupling, HalfStep, coupling_of, function_names
+from revbench.backprop.coupling import Coupling, HalfStep, function_names
+from revbench.backprop.couplings import ADDITIVE, coupling_of
 from revbench.backprop.plain import plain_container
 
 State = tuple[Tensor, ...]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from revbench.backprop.arguments import ChainArguments, OfEachBlock
 from revbench.backprop.block import ReversibleBlock, State, is_reversible, pieces_of
-from revbench.backprop.couplings import ADDITIVE, Coupling, coupling_of
+from revbench.backprop.coupling import Coupling
+from revbench.backprop.couplings import ADDITIVE, coupling_of
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.inputs import dense, stream_dtype, transformed
 from revbench.backprop.propagation import arguments_of_units, half_steps_of, propagate

@@ -1,158 +1,29 @@
-"""Couplings: by which half steps a block of functions takes its streams further.
+"""The couplings that come with revbench, and a coupling by its name.
 
-Two kinds. Of as many streams as a block has functions each function changes one, in turn (`Additive`, `Affine`, `Hamiltonian`).
-Of two streams of the whole each function makes a further state (`Midpoint`, `Leapfrog`) or velocity (`Momentum`); such a chain
-can begin from one tensor.
+`Additive`, `Affine` and `Hamiltonian` split what enters among the streams; `Midpoint`, `Leapfrog` and `Momentum` go on from two
+states of the whole.
 """
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from revbench.backprop.coupling import Coupling, HalfStep, Split, State, Whole, function_names
 from revbench.backprop.rules import Affine as AffineRule
 from revbench.backprop.rules import Linear, Rule
 from revbench.choices import AffineScale
 from revbench.errors import UserError
 from revbench.paper.couplings import NamedCoupling, check_number, parse_coupling
 
-State = tuple[Tensor, ...]
 _IDENTITY = nn.Identity()
 
 
-class HalfStep(NamedTuple):
-    """One half step: the streams ``(b, a…)`` become ``(a…, out)``.
-
-    Attributes:
-        function: called with the streams a.
-        rule: joins its value to b.
-        name: within its block, e.g. ``F``.
-        argument: whose arguments the function is called with beside the streams: 0 of F's, 1 of G's; None of no one's.
-    """
-
-    function: nn.Module
-    rule: Rule
-    name: str
-    argument: int | None
-
-
-class Coupling(abc.ABC):
-    """How the functions of a block and its streams are put together."""
-
-    @property
-    @abc.abstractmethod
-    def named(self) -> NamedCoupling:
-        """Its name, as cases and the command line write it."""
-
-    @property
-    @abc.abstractmethod
-    def splits(self) -> bool:
-        """Whether one tensor that enters is split among the streams; else both are made of the whole."""
-
-    @property
-    def keeps_first(self) -> bool:
-        """Whether what the first function is given is kept as it is, and put back at the end of the way back."""
-        return False
-
-    @abc.abstractmethod
-    def streams(self, functions: int) -> int:
-        """Returns how many streams blocks of so many functions have, at least 2.
-
-        Args:
-            functions: of each block.
-        """
-
-    @abc.abstractmethod
-    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
-        """Returns those of one block.
-
-        Args:
-            functions: of the block, in the order in which they are called. Each is called with the streams that its half step
-                does not change, all of one shape, and returns what the rule's `shape_of_value` says.
-            starts: whether the streams are those of `start`.
-        """
-
-    @abc.abstractmethod
-    def start(self, x: Tensor, dim: int, streams: int) -> State:
-        """Returns the streams that one tensor becomes, all of one shape and of its dtype.
-
-        Args:
-            x: of any shape; where the coupling `splits`, its size along `dim` is a multiple of `streams`.
-            dim: along which it is split.
-            streams: how many.
-        """
-
-    @abc.abstractmethod
-    def end(self, state: State, dim: int) -> Tensor:
-        """Returns the tensor that the streams become: of the shape of what `start` was given.
-
-        Args:
-            state: the streams.
-            dim: along which they are put together, where the coupling `splits`.
-        """
-
-
-class _Split(Coupling):
-    """Of as many streams as functions: ``y_i = T(x_i; F_i(x_{i+1}, …, x_n, y_1, …, y_{i-1}))``."""
-
-    @property
-    def splits(self) -> bool:
-        return True
-
-    def streams(self, functions: int) -> int:
-        return functions
-
-    @abc.abstractmethod
-    def _rule(self, index: int) -> Rule:
-        """The rule of a block's function of this number."""
-
-    def half_steps(self, functions: Sequence[nn.Module], *, starts: bool = False) -> list[HalfStep]:
-        names = function_names(len(functions))
-        return [HalfStep(f, self._rule(i), name, i) for i, (f, name) in enumerate(zip(functions, names, strict=True))]
-
-    def start(self, x: Tensor, dim: int, streams: int) -> State:
-        return x.chunk(streams, dim)
-
-    def end(self, state: State, dim: int) -> Tensor:
-        return torch.cat(state, dim)
-
-
 @dataclass(frozen=True)
-class _Whole(Coupling):
-    """Of two streams of the whole; a block's functions are used one after the other.
-
-    Attributes:
-        keep_first: keep the later of the streams that enter as it is. It is what the chain's first function is given, which
-            is the furthest on the way back.
-    """
-
-    keep_first: bool = field(default=True, kw_only=True)
-
-    @property
-    def splits(self) -> bool:
-        return False
-
-    @property
-    def keeps_first(self) -> bool:
-        return self.keep_first
-
-    def streams(self, functions: int) -> int:
-        return 2
-
-    def start(self, x: Tensor, dim: int, streams: int) -> State:
-        return x, x
-
-    def end(self, state: State, dim: int) -> Tensor:
-        return state[-1]
-
-
-@dataclass(frozen=True)
-class Additive(_Split):
+class Additive(Split):
     """``y1 = x1 + F(x2)``, ``y2 = x2 + G(y1)`` (Gomez et al. 2017, equation 6)."""
 
     @property
@@ -165,7 +36,7 @@ class Additive(_Split):
 
 
 @dataclass(frozen=True)
-class Hamiltonian(_Split):
+class Hamiltonian(Split):
     """``y1 = x1 + h F(x2)``, ``y2 = x2 - h G(y1)``: symplectic Euler steps, F and G being the derivatives of a separable energy
     (Chang et al. 2018).
 
@@ -191,7 +62,7 @@ class Hamiltonian(_Split):
 
 
 @dataclass(frozen=True)
-class Affine(_Split):
+class Affine(Split):
     """``y1 = s(x2) x1 + t(x2)``, and so on (Dinh et al. 2017); each function returns s and t one after the other,
     so twice the size of a stream along `dim`.
 
@@ -219,7 +90,7 @@ class Affine(_Split):
 
 
 @dataclass(frozen=True)
-class Momentum(_Whole):
+class Momentum(Whole):
     """``v' = g v + (1 - g) F(x)``, ``x' = x + v'`` on streams ``(v, x)`` (Sander et al. 2021).
 
     The inverse divides by g at each function, which is so many times the error: 0.9 to the -100 is 38,000.
@@ -256,7 +127,7 @@ class Momentum(_Whole):
 
 
 @dataclass(frozen=True)
-class Midpoint(_Whole):
+class Midpoint(Whole):
     """``x_{n+1} = x_{n-1} + 2 h F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Chang et al. 2018; of language models Gal et al. 2025).
 
     Of one tensor the first step is an Euler step, ``x_1 = x_0 + h F(x_0)``.
@@ -287,7 +158,7 @@ class Midpoint(_Whole):
 
 
 @dataclass(frozen=True)
-class Leapfrog(_Whole):
+class Leapfrog(Whole):
     """``x_{n+1} = 2 x_n - x_{n-1} + h² F(x_n)`` on streams ``(x_{n-1}, x_n)`` (Chang et al. 2018), which is its own
     inverse; of one tensor both begin as it.
 
@@ -316,11 +187,6 @@ class Leapfrog(_Whole):
 
 
 ADDITIVE = Additive()
-
-
-def function_names(count: int) -> list[str]:
-    """Returns how the functions of a block are called: F and G, of more than two F1, F2, …."""
-    return ["F", "G"][:count] if count <= 2 else [f"F{i + 1}" for i in range(count)]
 
 
 def coupling_of(given: str | Coupling, *, dim: int = 1) -> Coupling:

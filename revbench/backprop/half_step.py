@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from revbench.backprop.arguments import NO_ARGUMENTS, Arguments, Call
 from revbench.backprop.certificate import Witness
 from revbench.backprop.compiling import outside_graphs
-from revbench.backprop.couplings import Coupling, HalfStep
+from revbench.backprop.coupling import Coupling, HalfStep
 from revbench.backprop.entering import Whole, Zeros
 from revbench.backprop.finite import all_finite, refuse_what_is_not_finite
 from revbench.backprop.ownership import memory_is_ours

@@ -12,7 +12,7 @@ from revbench.backprop import segments
 from revbench.backprop.arguments import Arguments, Call, ChainArguments
 from revbench.backprop.block import ReversibleBlock, State, is_reversible
 from revbench.backprop.certificate import Witness
-from revbench.backprop.couplings import HalfStep
+from revbench.backprop.coupling import HalfStep
 from revbench.backprop.half_step import reconstructed
 from revbench.backprop.inputs import dense, stream_dtype, transformed
 from revbench.backprop.strategy_module import StrategyModule

@@ -22,7 +22,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
 from revbench.backprop import ReversibleBlock
-from revbench.backprop.couplings import HalfStep
+from revbench.backprop.coupling import HalfStep
 from revbench.backprop.rules import Affine, is_linear
 from revbench.case import is_gpu
 from revbench.numerics.lipschitz import Stretch, by_definition, stretch

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from revbench import reversible
-from revbench.backprop.couplings import HalfStep, Hamiltonian
+from revbench.backprop.coupling import HalfStep
+from revbench.backprop.couplings import Hamiltonian
 from revbench.backprop.rules import Linear, Rule
 from tests.backprop.chains import relative_difference
 from tests.backprop.formulas import (

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from revbench import reversible
-from revbench.backprop.couplings import Coupling, Leapfrog, Midpoint, Momentum
+from revbench.backprop.coupling import Coupling
+from revbench.backprop.couplings import Leapfrog, Midpoint, Momentum
 from revbench.backprop.rules import Affine as AffineRule
 from revbench.models.residual import ResidualFunction
 from revbench.probes.live_tensors import LiveTensors
