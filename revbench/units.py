@@ -71,7 +71,9 @@ def human_count(value: float) -> str:
 
 def human_rate(value: float) -> str:
     """Returns how many a second, whole where they are many, else with three digits: ``60,880``, ``1.34``."""
-    return f"{value:,.0f}" if value >= 100 else _three_digits(value)
+    if 0 < abs(value) < 1e-2:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 99.95 else _three_digits(value)
 
 
 def human_share(value: float) -> str:

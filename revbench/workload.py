@@ -120,15 +120,19 @@ def refused(error: BaseException, workload: Workload | None = None) -> str:
         error: that was raised.
         workload: whose network it is, if no frame of the error's traceback has it.
     """
+    try:
+        return _refused(error, workload)
+    except Exception:  # what is looked at is a stranger's, and may do anything: the error itself must not be lost
+        return ""
+
+
+def _refused(error: BaseException, workload: Workload | None) -> str:
     frames = frames_of(error)
     taken = next((frame.f_locals for frame in frames if frame.f_code is taken_of.__code__), None)
     if taken is not None:
         return f"the loss was given outputs {described(taken['outputs'])} and targets {described(taken['targets'])}"
-    said = refusal(error)
-    workload = next((v for frame in frames for v in frame.f_locals.values() if isinstance(v, Workload)), workload)
-    if not said or workload is None or workload.case.factory is None:
-        return said
-    return f"{said}{_origin(workload)}"
+    workload = next((v for frame in frames for v in frame.f_locals.values() if type(v) is Workload), workload)
+    return refusal(error, "" if workload is None or workload.case.factory is None else _origin(workload))
 
 
 def _origin(workload: Workload) -> str:

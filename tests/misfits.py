@@ -52,6 +52,21 @@ def named(count: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Te
     return {"input_ids": ids}, targets
 
 
+class Hidden(nn.Linear):
+    """Says nothing of itself."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "in_features":
+            raise KeyError(name)
+        return super().__getattribute__(name)
+
+
+def hidden() -> nn.Module:
+    made = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
+    made[1].__class__ = Hidden
+    return made
+
+
 def no_batches() -> nn.Module:
     return Tagger()
 

@@ -18,7 +18,7 @@ SAID = {
     r" \(standard normal images, since the factory brings no make_batch; let it return \(module, make_batch, loss\)\)",
     "two_inputs": r"Masked takes \(ids, mask\) and was given the batch, int64 \(4, 7\)",
     "another_name": r"embedding \(Embedding\) takes integers from 0 to 49 and was given the batch, {input_ids: int64 \(4, 7\)};"
-    r" it went in whole, since Tagger takes \(ids\) and no such names",
+    r" it went in whole, since Tagger takes \(ids\)",
     "a_token_too_many": r"embedding \(Embedding\) takes integers from 0 to 49 and was given int64 \(4, 7\) from \d to 59;",
     "elsewhere": r"scale is a tensor on meta; make it a buffer \(register_buffer\), which moves with its module",
     "other_targets": r"outputs float\d\d \(28, 10\) and targets float\d\d \(3,\)",
@@ -50,6 +50,11 @@ def test_a_prediction_says_so(name: str, capfd: pytest.CaptureFixture[str]) -> N
 def test_the_doctor_says_so(name: str) -> None:
     with pytest.raises(UserError, match=SAID[name]):
         examine(f"tests.misfits:{name}", batch_size=4)
+
+
+def test_what_hides_how_it_is_made_still_fails_by_its_own_words(server: WorkerServer) -> None:
+    found = server.measure([misfit("hidden")], "memory")
+    assert found["message"] == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3072 and 3x3)"
 
 
 def test_weights_without_values(server: WorkerServer) -> None:

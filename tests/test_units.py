@@ -28,6 +28,7 @@ from revbench.units import (
         (human_share(0.0485), "4.85 %"), (human_share(2e-6), "2.0e-06"), (human_share(0.0), "nothing"),
         (human_share(math.nan), "not defined"), (human_count(43_375.2), "43,375"), (human_count(1.71), "1.71"),
         (human_count(4e-10), "none"), (human_rate(60_879.6), "60,880"), (human_rate(1.338), "1.34"), (human_rate(33.33), "33.3"),
+        (human_rate(99.97), "100"), (human_rate(3e-5), "3.0e-05"), (human_rate(0.0), "0"),
     ],
 )  # fmt: skip
 def test_figures(shown: str, expected: str) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
+import torch
+import torch._dynamo
+
 from revbench.checkup import of_arithmetic, of_gradients, of_randomness, of_traces
 from revbench.checkup.declared import Answer, Finding
 from revbench.checkup.dropouts import called_dropouts_off
@@ -41,7 +44,12 @@ _WITH_DROPOUT = ("dropout", "generator", "memory")  # the others are made withou
 
 
 def check(subject: Subject, name: str) -> Finding:
-    """Returns what one check finds; what the network raises is a finding, too."""
+    """Returns what one check finds; what the network raises is a finding, too.
+
+    Nothing that was compiled for another check is left: after a few copies of one network `torch.compile` gives up, and what is
+    looked at would no longer be compiled.
+    """
+    torch._dynamo.reset()
     try:
         with repeatable_seeds(), nullcontext() if name in _WITH_DROPOUT else called_dropouts_off():
             verdict, words = RUNS[name](subject)

@@ -144,7 +144,7 @@ def _pass_in(
 
 def memory(subject: Subject) -> Answer:
     """How much of what its modules return is held at the peak of a step, of what a deeper network returns more."""
-    items = subject.case.batch_size
+    items, compiled = subject.case.batch_size, _compiled_frames()
     first = deeper(subject.case, 1, dtype="float32")
     if first is None:
         raise Unanswerable(_NOT_DEEPER)
@@ -154,7 +154,6 @@ def memory(subject: Subject) -> Answer:
     shallow, deep = (deeper(subject.case, times, dtype="float32", batch_size=items) for times in (1, _DEEPER))
     assert shallow is not None
     assert deep is not None
-    compiled = _compiled_frames()
     try:
         few, many = _held(shallow), _held(deep)
     except (MemoryError, torch.OutOfMemoryError) as error:

@@ -94,7 +94,7 @@ class Subject:
         except Exception as error:
             raise UserError(
                 f"{type(model).__name__} can't be called with its batch, both in float64: {first_line(error)};"
-                f" {refused(error, self._workload)}"
+                f" {refused(error, self._workload) or f'its inputs are {described(self.inputs)}'}"
             ) from error
         try:
             value = float(self.loss(outputs, self.targets))

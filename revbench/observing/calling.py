@@ -19,15 +19,21 @@ def call(model: nn.Module, inputs: Any) -> Any:
             so many arguments without a default, of at least two. Anything else, also the pair of halves of a reversible chain,
             goes in as it is.
     """
-    whole = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    if isinstance(inputs, Mapping) and _takes_names(whole, inputs):
+    whole = unwrapped(model)
+    if isinstance(inputs, Mapping) and goes_in_by_name(whole, inputs):
         return model(**inputs)
     if type(inputs) is tuple and len(inputs) > 1 and _needs(whole) == len(inputs):
         return model(*inputs)
     return model(inputs)
 
 
-def _takes_names(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Returns the network itself of one that several processes train."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def goes_in_by_name(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
+    """Tells whether `call` gives a mapping as ``model(**inputs)``."""
     parameters = _parameters(model)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     others = [p for p in parameters if p.default is p.empty and p.name not in inputs and p.kind not in _ANY_NUMBER]

@@ -61,15 +61,17 @@ def parse_coupling(text: str) -> NamedCoupling:
         if colon:
             raise UserError(f"coupling={text!r}: {name} has nothing to be given; omit what follows the colon")
         return NamedCoupling(name)
-    given, forgets, rest = given.partition(f":{FORGET}")
-    if rest or (forgets and name not in KEEP_FIRST):
-        raise UserError(f"coupling={text!r}: only {', '.join(KEEP_FIRST)} can forget, like midpoint:0.5:{FORGET}")
+    given, more, rest = given.partition(":")
+    if more and (rest != FORGET or name not in KEEP_FIRST):
+        raise UserError(
+            f"coupling={text!r}: behind a number may stand :{FORGET}, of {', '.join(KEEP_FIRST)}, like midpoint:0.5:{FORGET}"
+        )
     try:
         number = float(given) if colon else _DEFAULTS[name]
     except ValueError:
         raise _wrong_number(name, given) from None
     check_number(name, number)
-    return NamedCoupling(name, number, forgets=bool(forgets))
+    return NamedCoupling(name, number, forgets=bool(more))
 
 
 def check_number(name: str, number: float) -> None:

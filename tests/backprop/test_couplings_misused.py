@@ -44,8 +44,8 @@ def test_a_scale_that_vanishes_is_refused_by_name() -> None:
         (lambda: Momentum(0.0), "momentum:0: its number"),
         (lambda: Midpoint(-1.0), "midpoint:-1: its number must be above 0"),
         (lambda: Leapfrog(float("nan")), "leapfrog:nan"),
-        (lambda: parse_coupling("hamiltonian:1:forget"), "only momentum, midpoint, leapfrog can forget"),
-        (lambda: parse_coupling("midpoint:0.5:forgets"), "only momentum, midpoint, leapfrog can forget"),
+        (lambda: parse_coupling("hamiltonian:1:forget"), "may stand :forget, of momentum, midpoint, leapfrog"),
+        (lambda: parse_coupling("midpoint:0.5:forgets"), "like midpoint:0.5:forget"),
         (lambda: Linear(keep=0.0), r"Linear\(keep=0.0, take=0.0, scale=1.0\) can't be inverted"),
         (lambda: Linear(scale=float("inf")), "each must be a finite number"),
         (lambda: Affine("log"), "unknown scale"),  # type: ignore[arg-type]

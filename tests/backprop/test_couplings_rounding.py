@@ -89,18 +89,20 @@ def test_activations_that_are_lost_are_told_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "times"),
     [
-        lambda keep: Midpoint(0.5, keep_first=keep),
-        lambda keep: Leapfrog(0.5, keep_first=keep),
-        lambda keep: Momentum(0.85, keep_first=keep),
+        (lambda keep: Midpoint(0.5, keep_first=keep), 1.5),
+        (lambda keep: Leapfrog(0.5, keep_first=keep), 1.8),
+        (lambda keep: Momentum(0.8, keep_first=keep), 5.0),
     ],
 )
-def test_the_first_functions_gradient_is_mended_by_keeping_what_it_was_given(kind: Callable[[bool], Coupling]) -> None:
+def test_the_first_functions_gradient_is_mended_by_keeping_what_it_was_given(
+    kind: Callable[[bool], Coupling], times: float
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how much it grows
         forgotten, kept = errors_of_gradients(kind(False), 60), errors_of_gradients(kind(True), 60)
-    assert forgotten[0] > 1.5 * kept[0]
+    assert forgotten[0] > times * kept[0]
     assert kept[1:] == forgotten[1:]  # they are further on, and nothing is changed for them
 
 
