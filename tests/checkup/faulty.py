@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from collections.abc import Callable
@@ -192,3 +193,36 @@ def set_strategy(model: nn.Module, strategy: str) -> None:
 def two_ways(fault: str = "", blocks: int = 2) -> tuple[Any, ...]:
     """The same with what sets its two ways."""
     return (*network(fault, blocks), set_strategy)
+
+
+class Compiled(nn.Module):
+    """Residual blocks that are compiled, with a copy of the compiled function for each copy of the network."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(function(8) for _ in range(blocks))
+        self._compiled: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        def run(y: Tensor) -> Tensor:
+            for block in self.blocks:
+                y = y + block(y)
+            return y
+
+        if self._compiled is None:
+            self._compiled = torch.compile(run, backend="eager")
+        y: Tensor = self._compiled(x)
+        return y
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        other = Compiled(0)
+        memo[id(self)] = other
+        other.blocks = copy.deepcopy(self.blocks, memo)
+        return other
+
+
+def compiled(blocks: int = 2) -> tuple[nn.Module, Callable[..., Any], Callable[..., Tensor]]:
+    def make_batch(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return torch.randn(count, 8, generator=generator), torch.randn(count, 8, generator=generator)
+
+    return Compiled(blocks), make_batch, mse_loss

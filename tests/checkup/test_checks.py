@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.nn.functional import mse_loss
 
 import revbench
@@ -139,6 +140,15 @@ def test_what_is_wrong_in_any_case_is_left_out_of_the_rest() -> None:
 def test_a_check_that_nobody_knows() -> None:
     with pytest.raises(UserError, match="unknown check 'dropuot'; did you mean 'dropout'"):
         examine(workload(""), progress=lambda _: None, checks=["dropuot"])
+
+
+def test_what_is_compiled_is_compiled_in_each_check() -> None:
+    subject = Subject(build_workload(Case(model=f"{network.__module__}:compiled", dtype="float64", batch_size=6)))
+    for name in ["gradient", "frozen", "accumulation"] * 2:
+        before = counters["frames"]["ok"]
+        assert check(subject, name).verdict == "passed"
+        assert counters["frames"]["ok"] > before
+    assert check(subject, "memory").words == "it is compiled, and what compiled code keeps is not seen"
 
 
 @pytest.mark.parametrize("strategy", ["reconstructed", "checkpointed", "recursive"])
