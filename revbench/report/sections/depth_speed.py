@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from revbench.case import Case
 from revbench.case.labels import circumstances, strategy_of, title_of
 from revbench.case.pairs import group_of
+from revbench.compare.ratios import LEAST_LAUNCHES, NOTABLE, Ratio
 from revbench.prediction.declared import FIT
 from revbench.probes.declared import TIME
 from revbench.report.charts.depth_speed import depth_speed_figure
@@ -41,6 +42,7 @@ def _sentences(evidence: Evidence, groups: dict[Case, dict[int, list[Case]]]) ->
     for key, depths in groups.items():
         model = key.model
         said: dict[str, list[int]] = {"faster": [], "slower": [], "not told apart": [], "stored does not fit": []}
+        amount_is_open = False
         for depth, cases in depths.items():
             ours = next((case for case in cases if case.strategy == "reconstructed"), None)
             if ours is None:
@@ -51,16 +53,28 @@ def _sentences(evidence: Evidence, groups: dict[Case, dict[int, list[Case]]]) ->
                 fits = timed_within(evidence, ours) is not None and timed_within(evidence, ours.stored()) is None
                 if fits:
                     said["stored does not fit"].append(depth)
-            elif ratio.unstable or ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
-                said["not told apart"].append(depth)
             else:
-                said["faster" if ratio.value > 1 else "slower"].append(depth)
+                which = _surely(ratio)
+                said[which or "not told apart"].append(depth)
+                amount_is_open |= which is not None and ratio.unstable is not None
         told = [f"{word} at {', '.join(map(str, at))} blocks" for word, at in said.items() if at]
         if told:
             yield Paragraph(
                 f"{title_of(model)} within {human_bytes(key.memory_limit_bytes)}, each with the largest batch that fits,"
                 f" reconstructed against stored: {'; '.join(told)}."
+                f"{' By how much is not settled where the table says unstable.' * amount_is_open}"
             )
+
+
+def _surely(ratio: Ratio) -> str | None:
+    """Returns whether one is faster or slower, if that can be told.
+
+    Also of a ratio that is unstable, if several launches agree: by how much it is faster is open then, but not that it is.
+    """
+    if ratio.low is None or ratio.high is None or (ratio.unstable and ratio.launches < LEAST_LAUNCHES):
+        return None
+    margin = 1 + NOTABLE if ratio.unstable else 1.0
+    return "faster" if ratio.low > margin else "slower" if ratio.high < 1 / margin else None
 
 
 def _table(evidence: Evidence, groups: dict[Case, dict[int, list[Case]]]) -> Table | None:

@@ -53,6 +53,26 @@ def test_each_depth_has_its_answer(tmp_path: Path) -> None:
     )
 
 
+def test_that_it_is_faster_may_be_sure_where_by_how_much_is_not(tmp_path: Path) -> None:
+    """Launches that scatter by a fifth agree that 6 times is faster, and not that 1.1 times is."""
+
+    def scattered(depth: int, seconds: float) -> list[Row]:
+        rows = []
+        for strategy, size, step in (("stored", 8, 0.05), ("reconstructed", 32, seconds)):
+            case = LEAD.replace(strategy=strategy, depth=depth)
+            rows.append(fit(case, size))
+            scatter = (0.8, 1.0, 1.25) if strategy == "reconstructed" else (1.0,) * 3
+            rows += [timed_row(case.replace(batch_size=size), step * s, repeat=i) for i, s in enumerate(scatter, 1)]
+        return rows
+
+    _, section = of(tmp_path, *scattered(4, 0.03), *scattered(8, 0.18), *scattered(16, 1.2))
+    (said,) = [block.text for block in section.blocks if isinstance(block, Paragraph)]
+    assert said.endswith(
+        "faster at 4 blocks; slower at 16 blocks; not told apart at 8 blocks. By how much is not settled where the table says"
+        " unstable."
+    )
+
+
 def test_table_and_picture(tmp_path: Path) -> None:
     report, section = of(
         tmp_path,
