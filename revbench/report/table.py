@@ -94,11 +94,11 @@ def times(ratio: float | None) -> str:
     return MISSING if ratio is None else f"{ratio:.2f} ×"
 
 
-def with_interval(ratio: Ratio | None) -> str:
-    """Returns a ratio of times with its interval; one that bears no sentence says so."""
+def with_interval(ratio: Ratio | None, of: str = "") -> str:
+    """Returns a ratio of times with its interval, and of what it is; one that bears no sentence says so."""
     if ratio is None:
         return MISSING
-    return f"{ratio}{', unstable' if ratio.unstable else ''}"
+    return f"{ratio}{of}{', unstable' if ratio.unstable else ''}"
 
 
 def why_unstable(ratios: Iterable[tuple[str, Ratio | None]]) -> list[str]:

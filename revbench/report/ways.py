@@ -105,11 +105,8 @@ def advice(evidence: Evidence, case: Case | None) -> str | None:
     said += " fastest" if len(rivals) <= 1 else " as fast as any"
     least = min((found for case in group if (found := needed_bytes(evidence, case)) is not None), default=0.0)
     if others:
-        ratios = [with_interval(evidence.time_ratio(way.case, first.case)) for way in others]
-        fitting = [
-            f"{name(w)} ({human_bytes(w.peak_bytes)}, {ratio} its time)"
-            for w, ratio in zip(others, ratios, strict=True)
-        ]
+        ratios = [with_interval(evidence.time_ratio(way.case, first.case), " its time") for way in others]
+        fitting = [f"{name(w)} ({human_bytes(w.peak_bytes)}, {ratio})" for w, ratio in zip(others, ratios, strict=True)]
         said += f"; where its {human_bytes(first.peak_bytes)} do not fit: {', then '.join(fitting)}."
     else:
         said += f"{' and needs least memory' if first.peak_bytes <= least else ''} ({human_bytes(first.peak_bytes)})."
