@@ -128,10 +128,15 @@ def refused(error: BaseException, workload: Workload | None = None) -> str:
 
 def _refused(error: BaseException, workload: Workload | None) -> str:
     frames = frames_of(error)
-    taken = next((frame.f_locals for frame in frames if frame.f_code is taken_of.__code__), None)
-    if taken is not None:
-        return f"the loss was given outputs {described(taken['outputs'])} and targets {described(taken['targets'])}"
     workload = next((v for frame in frames for v in frame.f_locals.values() if type(v) is Workload), workload)
+    for frame in frames:
+        if frame.f_code is taken_of.__code__:
+            outputs, targets = (frame.f_locals[name] for name in ("outputs", "targets"))
+        elif workload is not None and frame.f_locals.get("self") is workload.loss and "args" in frame.f_locals:
+            outputs, targets = frame.f_locals["args"]
+        else:
+            continue
+        return f"the loss was given outputs {described(outputs)} and targets {described(targets)}"
     return refusal(error, "" if workload is None or workload.case.factory is None else _origin(workload))
 
 
@@ -164,7 +169,8 @@ def build_workload(case: Case) -> Workload:
         draws = own_batch is not None
         size, classes = case.image_size or DEFAULT_IMAGE_SIZE, case.num_classes or DEFAULT_CLASSES
         make_batch = own_batch or normal_images(size, classes)
-        loss = functools.partial(taken_of, loss)
+        if not isinstance(loss, nn.Module):  # a module is one that a reference converts, and has a call of its own
+            loss = functools.partial(taken_of, loss)
     else:
         found = case.network
         assert found is not None

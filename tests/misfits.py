@@ -91,5 +91,14 @@ def without_values() -> Brought:
     return Tagger().to("meta"), tokens, cross_entropy
 
 
+def other_targets_of_a_module() -> Brought:
+    network, make_batch, _ = other_targets()
+    return network, make_batch, nn.CrossEntropyLoss(weight=torch.ones(10))
+
+
+def weighted() -> Brought:
+    return Tagger(), tokens, nn.CrossEntropyLoss(weight=torch.full((10,), 0.5))
+
+
 def other_targets() -> Brought:
     return Tagger(), lambda count, generator: (tokens(count, generator)[0], torch.zeros(3)), cross_entropy

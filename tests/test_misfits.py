@@ -57,6 +57,17 @@ def test_what_hides_how_it_is_made_still_fails_by_its_own_words(server: WorkerSe
     assert found["message"] == "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3072 and 3x3)"
 
 
+def test_a_loss_that_is_a_module_says_so(server: WorkerServer) -> None:
+    found = server.measure([misfit("other_targets_of_a_module")], "memory")
+    assert found["message"].endswith("; the loss was given outputs float32 (28, 10) and targets float32 (3,)")
+
+
+def test_a_loss_that_is_a_module_with_weights_goes_with_the_reference_into_float64(server: WorkerServer) -> None:
+    found = server.measure([misfit("weighted").replace(strategy="reconstructed")], "drift", options={"draws": 2})
+    assert found["status"] == "ok", found
+    assert found["measurements"][0]["metrics"]["angle_degrees"] < 1e-3
+
+
 def test_weights_without_values(server: WorkerServer) -> None:
     said = "has weights on the device meta, where they have no values; make it on the CPU"
     with pytest.raises(UserError, match=said):
