@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from revbench.backprop.arguments import Call
 from revbench.backprop.coupling import Coupling, HalfStep, function_names
-from revbench.backprop.couplings import ADDITIVE, coupling_of
+from revbench.backprop.couplings import ADDITIVE, Additive, coupling_of
 from revbench.backprop.plain import plain_container
 
 State = tuple[Tensor, ...]
@@ -70,7 +70,7 @@ class ReversibleBlock(nn.Module):
 
 
 # A coupling of somebody's own may have rules that hold weights.
-plain_container(ReversibleBlock, lambda block: type(block.coupling).__module__ == Coupling.__module__)
+plain_container(ReversibleBlock, lambda block: type(block.coupling).__module__ == Additive.__module__)
 
 
 def _value(step: HalfStep, a: Sequence[Tensor], arguments: Sequence[Call]) -> Tensor:

@@ -136,8 +136,6 @@ def _takes(module: nn.Module) -> str:
         return f"(N, {module.num_channels}, …)"
     if isinstance(module, nn.RNNBase):
         return f"({'N, L' if module.batch_first else 'L, N'}, {module.input_size})"
-    if type(module).__module__.startswith("torch.nn."):
-        return ""
     return f"({', '.join(_arguments(module))})"
 
 

@@ -105,7 +105,7 @@ class NeedsArguments(nn.Module):
         ("tests.launch.test_doctor:NeedsArguments", None, "can't be called so: missing a required argument: 'width'"),
         ("resnet-32", torch.ones(2), "batch and loss are of a module or a function that is given itself"),
         (nn.Linear(3, 3), torch.randn(4, 5), "can't be called with its batch, both in float64: .*4x5.*3x3"),
-        (nn.Bilinear(3, 3, 3), (torch.randn(4, 3), None), r"missing 1 required positional.*inputs are float64 \(4, 3\)"),
+        (nn.Bilinear(3, 3, 3), (torch.randn(4, 3), None), r"missing 1 .*takes \(input1, input2\) and was given the batch"),
         (nn.ReLU(), torch.randn(4, 3), "ReLU has no parameter that needs gradient"),
         (nn.Linear(3, 3), torch.full((4, 3), torch.inf), "the loss of Linear is (inf|nan); give weights and a batch"),
         (3, None, "what is measured is a case, a name, a module or a function, not a int"),
