@@ -126,6 +126,12 @@ def refused(error: BaseException, workload: Workload | None = None) -> str:
         return ""
 
 
+def error_line(error: BaseException) -> str:
+    """Returns an error's type, its first line and what is to be known of it (`refused`), in one line."""
+    why = refused(error)
+    return f"{type(error).__name__}: {first_line(error)[:300]}{f'; {why}' if why else ''}"
+
+
 def _refused(error: BaseException, workload: Workload | None) -> str:
     frames = frames_of(error)
     workload = next((v for frame in frames for v in frame.f_locals.values() if type(v) is Workload), workload)

@@ -71,7 +71,8 @@ class Case:
     coupling: str = _field(
         CouplingName(),
         "how the functions and streams of a reversible network of the catalogue are put together: "
-        f"{', '.join(choices.COUPLINGS)}, with its number after a colon (momentum:0.9; momentum:0.9:forget keeps nothing)",
+        f"{', '.join(choices.COUPLINGS)}, with its number after a colon (momentum:0.9; "
+        "momentum:0.9:forget does not keep what enters)",
         "additive",
     )
     data: str = _field(

@@ -36,7 +36,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from revbench.case import Case
-from revbench.errors import UserError, first_line
+from revbench.errors import UserError
 from revbench.prediction.answers import Answering, real_answers
 from revbench.prediction.building import build_fake, fake_batch, taken_for_real
 from revbench.prediction.gpu import as_on_gpu, block_bytes
@@ -44,7 +44,7 @@ from revbench.prediction.kernels import AsKernelsKeep
 from revbench.probes.memory import tracked_metrics
 from revbench.probes.operations import Operations
 from revbench.probes.tracked_step import TrackedStep, track_step
-from revbench.workload import Workload, refused, set_strategy, supported_strategies
+from revbench.workload import Workload, error_line, set_strategy, supported_strategies
 
 
 @dataclass(frozen=True)
@@ -218,8 +218,7 @@ def _named_faults(case: Case) -> Iterator[None]:
     except SystemExit as error:
         problem = f"its factory ends the process ({error})"
     except Exception as error:
-        why = refused(error)
-        problem = f"{type(error).__name__}: {first_line(error)[:300]}{f'; {why}' if why else ''}"
+        problem = error_line(error)
     else:
         return
     finally:

@@ -207,7 +207,6 @@ def classify(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    from revbench.workload import refused
+    from revbench.workload import error_line
 
-    why = "" if classify(error) == "oom" else refused(error)
-    return f"{type(error).__name__}: {first_line(error)[:300]}{f'; {why}' if why else ''}"
+    return f"{type(error).__name__}: {first_line(error)[:300]}" if classify(error) == "oom" else error_line(error)
